@@ -1,9 +1,9 @@
 """The two kinds of failure every caller has to tell apart: try later, or never again.
 
-    Exception
-    ├── Unavailable      the outside is not ready (network, Docker, lock, disk): try the same thing later
-    │   └── NotConnected     there is no MQTT session at this moment
-    └── Refused          the request itself is wrong: trying again cannot help
+Exception
+├── Unavailable      the outside is not ready (network, Docker, lock, disk): try the same thing later
+│   └── NotConnected     there is no MQTT session at this moment
+└── Refused          the request itself is wrong: trying again cannot help
 """
 
 

@@ -1,0 +1,52 @@
+"""The lanes of the queue, their workers, and what wakes an idle worker at once."""
+
+import threading
+from enum import StrEnum
+
+
+class Lane(StrEnum):
+    """Each lane has its own queue and workers, so slow work can never stand in front of fast work."""
+
+    RPC = "rpc"  #: answers within milliseconds; nothing here may wait for the outside
+    TELEMETRY = "telemetry"  #: archive and publish: two drainers that linger
+    WORK = "work"  #: attributes, files, reports, periodic work
+    SUPERVISION = "supervision"  #: everything that asks Docker about the controller
+    OTA = "ota"  #: fetch, build, download: minutes
+    COMMAND = "command"  #: operators' commands and archive jobs: up to a minute
+
+
+WORKERS = {
+    Lane.RPC: 1,
+    Lane.TELEMETRY: 2,
+    Lane.WORK: 2,
+    Lane.SUPERVISION: 1,
+    Lane.OTA: 1,
+    Lane.COMMAND: 1,
+}
+
+
+class WakeUp:
+    """Wakes the idle worker of a lane at once when this process enqueues; `ring_all` for everything else."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._rings = dict.fromkeys(Lane, 0)
+
+    def rings(self, lane: Lane) -> int:
+        return self._rings[lane]
+
+    def ring(self, lane: Lane) -> None:
+        with self._changed:
+            self._rings[lane] += 1
+            self._changed.notify_all()
+
+    def ring_all(self) -> None:
+        with self._changed:
+            for lane in Lane:
+                self._rings[lane] += 1
+            self._changed.notify_all()
+
+    def wait(self, lane: Lane, seen: int, timeout_s: float) -> None:
+        """Return when `lane` has rung since `seen` was read, or after the time-out."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._rings[lane] != seen, timeout_s)

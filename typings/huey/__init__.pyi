@@ -1,0 +1,1 @@
+from huey.api import Huey as Huey

@@ -1,0 +1,7 @@
+SIGNAL_ENQUEUED: str
+SIGNAL_ERROR: str
+SIGNAL_EXPIRED: str
+SIGNAL_COMPLETE: str
+SIGNAL_RETRYING: str
+
+class Signal: ...
