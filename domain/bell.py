@@ -14,7 +14,7 @@ class Bell:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._answering = False
+        self._answering: object | None = None
         self._rung = False
 
     def ring(self) -> bool:
@@ -22,14 +22,16 @@ class Bell:
         with self._changed:
             self._rung = True
             self._changed.notify_all()
-            return self._answering
+            return self._answering is not None
 
     @contextmanager
     def answering(self) -> Iterator[bool]:
         """Be the one who answers; yields False (and rings the other) when somebody already does."""
+        visit = object()
         with self._changed:
-            busy, self._answering = self._answering, True
-            self._rung = busy
+            busy = self._answering is not None
+            if not busy:
+                self._answering, self._rung = visit, False
         if busy:
             self.ring()
             yield False
@@ -38,12 +40,14 @@ class Bell:
             yield True
         finally:
             with self._changed:
-                self._answering = False
+                if self._answering is visit:
+                    self._answering = None
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for a ring. False: none came, and from this moment on `ring` answers False (no ring falls between)."""
         with self._changed:
             rung = self._changed.wait_for(lambda: self._rung, timeout_s)
             self._rung = False
-            self._answering = rung
+            if not rung:
+                self._answering = None
             return rung

@@ -1,0 +1,246 @@
+"""What the controller's inbox rows are worth: accepted as they are, set right, or set aside with the reason.
+
+The archive keeps a message exactly as the controller wrote it. ThingsBoard stores some numbers as text (thingsboard
+`JsonConverter`, typing rules); for those a corrected `payload` is published instead (rules: docs/telemetry.md):
+
+* NaN and ±Infinity: the key is left out;
+* more than 15 decimals where the server would need more than 16: rounded to 15 decimals;
+* whole numbers beyond 64 bit: written as a decimal (`1.2e20` becomes `120000000000000000000.0`);
+* a `ts` with decimals: cut to whole milliseconds.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from domain.errors import Refused
+from domain.thingsboard import MAX_PAYLOAD_BYTES
+
+#: A record must fit alone into one array: `[` + record + `]`.
+MAX_RECORD_BYTES = MAX_PAYLOAD_BYTES - 2
+MAX_KEY_CHARACTERS = 255
+MAX_NESTING = 32
+#: Below this a "millisecond" timestamp is really seconds, or a clock that was never set (March 1973).
+EARLIEST_TS_MS = 100_000_000_000
+LATEST_TS_MS = 253_402_300_799_999  # 9999-12-31
+MAX_DECIMALS = 15
+
+#: Every digit becomes 0 and E becomes e: one pass, then plain finds (a regular expression took four times as long).
+_NUMBER_SHAPES = bytes.maketrans(b"123456789E", b"000000000e")
+_SEVENTEEN_DIGITS = b"0" * 17
+
+
+class Record(NamedTuple):
+    """An accepted inbox row; a tuple because batches of it go straight into the database.
+
+    `payload` is None when `message` itself is published; `points` counts the keys (ThingsBoard's data points).
+    """
+
+    source_row: int
+    ts_ms: int
+    points: int
+    message: str
+    payload: str | None
+    transient: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """An inbox row that cannot become telemetry, kept whole with the reason."""
+
+    source_row: int
+    type: str
+    message: bytes
+    reason: str
+
+
+def is_log(row_type: Any) -> bool:
+    """Log records are published but not archived: `type` is exactly `log` or begins with `log_`."""
+    if isinstance(row_type, bytearray):
+        return row_type == b"log" or row_type.startswith(b"log_")
+    return False  # NULL, numbers and blobs name no type
+
+
+def judge(row_id: int, row_type: Any, message: Any) -> Record | SetAside:
+    """Decide on one inbox row; never raises. `message` is a bytearray for SQLite TEXT and bytes for a BLOB."""
+    try:
+        return _accept(row_id, row_type, message)
+    except Refused as reason:
+        return SetAside(row_id, _as_text(row_type), _as_bytes(message), str(reason))
+
+
+def _accept(row_id: int, row_type: Any, message: Any) -> Record:
+    text = _text(message)
+    if not _needs_a_look(message):
+        body, payload = _parse(text), None
+        ts_ms, values = _parts(body)
+        if type(body["ts"]) is not int:
+            payload = _encode(ts_ms, values)
+    else:
+        ts_ms, values, payload = _set_right(text)
+    _check_size(len(message) if payload is None else len(payload.encode()))
+    return Record(row_id, ts_ms, len(values), text, payload, is_log(row_type))
+
+
+def _needs_a_look(message: bytearray) -> bool:
+    """True when some number might be distorted (17 digits, exponent, NaN, Infinity) or the nesting might be deep."""
+    shapes = message.translate(_NUMBER_SHAPES)
+    return (
+        _SEVENTEEN_DIGITS in shapes
+        or b"0e" in shapes
+        or b"NaN" in shapes
+        or b"Infinity" in shapes
+        or shapes.count(b"{") + shapes.count(b"[") > MAX_NESTING
+    )
+
+
+def _text(message: Any) -> str:
+    if isinstance(message, bytearray):
+        try:
+            return message.decode()
+        except UnicodeDecodeError as error:
+            raise Refused(f"message is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    if message is None:
+        raise Refused("message is NULL")
+    raise Refused(f"message is a {'BLOB' if isinstance(message, bytes) else type(message).__name__}, not text")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise Refused(f"message is not JSON: {error}") from error
+
+
+def _parts(body: Any) -> tuple[int, dict[str, Any]]:
+    if type(body) is not dict:
+        raise Refused(f"message is a JSON {type(body).__name__}, not an object")
+    if "ts" not in body:
+        raise Refused("'ts' is missing")
+    ts_ms = _checked_ts(body["ts"])
+    values = body.get("values")
+    if type(values) is not dict:
+        raise Refused("'values' is missing" if "values" not in body else "'values' is not an object")
+    if not values:
+        raise Refused("'values' is empty")
+    if "" in values or max(map(len, values)) > MAX_KEY_CHARACTERS:
+        raise Refused(f"a key is empty or longer than {MAX_KEY_CHARACTERS} characters")
+    return ts_ms, values
+
+
+def _checked_ts(ts: Any) -> int:
+    if type(ts) is float and math.isfinite(ts):
+        ts = int(ts)
+    if type(ts) is not int:
+        raise Refused(f"'ts' is not a number of milliseconds: {str(ts)[:40]!r}")
+    if ts < EARLIEST_TS_MS:
+        raise Refused(f"'ts' {ts} is negative, in seconds, or from a clock that was not set; milliseconds are meant")
+    if ts > LATEST_TS_MS:
+        raise Refused(f"'ts' {str(ts)[:40]} is after the year 9999")
+    return ts
+
+
+def _set_right(text: str) -> tuple[int, dict[str, Any], str | None]:
+    """The slow path for the few messages whose numbers need a look; payload None when nothing was wrong after all."""
+    try:
+        body = json.loads(text)
+    except RecursionError as error:
+        raise Refused("message is nested too deep") from error
+    except ValueError as error:
+        raise Refused(f"message is not JSON: {str(error)[:200]}") from error
+    if _too_deep(body, MAX_NESTING):
+        raise Refused(f"message is nested deeper than {MAX_NESTING} levels")
+    ts_ms, values = _parts(body)
+    right = {key: _number_set_right(value) for key, value in values.items()}
+    right = {key: value for key, value in right.items() if value is not _LEFT_OUT}
+    if all(right.get(key, _LEFT_OUT) is value for key, value in values.items()) and type(body["ts"]) is int:
+        return ts_ms, values, None
+    if not right:
+        raise Refused("no value is left: all were NaN or Infinity")
+    return ts_ms, right, _encode(ts_ms, right)
+
+
+class _Verbatim(float):
+    """A number spelled without an exponent: ThingsBoard types `1e20` as text, `100000000000000000000.0` as double."""
+
+    def __repr__(self) -> str:
+        return f"{float(self):.1f}"
+
+
+_LEFT_OUT = object()
+
+
+def _number_set_right(value: Any) -> Any:
+    """The same object when the server would store it as it is, else its replacement, `_LEFT_OUT` for none."""
+    if isinstance(value, (dict, list)):
+        return _nested_set_right(value)
+    if type(value) is int:
+        return value if -(2**63) <= value < 2**63 else _large(value)
+    if type(value) is not float:
+        return value
+    if not math.isfinite(value):
+        return _LEFT_OUT
+    if value.is_integer() and abs(value) >= 2**63:
+        return _Verbatim(value)
+    return value if _decimals(value) <= MAX_DECIMALS + 1 else round(value, MAX_DECIMALS)
+
+
+def _nested_set_right(value: Any) -> Any:
+    """Inside a JSON value numbers stay as they are; only what is no JSON at all (NaN) becomes null."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.loads(json.dumps(value), parse_constant=lambda _: None)
+    return value
+
+
+def _large(value: int) -> Any:
+    try:
+        return _Verbatim(value)
+    except OverflowError:
+        return _LEFT_OUT
+
+
+def _decimals(value: float) -> int:
+    """Digits after the decimal point when written without an exponent, as BigDecimal.scale() counts them."""
+    mantissa, _, exponent = repr(value).partition("e")
+    return len(mantissa.partition(".")[2]) - int(exponent or 0)
+
+
+def _encode(ts_ms: int, values: dict[str, Any]) -> str:
+    """Like json.dumps, but honours `_Verbatim`; only the slow path comes here."""
+    if any(type(value) is _Verbatim for value in values.values()):
+        inner = ",".join(f"{json.dumps(key)}:{_spelled(value)}" for key, value in values.items())
+        return f'{{"ts":{ts_ms},"values":{{{inner}}}}}'
+    return json.dumps({"ts": ts_ms, "values": values}, separators=(",", ":"), ensure_ascii=False)
+
+
+def _spelled(value: Any) -> str:
+    return repr(value) if type(value) is _Verbatim else json.dumps(value, separators=(",", ":"))
+
+
+def _too_deep(value: Any, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_too_deep(child, levels - 1) for child in children)
+
+
+def _check_size(size_bytes: int) -> None:
+    if size_bytes > MAX_RECORD_BYTES:
+        raise Refused(f"message of {size_bytes} bytes is over the limit of {MAX_RECORD_BYTES}")
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, (bytes, bytearray)):
+        return value[:200].decode(errors="replace")
+    return "" if value is None else str(value)[:200]
+
+
+def _as_bytes(value: Any) -> bytes:
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    return b"" if value is None else str(value).encode()
