@@ -51,3 +51,9 @@ class Bell:
             if not rung:
                 self._answering = None
             return rung
+
+    def pause(self, timeout_s: float) -> None:
+        """Wait for a ring or the time-out and go on answering either way."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._rung, timeout_s)
+            self._rung = False
