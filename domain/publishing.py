@@ -42,7 +42,11 @@ class Link(Session, Protocol):
         ...
 
     def give_up(self, reason: str) -> None:
-        """End this connection now; a new one is made without the usual growing wait."""
+        """End this connection now; a new one follows."""
+        ...
+
+    def hurry(self) -> None:
+        """Make the next connection after the shortest wait instead of the growing one."""
         ...
 
 
@@ -112,7 +116,9 @@ class Publisher:
             self._collect(1.0)
             return True
         self._mark()
-        return bool(self._suspicion.active) or self.bell.wait(self._linger_s)
+        self._suspicion.clear()  # whatever was suspect has left the outbox
+        self._lines[Lane.REPUBLISH].rewind()  # older rows may have been marked behind the reading position
+        return self.bell.wait(self._linger_s)
 
     def _window(self) -> int:
         return 1 if self._suspicion.active else WINDOW
@@ -134,6 +140,8 @@ class Publisher:
             return
         batches = [batch.delivery for batch, _ in self._flight.values()]
         verdict = self._suspicion.closed([(batch.lane, tuple(batch.ids)) for batch in batches])
+        if self._suspicion.hopeful:
+            self._link.hurry()
         if verdict is not None:
             lane, record_id = verdict
             self._outbox.set_aside(lane, record_id, "the server closes the connection whenever this record is sent")
@@ -221,7 +229,8 @@ class _Line:
         """The next rows that fit into one publish; at least one. None when the lane has nothing new."""
         if not self._rows:
             self._read()
-        size, points, taken = 2, 0, []
+        size, points = 2, 0
+        taken: list[Row] = []
         while self._rows and (max_rows is None or len(taken) < max_rows):
             row = self._rows[0]
             size += len(row[3]) + 1
@@ -236,8 +245,6 @@ class _Line:
         if rows:
             self._rows.extend(rows)
             self._after_id = rows[-1][0]
-        elif self._lane == Lane.REPUBLISH:
-            self._after_id = 0  # rows older than the last one may have been marked meanwhile
 
 
 def _batch(lane: Lane, rows: list[Row]) -> Batch:

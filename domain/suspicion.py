@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from domain.archive import Lane
 
 STRIKES = 3
+#: Closes in a row that halving may need (2,000 rows, then the strikes); beyond, it is no poison and we back off.
+HOPE = 16
 
 Cargo = tuple[Lane, tuple[int, ...]]
 
@@ -23,6 +25,12 @@ class Suspicion:
         self._strikes: dict[tuple[Lane, int], int] = {}
         self.max_rows: int | None = None
         self._probed = False
+        self._closes = 0
+
+    @property
+    def hopeful(self) -> bool:
+        """True while reconnecting soon brings the search on."""
+        return self.active and self._closes <= HOPE
 
     @property
     def active(self) -> bool:
@@ -38,6 +46,7 @@ class Suspicion:
 
     def closed(self, flight: Sequence[Cargo]) -> tuple[Lane, int] | None:
         """The server closed with `flight` unacknowledged. Returns the culprit once it is certain."""
+        self._closes += 1
         self._suspects |= {(lane, record_id) for lane, ids in flight for record_id in ids}
         lane, ids = flight[0]
         probed, self._probed = self._probed, False
@@ -54,9 +63,14 @@ class Suspicion:
         """The server acknowledged `cargo`: it is innocent."""
         lane, ids = cargo
         self._probed = False
+        self._closes = 0
         for record_id in ids:
             self._suspects.discard((lane, record_id))
             self._strikes.pop((lane, record_id), None)
+        self._relax()
+
+    def clear(self) -> None:
+        self._suspects.clear()
         self._relax()
 
     def _strike(self, suspect: tuple[Lane, int]) -> tuple[Lane, int] | None:
