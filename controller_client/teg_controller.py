@@ -110,11 +110,22 @@ class Gateway:
             ValueError: the server could not store this; nothing was recorded.
             NotRecorded: the inbox could not be written for `retry_s` seconds.
         """
-        return self._record([_encode_values(values)], _check_ts(ts), type)[0]
+        return self._record([_encode_values(values)], None if ts is None else [_check_ts(ts)], type)[0]
 
-    def send_many(self, records: Sequence[Mapping[str, Any]], type: str = "measurement") -> list[int]:
-        """Record several sets of values, all or none, for the price of one flush; see `send`."""
-        return self._record([_encode_values(values) for values in records], None, type)
+    def send_many(
+        self,
+        records: Sequence[Mapping[str, Any]],
+        ts: Sequence[int] | None = None,
+        type: str = "measurement",
+    ) -> list[int]:
+        """Record several sets of values, all or none, for the price of one flush; `ts` has one stamp for each.
+
+        Keep it below a thousand: the inbox is locked for others meanwhile. See `send`.
+        """
+        if ts is not None and len(ts) != len(records):
+            raise ValueError(f"{len(ts)} time stamps for {len(records)} records")
+        bodies = [_encode_values(values) for values in records]
+        return self._record(bodies, None if ts is None else [_check_ts(stamp) for stamp in ts], type)
 
     def send_log(self, severity: str, message: str) -> int:
         """Record a log line (`severity`: DEBUG, INFO, WARN or ERROR); a long `message` is cut. See `send`."""
@@ -143,13 +154,13 @@ class Gateway:
         with self._alone(time.monotonic() + self._retry_s):
             self._drop()
 
-    def _record(self, bodies: list[str], ts: int | None, kind: str) -> list[int]:
+    def _record(self, bodies: list[str], ts: list[int] | None, kind: str) -> list[int]:
         if not isinstance(kind, str) or not kind:
             raise ValueError(f"type has to be a non-empty string, not {kind!r}")
         stamps: list[int] = []
 
         def stamp_and_insert(connection: sqlite3.Connection) -> None:
-            stamps[:] = self._stamps(connection, len(bodies)) if ts is None else [ts]
+            stamps[:] = self._stamps(connection, len(bodies)) if ts is None else ts
             _insert(connection, kind, stamps, bodies)
 
         if not self._write(stamp_and_insert, self._synchronous):
@@ -288,9 +299,7 @@ def _store_last_ts(connection: sqlite3.Connection, ts: int) -> None:
         connection.execute("INSERT INTO sqlite_sequence(name, seq) VALUES ('teg_last_ts', ?)", (ts,))
 
 
-def _check_ts(ts: int | None) -> int | None:
-    if ts is None:
-        return None
+def _check_ts(ts: int) -> int:
     if isinstance(ts, bool) or not hasattr(ts, "__index__"):
         raise ValueError(f"ts has to be a whole number of Unix milliseconds, not {ts!r}")
     ts = operator.index(ts)

@@ -2,7 +2,7 @@
 
     python -m simulator.example_controller --interval 1
 
-It needs the standard library and `teg_controller.py` only: the two files can be copied side by side.
+It needs Python 3.10 and `teg_controller.py` only: the two files can be copied side by side.
 """
 
 from __future__ import annotations
@@ -144,7 +144,10 @@ def _text(file: Path) -> str:
 
 
 class Account:
-    """How many values were recorded, in all and per key; one value is one (key, ts) on the server."""
+    """How many measured values were recorded, in all and per key; each is one (key, ts) on the server.
+
+    Log lines are not in it: the gateway sends log lines of its own under the same keys.
+    """
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
@@ -214,7 +217,7 @@ class ExampleController:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run until SIGTERM or SIGINT; 0 after having finished the write it was in."""
+    """Run until SIGTERM or SIGINT: 0 after having finished the write it was in, 1 when the inbox never opened."""
     options = _options(arguments)
     account = Account(options.account_file)
     with Gateway(options.inbox) as gateway:
@@ -225,8 +228,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"example controller: into {gateway.path}", flush=True)
         try:
             controller.run(options.burst)
-        finally:
-            account.save()
+        except NotRecorded as error:
+            print(f"example controller: {error}", file=sys.stderr)
+            return 1
     print(f"example controller: {account.recorded} values in {account.records} records recorded", flush=True)
     return 0
 

@@ -102,6 +102,16 @@ class TestWhatIsWritten:
         assert gateway.send_many([{"a": 1}, {"a": 2}, {"a": 3}]) == [NOW, NOW + 1, NOW + 2]
         assert stamps(path) == [NOW, NOW + 1, NOW + 2]
 
+    def test_many_with_the_times_they_were_sampled_at(self, gateway: Gateway, path: Path) -> None:
+        assert gateway.send_many([{"a": 1}, {"a": 2}], ts=[NOW - 20, NOW - 10], type="fast") == [NOW - 20, NOW - 10]
+        assert [(kind, row["ts"]) for kind, row in rows(path)] == [("fast", NOW - 20), ("fast", NOW - 10)]
+        with pytest.raises(ValueError, match="1 time stamps for 2 records"):
+            gateway.send_many([{"a": 1}, {"a": 2}], ts=[NOW])
+
+    def test_none_at_all_is_nothing(self, gateway: Gateway, path: Path) -> None:
+        assert gateway.send_many([]) == []
+        assert rows(path) == []
+
     def test_one_bad_among_many_records_nothing(self, gateway: Gateway, path: Path) -> None:
         gateway.send({"a": 0})
         with pytest.raises(ValueError, match="'b'"):
