@@ -1,0 +1,139 @@
+"""Looking into and tending the archive: counts, ranges, republishing, dead letters, retention.
+
+Long jobs work in slices, each a short transaction, so that archiving and publishing never wait for them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from domain.archive import Lane
+
+from .database import Database
+from .records import KEPT, count, counters
+
+SLICE = 5_000
+DAY_MS = 86_400_000
+
+
+class ArchiveUpkeep:
+    """`domain.archive.ArchiveCounts` and `Retention`, and what the archive calls need. Ranges include both ends."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def mark_for_publishing(self, start_ms: int, end_ms: int) -> int:
+        """Put kept records of the range into the outbox again, in one transaction; returns how many are in range."""
+        with self._database.transaction() as connection:
+            return connection.execute(
+                "INSERT OR IGNORE INTO outbox (lane, record_id) SELECT ?1, id FROM record"
+                f" WHERE ts BETWEEN ?2 AND ?3 AND kind = {KEPT}"
+                " AND NOT EXISTS (SELECT 1 FROM outbox WHERE lane = ?4 AND record_id = record.id)",
+                (Lane.REPUBLISH, start_ms, end_ms, Lane.DATA),
+            ).rowcount
+
+    def discard(self, start_ms: int, end_ms: int) -> int:
+        """Delete delivered records of the range; what still waits for its PUBACK stays. Returns how many went."""
+        total = 0
+        while deleted := self._delete_delivered("discarded", "ts BETWEEN ? AND ?", (start_ms, end_ms)):
+            total += deleted
+        return total
+
+    def stats(self, start_ms: int | None = None, end_ms: int | None = None) -> dict[str, Any]:
+        """Rows, bytes of text, first and last ts of the whole archive, and counts per UTC day of the range."""
+        rows, text_bytes, first, last = self._database.rows(
+            f"SELECT count(*), coalesce(sum(length(message)), 0), min(ts), max(ts) FROM record WHERE kind = {KEPT}"
+        )[0]
+        days = self._database.rows(
+            f"SELECT strftime('%Y-%m-%d', ts / 1000, 'unixepoch'), count(*) FROM record WHERE kind = {KEPT}"
+            " AND ts BETWEEN ? AND ? GROUP BY ts / ? ORDER BY ts / ? LIMIT 1000",
+            (start_ms or 0, 1 << 62 if end_ms is None else end_ms, DAY_MS, DAY_MS),
+        )
+        return {
+            "rows": rows,
+            "message_bytes": text_bytes,
+            "file_bytes": self._database.size_bytes(),
+            "first_ts_ms": first,
+            "last_ts_ms": last,
+            "rows_per_day": dict(days),
+        }
+
+    def counts(self) -> dict[str, Any]:
+        """The account: accepted = delivered + pending + evicted (+ set aside after acceptance); all exact now."""
+        waiting = dict(self._database.rows("SELECT lane, count(*) FROM outbox GROUP BY lane"))
+        oldest = self._database.rows(
+            "SELECT r.ts FROM outbox o JOIN record r ON r.id = o.record_id WHERE o.lane = ? ORDER BY record_id LIMIT 1",
+            (Lane.DATA,),
+        )
+        kept = counters(self._database)
+        return {
+            **{name: kept.get(name, 0) for name in ("accepted", "delivered", "set_aside", "evicted", "discarded")},
+            "pending": waiting.get(Lane.DATA, 0),
+            "oldest_pending_ts": oldest[0][0] if oldest else None,
+            "republish_pending": waiting.get(Lane.REPUBLISH, 0),
+            "own_pending": waiting.get(Lane.OWN, 0),
+            "dead_letters": self._database.rows("SELECT count(*) FROM dead_letter")[0][0],
+        }
+
+    def dead_letters(self, limit: int = 20, before_id: int | None = None) -> list[dict[str, Any]]:
+        """Newest first; the message is cut to 500 characters for the eye, the table keeps it whole."""
+        found = self._database.rows(
+            "SELECT id, source_row, type, CAST(substr(message, 1, 500) AS BLOB), length(message), reason, set_aside_ms"
+            " FROM dead_letter WHERE id < ? ORDER BY id DESC LIMIT ?",
+            (1 << 62 if before_id is None else before_id, limit),
+        )
+        names = ("id", "inbox_row", "type", "message", "message_bytes", "reason", "set_aside_ms")
+        return [dict(zip(names, (*row[:3], row[3].decode(errors="replace"), *row[4:]), strict=True)) for row in found]
+
+    def take_dead_letters(self, ids: Sequence[int] | None) -> list[tuple[int, str, bytes]]:
+        """(id, type, message) of the letters with `ids`, of all when None, oldest first."""
+        chosen = self._chosen(ids)
+        return self._database.rows(f"SELECT id, type, message FROM dead_letter WHERE {chosen} ORDER BY id LIMIT 10000")
+
+    def drop_dead_letters(self, ids: Sequence[int] | None) -> int:
+        with self._database.transaction() as connection:
+            return connection.execute(f"DELETE FROM dead_letter WHERE {self._chosen(ids)}").rowcount
+
+    def shrink(self, max_bytes: int, before_ms: int | None) -> Mapping[str, int]:
+        """Eviction order: delivered records past their age, then the oldest delivered ones, then the oldest of all.
+
+        Whatever had to go is in the counters `expired` and `evicted`.
+        """
+        gone = {"expired": 0, "evicted": 0}
+        while before_ms is not None and (deleted := self._delete_delivered("expired", "ts < ?", (before_ms,))):
+            gone["expired"] += deleted
+        while self._database.size_bytes() > max_bytes:
+            deleted = self._delete_delivered("expired", "1", ()) or self._evict_oldest()
+            if not deleted:
+                break
+            gone["evicted"] += deleted
+        self._database.rows("PRAGMA incremental_vacuum(2000)")
+        return gone
+
+    def checkpoint(self) -> None:
+        self._database.checkpoint()
+
+    def _delete_delivered(self, counter: str, where: str, parameters: tuple[int, ...]) -> int:
+        with self._database.transaction() as connection:
+            deleted = connection.execute(
+                f"DELETE FROM record WHERE id IN (SELECT id FROM record WHERE kind = {KEPT} AND {where}"
+                " AND NOT EXISTS (SELECT 1 FROM outbox WHERE record_id = record.id AND lane IN (0, 1, 2))"
+                f" ORDER BY id LIMIT {SLICE})",
+                parameters,
+            ).rowcount
+            count(connection, **{counter: deleted})
+        return deleted
+
+    def _evict_oldest(self) -> int:
+        """The last resort: measurements that were never delivered. Said loudly by the caller, counted exactly."""
+        with self._database.transaction() as connection:
+            ids = connection.execute(
+                "SELECT record_id FROM outbox WHERE lane = ? ORDER BY record_id LIMIT ?", (Lane.DATA, SLICE)
+            ).fetchall()
+            connection.executemany("DELETE FROM outbox WHERE record_id = ?", ids)
+            connection.executemany("DELETE FROM record WHERE id = ?", ids)
+            count(connection, evicted=len(ids))
+        return len(ids)
+
+    @staticmethod
+    def _chosen(ids: Sequence[int] | None) -> str:
+        return "1" if ids is None else f"id IN ({','.join(str(int(letter)) for letter in ids) or 'NULL'})"

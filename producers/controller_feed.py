@@ -1,0 +1,65 @@
+"""Watches the controller's inbox and rings the recorder: one thread, asleep until something is written."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from domain.errors import Unavailable
+
+logger = logging.getLogger("gateway.feed")
+
+#: Pause after a ring: a controller that writes a thousand rows a second rings 100 times, not 1,000.
+COALESCE_S = 0.01
+RETRY_S = 1.0
+#: Net below the change detection, for file systems that do not tell.
+LOOK_ANYWAY_S = 5.0
+
+
+class Changes(Protocol):
+    def wait(self, timeout_s: float) -> bool:
+        """Return when the inbox was written to (True) or after the time-out, at the latest."""
+        ...
+
+
+class Rows(Protocol):
+    def has_rows(self) -> bool: ...
+
+
+class ControllerFeed:
+    """`records_waiting` is called whenever there are rows to archive."""
+
+    def __init__(self, changes: Changes, inbox: Rows, records_waiting: Callable[[], None]) -> None:
+        self._changes = changes
+        self._inbox = inbox
+        self._records_waiting = records_waiting
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="controller-feed", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Returns at once; the thread ends with its current wait, and holds nothing that needs closing."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                if self._look():
+                    self._stopping.wait(COALESCE_S)
+                self._changes.wait(LOOK_ANYWAY_S)
+            except Exception:
+                logger.exception("the inbox cannot be watched now; trying again")
+                self._stopping.wait(RETRY_S)
+
+    def _look(self) -> bool:
+        try:
+            found = self._inbox.has_rows()
+        except Unavailable as reason:
+            logger.debug("the inbox cannot be read now: %s", reason)
+            self._stopping.wait(RETRY_S)
+            return False
+        if found:
+            self._records_waiting()
+        return found

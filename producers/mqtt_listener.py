@@ -1,0 +1,45 @@
+"""Turns what the session hears into tasks: parse and enqueue, nothing else, because it runs on the network thread."""
+
+import logging
+
+from domain.errors import Refused
+from domain.thingsboard import AttributePush, RpcRequest, parse_message
+from tasks.attributes import handle_attribute_push, synchronise
+from tasks.rpc import handle_rpc
+from tasks.telemetry import publish_records
+
+logger = logging.getLogger("gateway.listener")
+
+#: Of an odd payload, this much is shown in the log.
+SHOWN_BYTES = 2048
+
+
+class MqttListener:
+    """The session's callbacks."""
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """Enqueue what the server asks for. Nothing escapes: an exception here would end the network thread."""
+        try:
+            request = parse_message(topic, payload)
+            if isinstance(request, RpcRequest):
+                handle_rpc(request.id, request.method, request.params)
+            elif isinstance(request, AttributePush):
+                handle_attribute_push(sorted(request.changed), list(request.deleted))
+            else:
+                logger.info("ignored a message on %s: %s", topic[:200], _shown(payload))
+        except Refused as reason:
+            logger.warning("ignored a message on %s: %s: %s", topic[:200], reason, _shown(payload))
+        except Exception:
+            logger.exception("a message on %s could not be enqueued", topic[:200])
+
+    def connected(self) -> None:
+        """After every CONNACK and SUBACK: re-read what the server wants, and send what is waiting."""
+        try:
+            publish_records()
+            synchronise()
+        except Exception:
+            logger.exception("the work of a new connection could not be enqueued; the sweep will")
+
+
+def _shown(payload: bytes) -> str:
+    return repr(payload[:SHOWN_BYTES])

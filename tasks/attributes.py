@@ -1,0 +1,46 @@
+"""What the queue runs for attributes: hints become questions, answers become wanted states."""
+
+from domain.attributes import Subject, subjects_of
+from domain.backoff import Backoff
+from tasks.files import reconcile_files
+from tasks.lanes import Lane
+from tasks.queue import huey, task
+
+RETRY = Backoff(first_s=2.0, cap_s=120.0)
+
+
+@task(name="handle_attribute_push", lane=Lane.WORK, expires_s=300)
+def handle_attribute_push(changed: list[str], deleted: list[str]) -> None:
+    """Something was changed or deleted on the server: read the subjects it is about again."""
+    subjects = subjects_of([*changed, *deleted])
+    if Subject.SOFTWARE in subjects:
+        read_software()
+    if Subject.FILES in subjects:
+        reconcile_files()
+
+
+@task(name="synchronise", lane=Lane.WORK, expires_s=300)
+def synchronise() -> None:
+    """A connection was made: everything is read and told anew."""
+    publish_attributes()
+    read_software()
+    reconcile_files()
+    read_limits()
+    huey.services.synchroniser.tell_system()
+
+
+@task(name="read_software", lane=Lane.WORK, retry=RETRY)
+def read_software() -> None:
+    huey.services.synchroniser.read_software()
+
+
+@task(name="read_limits", lane=Lane.WORK, expires_s=60)
+def read_limits() -> None:
+    """No retry: a server that does not answer this once does not know it."""
+    huey.services.synchroniser.read_limits()
+
+
+@task(name="publish_attributes", lane=Lane.WORK, retry=RETRY)
+def publish_attributes() -> None:
+    """Send client attributes the server has not acknowledged yet."""
+    huey.services.reporter.publish_attributes()

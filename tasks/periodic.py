@@ -1,0 +1,59 @@
+"""The timetable: everything that happens by the clock, on one screen.
+
+By monotonic time since the start, each once at the start and then every interval; every task here is harmless right
+after boot and harmless twice.
+"""
+
+from tasks.attributes import publish_attributes, read_software
+from tasks.files import reconcile_files
+from tasks.lanes import Lane
+from tasks.queue import Every, huey, task
+from tasks.rpc import tend_rpc
+from tasks.telemetry import archive_records, publish_records
+
+MINUTE_S = 60
+HOUR_S = 3600
+
+
+@task(name="send_auxiliary_telemetry", lane=Lane.WORK, expires_s=15)
+def send_auxiliary_telemetry() -> None:
+    huey.services.auxiliary.send()
+
+
+@task(name="store_log_lines", lane=Lane.WORK, expires_s=30)
+def store_log_lines() -> None:
+    """Put the gateway's own log lines on their way."""
+    huey.services.log_lines.store()
+
+
+@task(name="sweep", lane=Lane.WORK, expires_s=50)
+def sweep() -> None:
+    """Find unfinished work whose trigger was lost: a deleted queue, a killed process, a missed write."""
+    archive_records()
+    if huey.services.session.connected:
+        publish_records()
+        publish_attributes()
+
+
+@task(name="read_wanted_state", lane=Lane.WORK, expires_s=300)
+def read_wanted_state() -> None:
+    """Read the wanted software and files again, in case a push was lost while the connection held."""
+    if huey.services.session.connected:
+        read_software()
+        reconcile_files()
+
+
+@task(name="tidy_archive", lane=Lane.WORK, expires_s=300)
+def tidy_archive() -> None:
+    """Keep the archive within its quota and age, and the database file small."""
+    huey.services.housekeeping.run()
+
+
+huey.timetable = (
+    Every(5, store_log_lines),
+    Every(20, send_auxiliary_telemetry),
+    Every(MINUTE_S, sweep),
+    Every(MINUTE_S, tend_rpc),
+    Every(10 * MINUTE_S, read_wanted_state),
+    Every(HOUR_S, tidy_archive),
+)

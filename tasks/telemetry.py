@@ -1,0 +1,35 @@
+"""What the queue runs for measurements: archive them, publish them."""
+
+from domain.backoff import Backoff
+from tasks.lanes import Lane
+from tasks.queue import huey, task
+
+#: Between tries while the inbox or the archive is locked, or the session just ended; a connect does not wait for it.
+RETRY = Backoff(first_s=1.0, cap_s=60.0)
+
+
+@task(name="archive_records", lane=Lane.TELEMETRY, retry=RETRY)
+def archive_records() -> None:
+    """Move what is in the controller's inbox into the archive."""
+    services = huey.services
+    services.recorder.run(services.stopping.is_set)
+
+
+@task(name="publish_records", lane=Lane.TELEMETRY, retry=RETRY)
+def publish_records() -> None:
+    """Send what the server has not acknowledged yet."""
+    services = huey.services
+    services.publisher.run(services.stopping.is_set)
+
+
+def records_waiting() -> None:
+    """There are rows in the inbox: ring the running recorder, or start one."""
+    if not huey.services.recorder.bell.ring():
+        archive_records()
+
+
+def records_stored() -> None:
+    """There is something in the outbox: ring the running publisher, or start one if it could send."""
+    services = huey.services
+    if not services.publisher.bell.ring() and services.session.connected:
+        publish_records()
