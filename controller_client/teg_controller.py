@@ -30,8 +30,9 @@ MAX_RECORD_BYTES = 59_000
 #: The server drops longer keys without telling anybody.
 MAX_KEY_LENGTH = 255
 MAX_LOG_LENGTH = 8_000
-#: 2000-01-01 in ms: below it stands a time stamp in seconds, or none at all.
-EARLIEST_TS_MS = 946_684_800_000
+#: March 1973 and the year 9999: outside stands a time stamp in another unit, and the gateway would set it aside.
+EARLIEST_TS_MS = 100_000_000_000
+LATEST_TS_MS = 253_402_300_799_999
 #: Stamps this far ahead of the clock are worth a line in the log.
 AHEAD_MS = 60_000
 
@@ -303,7 +304,7 @@ def _check_ts(ts: int) -> int:
     if isinstance(ts, bool) or not hasattr(ts, "__index__"):
         raise ValueError(f"ts has to be a whole number of Unix milliseconds, not {ts!r}")
     ts = operator.index(ts)
-    if not EARLIEST_TS_MS <= ts < 2**53:
+    if not EARLIEST_TS_MS <= ts <= LATEST_TS_MS:
         raise ValueError(f"ts={ts} is not in Unix milliseconds (seconds have to be multiplied by 1000)")
     return ts
 
