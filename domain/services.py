@@ -6,18 +6,40 @@ A queue erases object references, so tasks look their collaborators up here (`hu
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    pass
+    from domain.attributes import Synchroniser
+    from domain.housekeeping import Housekeeping
+    from domain.ports import Session
+    from domain.publishing import Publisher
+    from domain.recording import Recorder
+    from domain.reporting import Auxiliary, LogLines, Reporter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything a task may call. `stopping` is set when the consumer begins to stop: lingering work ends then."""
 
+    session: Session
+    recorder: Recorder
+    publisher: Publisher
+    reporter: Reporter
+    auxiliary: Auxiliary
+    log_lines: LogLines
+    synchroniser: Synchroniser
+    housekeeping: Housekeeping
+    files: Any
+    calls: Any
     stopping: threading.Event = field(default_factory=threading.Event)
+    on_stop: tuple[Callable[[], object], ...] = ()
 
     def stop(self) -> None:
+        """Called once when the consumer begins to stop, before its workers have finished."""
         self.stopping.set()
+        self.recorder.bell.ring()
+        self.publisher.bell.ring()
+        for hook in self.on_stop:
+            hook()

@@ -1,5 +1,7 @@
 """The process: one per data directory, workers seated by lane, services open before the first and after the last."""
 
+from __future__ import annotations
+
 import fcntl
 import logging
 import signal
@@ -28,7 +30,7 @@ POLL_S = 0.5
 class LaneWorker(Worker):
     """Takes a free seat of a lane when its thread starts and gives it back when the thread ends, however it ends."""
 
-    huey: "GatewayHuey"
+    huey: GatewayHuey
     seats: list[Lane]
 
     def initialize(self) -> None:
@@ -42,7 +44,7 @@ class LaneWorker(Worker):
 class TimetableScheduler(Scheduler):
     """Every half second: other processes' writes; every second: due retries and the timetable."""
 
-    huey: "GatewayHuey"
+    huey: GatewayHuey
 
     def initialize(self) -> None:
         self._started_s = time.monotonic()
@@ -66,9 +68,9 @@ class GatewayConsumer(Consumer):
     """One process per data directory; services open before the first worker and close after the last."""
 
     scheduler_class = TimetableScheduler
-    huey: "GatewayHuey"
+    huey: GatewayHuey
 
-    def __init__(self, huey: "GatewayHuey", **options: Any) -> None:
+    def __init__(self, huey: GatewayHuey, **options: Any) -> None:
         seats = [lane for lane, count in WORKERS.items() for _ in range(count)]
         self.worker_class = type("SeatedWorker", (LaneWorker,), {"seats": seats})
         super().__init__(huey, **options)

@@ -49,7 +49,7 @@ def tidy_archive() -> None:
     huey.services.housekeeping.run()
 
 
-huey.timetable = (
+TIMETABLE = (
     Every(5, store_log_lines),
     Every(20, send_auxiliary_telemetry),
     Every(MINUTE_S, sweep),

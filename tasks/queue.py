@@ -4,6 +4,8 @@ Huey is at-most-once, and that is enough here: a task carries a trigger or a sma
 copy of anything (docs/queue.md). Why each bend is needed: docs/decisions/0002-huey-in-one-file.md.
 """
 
+from __future__ import annotations
+
 import functools
 import logging
 import random

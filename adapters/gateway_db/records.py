@@ -7,6 +7,7 @@ sent as a log, and the gateway's own reports, are deleted from `record` once ack
 import time
 from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
+from typing import Any
 
 from domain.archive import Delivery, Lane, Unfinished
 from domain.records import Record, SetAside
@@ -42,12 +43,8 @@ class RecordTable:
     def store(self, records: Sequence[Record], set_aside: Sequence[SetAside], left_upto: int | None) -> None:
         rows = [record.source_row for record in records] + [dead.source_row for dead in set_aside]
         with self._database.transaction() as connection:
-            first_record = _next_id(connection, "record")
             first_dead = _next_id(connection, "dead_letter")
-            connection.executemany(_INSERT_RECORD, records)
-            connection.execute(
-                "INSERT INTO outbox (lane, record_id) SELECT ?, id FROM record WHERE id >= ?", (Lane.DATA, first_record)
-            )
+            first_record = insert_records(connection, records, Lane.DATA)
             _insert_dead(connection, set_aside)
             connection.execute("DELETE FROM inbox_batch WHERE ?1 IS NULL OR last_row <= ?1", (left_upto,))
             connection.execute(
@@ -70,13 +67,8 @@ class RecordTable:
 
     def store_own(self, records: Sequence[tuple[int, bytes]]) -> None:
         with self._database.transaction() as connection:
-            first = _next_id(connection, "record")
-            connection.executemany(
-                _INSERT_RECORD, [(None, ts_ms, 1, text.decode(), None, TRANSIENT) for ts_ms, text in records]
-            )
-            connection.execute(
-                "INSERT INTO outbox (lane, record_id) SELECT ?, id FROM record WHERE id >= ?", (Lane.OWN, first)
-            )
+            rows = [(None, ts_ms, 1, text.decode(), None, TRANSIENT) for ts_ms, text in records]
+            insert_records(connection, rows, Lane.OWN)
 
     def pending(self, lane: Lane, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
         rows: list[tuple[int, int, int, bytes]] = []
@@ -112,6 +104,14 @@ class RecordTable:
             connection.execute("DELETE FROM record WHERE id = ?", (record_id,))
             if lane == Lane.DATA:
                 count(connection, accepted=-1, set_aside=1)
+
+
+def insert_records(connection: Connection, rows: Sequence[tuple[Any, ...]], lane: Lane) -> int:
+    """Insert rows (of `domain.records.Record`'s shape) and put them on their way; returns the first id given."""
+    first = _next_id(connection, "record")
+    connection.executemany(_INSERT_RECORD, rows)
+    connection.execute("INSERT INTO outbox (lane, record_id) SELECT ?, id FROM record WHERE id >= ?", (lane, first))
+    return first
 
 
 def count(connection: Connection, **changes: int) -> None:

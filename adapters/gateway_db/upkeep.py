@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from domain.archive import Lane
+from domain.records import Record, judge
 
 from .database import Database
-from .records import KEPT, count, counters
+from .records import KEPT, count, counters, insert_records
 
 SLICE = 5_000
 DAY_MS = 86_400_000
@@ -84,10 +85,21 @@ class ArchiveUpkeep:
         names = ("id", "inbox_row", "type", "message", "message_bytes", "reason", "set_aside_ms")
         return [dict(zip(names, (*row[:3], row[3].decode(errors="replace"), *row[4:]), strict=True)) for row in found]
 
-    def take_dead_letters(self, ids: Sequence[int] | None) -> list[tuple[int, str, bytes]]:
-        """(id, type, message) of the letters with `ids`, of all when None, oldest first."""
-        chosen = self._chosen(ids)
-        return self._database.rows(f"SELECT id, type, message FROM dead_letter WHERE {chosen} ORDER BY id LIMIT 10000")
+    def retry_dead_letters(self, ids: Sequence[int] | None) -> int:
+        """Judge letters again by today's rules and put the acceptable ones on their way; returns how many."""
+        letters = self._database.rows(
+            f"SELECT id, source_row, type, message FROM dead_letter WHERE {self._chosen(ids)} ORDER BY id LIMIT 10000"
+        )
+        accepted = 0
+        with self._database.transaction() as connection:
+            for letter_id, row_id, row_type, message in letters:
+                verdict = judge(row_id, bytearray(row_type.encode()), bytearray(message))
+                if isinstance(verdict, Record):
+                    insert_records(connection, [verdict], Lane.DATA)
+                    connection.execute("DELETE FROM dead_letter WHERE id = ?", (letter_id,))
+                    accepted += 1
+            count(connection, accepted=accepted, set_aside=-accepted)
+        return accepted
 
     def drop_dead_letters(self, ids: Sequence[int] | None) -> int:
         with self._database.transaction() as connection:
@@ -102,10 +114,12 @@ class ArchiveUpkeep:
         while before_ms is not None and (deleted := self._delete_delivered("expired", "ts < ?", (before_ms,))):
             gone["expired"] += deleted
         while self._database.size_bytes() > max_bytes:
-            deleted = self._delete_delivered("expired", "1", ()) or self._evict_oldest()
-            if not deleted:
+            if expired := self._delete_delivered("expired", "1", ()):
+                gone["expired"] += expired
+            elif evicted := self._evict_oldest():
+                gone["evicted"] += evicted
+            else:
                 break
-            gone["evicted"] += deleted
         self._database.rows("PRAGMA incremental_vacuum(2000)")
         return gone
 
