@@ -38,6 +38,10 @@ class StartFailed(Refused):
     """The engine made the container but could not start it; the message is the engine's."""
 
 
+class Cancelled(Refused):
+    """A build or pull was broken off because the caller's `cancelled()` said so."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
     """What the runtime says about our controller at one moment.
@@ -116,17 +120,22 @@ class ControllerRuntime(Protocol):
         """Build `context` into the kept image of `version`; minutes, up to an hour.
 
         Raises:
-            Refused: the build failed (message: the failing step and its last lines), or `cancelled` said so.
-            Unavailable: the engine broke off, or the deadline passed.
+            Refused: the build failed (message: the failing step and its last lines).
+            Cancelled: `cancelled()` said so.
+            Unavailable: the engine broke off, the deadline passed, or a step failed for want of network or disk.
         """
         ...
 
     def load_archive(self, version: str, path: Path) -> None:
-        """Load a `docker save` archive with one image as the kept image of `version`; names inside are not used."""
+        """Load a `docker save` archive with one image as the kept image of `version`; names inside are not used.
+
+        Raises:
+            Refused: not such an archive, more than one image in it, or an image for another processor.
+        """
         ...
 
     def pull(self, version: str, reference: str, cancelled: Callable[[], bool] = lambda: False) -> None:
-        """Pull `host/name:tag` or `host/name@sha256:…` as the kept image of `version`."""
+        """Pull `host/name:tag` or `host/name@sha256:…` as the kept image of `version`; raises as `build` does."""
         ...
 
     def remove_old_images(self, keep: Collection[str], now_ms: int) -> None:
