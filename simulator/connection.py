@@ -26,7 +26,7 @@ class Session(Protocol):
 
     @property
     def name(self) -> str: ...
-    def handle(self, frame: Frame) -> None: ...
+    def handle(self, packet: mqtt_wire.Packet) -> None: ...
     def closed(self, reason: str) -> None: ...
 
 
@@ -36,7 +36,7 @@ class Connection(asyncio.Protocol):
         self.number = core.connections
         self._core = core
         self._buffer = bytearray()
-        self._early: deque[Frame] = deque()
+        self._early: deque[mqtt_wire.Packet] = deque()
         self._session: Session | None = None
         self._transport: asyncio.Transport | None = None
         self._version = V311
@@ -74,12 +74,16 @@ class Connection(asyncio.Protocol):
     # --- what sessions may do
 
     @property
+    def can_send(self) -> bool:
+        return not self._closing and not self._core.faults.freeze
+
+    @property
     def has_unread_packets(self) -> bool:
         return bool(self._buffer)
 
     def send(self, packet: bytes) -> bool:
         """Write the packet; False if it cannot reach the client any more."""
-        if self._transport is None or self._closing or self._core.faults.freeze:
+        if self._transport is None or not self.can_send:
             return False
         self._log("down", *describe(packet), len(packet))
         self._transport.write(packet)
@@ -121,19 +125,19 @@ class Connection(asyncio.Protocol):
         while not self._closing and (frame := mqtt_wire.take_frame(self._buffer, limit)):
             self._log("up", mqtt_wire.NAMES[frame.kind], _topic(frame), len(frame.body))
             if not self._core.faults.freeze:
-                self._take(frame)
+                self._take(mqtt_wire.decode(frame, self._version))
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, packet: mqtt_wire.Packet) -> None:
         if self._session is not None:
-            self._session.handle(frame)
-        elif frame.kind == mqtt_wire.CONNECT and not self._connect_seen:
+            self._session.handle(packet)
+        elif isinstance(packet, Connect) and not self._connect_seen:
             self._connect_seen = True
-            self._delay_login(mqtt_wire.parse_connect(frame.body))
+            self._delay_login(packet)
         else:
-            self._keep_for_later(frame)
+            self._keep_for_later(packet)
 
-    def _keep_for_later(self, frame: Frame) -> None:
-        self._early.append(frame)
+    def _keep_for_later(self, packet: mqtt_wire.Packet) -> None:
+        self._early.append(packet)
         if len(self._early) > MAX_EARLY_PACKETS:
             self.close("too many packets before the CONNACK", 0x97)
 

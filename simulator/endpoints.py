@@ -86,8 +86,8 @@ class Endpoints:
 
     def _rpc_response(self, route: Route, publish: Publish) -> None:
         self._admit_message()
-        self._session.acknowledge(publish)
         self._device.rpc.responded(route.id, publish.payload)
+        self._session.acknowledge(publish)
 
     def _client_rpc(self, route: Route, publish: Publish) -> None:
         body = parse_object(publish.payload)

@@ -6,6 +6,7 @@ strict or lenient, this follows the codec that ThingsBoard uses (Netty's MqttDec
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = range(1, 8)
 SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT, AUTH = range(8, 16)
@@ -40,6 +41,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Connect:
+    kind: ClassVar[int] = CONNECT
     version: int
     client_id: str
     user_name: str | None
@@ -52,6 +54,7 @@ class Connect:
 class PublishPacket:
     """`mid` is 0 for QoS 0."""
 
+    kind: ClassVar[int] = PUBLISH
     topic: str
     payload: bytes
     qos: int
@@ -62,14 +65,34 @@ class PublishPacket:
 
 @dataclass(frozen=True, slots=True)
 class SubscribePacket:
+    kind: ClassVar[int] = SUBSCRIBE
     mid: int
     filters: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class UnsubscribePacket:
+    kind: ClassVar[int] = UNSUBSCRIBE
     mid: int
     filters: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AckPacket:
+    """PUBACK, PUBREC, PUBREL or PUBCOMP; a packet id of 0 is let through, as on the real server."""
+
+    kind: int
+    mid: int
+
+
+@dataclass(frozen=True, slots=True)
+class BarePacket:
+    """A packet whose type says it all, or that a client has no business to send."""
+
+    kind: int
+
+
+Packet = Connect | PublishPacket | SubscribePacket | UnsubscribePacket | AckPacket | BarePacket
 
 
 def take_frame(buffer: bytearray, limit: int) -> Frame | None:
@@ -156,6 +179,23 @@ class _Reader:
         return self.at >= len(self.body)
 
 
+def decode(frame: Frame, version: int) -> Packet:
+    """Understand the packet, or raise `Malformed`. `version` is that of the connection so far."""
+    if frame.kind == CONNECT:
+        return parse_connect(frame.body)
+    if frame.kind == PUBLISH:
+        return parse_publish(frame, version)
+    if frame.kind == SUBSCRIBE:
+        return parse_subscribe(frame, version)
+    if frame.kind == UNSUBSCRIBE:
+        return parse_unsubscribe(frame, version)
+    if PUBACK <= frame.kind <= PUBCOMP:
+        return AckPacket(frame.kind, _Reader(frame.body).number(2))
+    if frame.kind == AUTH and version != V5:
+        raise Malformed("AUTH before MQTT 5")
+    return BarePacket(frame.kind)
+
+
 def parse_connect(body: bytes) -> Connect:
     """Raise `Malformed` for what Netty cannot decode: the client then gets no CONNACK."""
     reader = _Reader(body)
@@ -217,11 +257,6 @@ def parse_unsubscribe(frame: Frame, version: int) -> UnsubscribePacket:
     while not reader.finished:
         filters.append(reader.text())
     return UnsubscribePacket(mid, tuple(filters))
-
-
-def parse_packet_id(frame: Frame) -> int:
-    """The packet id of PUBACK, PUBREC, PUBREL or PUBCOMP; 0 is let through, as on the real server."""
-    return _Reader(frame.body).number(2)
 
 
 def _packet_id(reader: _Reader) -> int:

@@ -15,7 +15,7 @@ from domain.thingsboard import PROVISION_REQUEST, PROVISION_RESPONSE
 from simulator import mqtt_wire
 from simulator.credentials import Credentials
 from simulator.faults import Trigger, never
-from simulator.mqtt_wire import V5, Connect, Frame, PublishPacket
+from simulator.mqtt_wire import V5, Connect, Packet, PublishPacket, SubscribePacket, UnsubscribePacket
 from simulator.payloads import BadPayload, parse_object
 
 if TYPE_CHECKING:
@@ -130,24 +130,23 @@ class ProvisionSession:
         self._version = connect.version
         self._answered = 0
         self._granted = 1
-        self._handlers: dict[int, Callable[[Frame], None]] = {
+        self._handlers: dict[int, Callable[[Any], None]] = {
             mqtt_wire.PUBLISH: self._on_publish,
             mqtt_wire.SUBSCRIBE: self._on_subscribe,
             mqtt_wire.UNSUBSCRIBE: self._on_unsubscribe,
-            mqtt_wire.PINGREQ: lambda _frame: self._send(mqtt_wire.PINGRESP_PACKET),
-            mqtt_wire.DISCONNECT: lambda _frame: connection.close("client disconnected"),
+            mqtt_wire.PINGREQ: lambda _packet: self._send(mqtt_wire.PINGRESP_PACKET),
+            mqtt_wire.DISCONNECT: lambda _packet: connection.close("client disconnected"),
         }
 
-    def handle(self, frame: Frame) -> None:
-        handler = self._handlers.get(frame.kind)
+    def handle(self, packet: Packet) -> None:
+        handler = self._handlers.get(packet.kind)
         if handler is not None:
-            handler(frame)
+            handler(packet)
 
     def closed(self, _reason: str) -> None:
         """Nothing to clean up: the device that was created stays."""
 
-    def _on_publish(self, frame: Frame) -> None:
-        packet = mqtt_wire.parse_publish(frame, self._version)
+    def _on_publish(self, packet: PublishPacket) -> None:
         try:
             if packet.topic != PROVISION_REQUEST:
                 raise BadPayload(f"publish to {packet.topic} in a provisioning session")
@@ -176,8 +175,7 @@ class ProvisionSession:
     def _time_is_over(self) -> None:
         self._connection.close("provisioning session is over", 0x98)
 
-    def _on_subscribe(self, frame: Frame) -> None:
-        packet = mqtt_wire.parse_subscribe(frame, self._version)
+    def _on_subscribe(self, packet: SubscribePacket) -> None:
         suback = mqtt_wire.suback(self._version, packet.mid, [self._grant(*item) for item in packet.filters])
         delay_s = self._core.faults.suback_delay_s
         if delay_s:
@@ -191,8 +189,7 @@ class ProvisionSession:
         self._granted = min(qos, 1)
         return self._granted
 
-    def _on_unsubscribe(self, frame: Frame) -> None:
-        packet = mqtt_wire.parse_unsubscribe(frame, self._version)
+    def _on_unsubscribe(self, packet: UnsubscribePacket) -> None:
         self._send(mqtt_wire.unsuback(self._version, packet.mid, [0] * len(packet.filters)))
 
     def _send(self, packet: bytes) -> None:

@@ -12,7 +12,16 @@ from domain.thingsboard import OTA_ERROR
 from simulator import mqtt_wire, topics
 from simulator.device_state import DeviceState
 from simulator.endpoints import Endpoints, RateLimited
-from simulator.mqtt_wire import V5, Connect, Frame
+from simulator.mqtt_wire import (
+    V5,
+    AckPacket,
+    BarePacket,
+    Connect,
+    Packet,
+    PublishPacket,
+    SubscribePacket,
+    UnsubscribePacket,
+)
 from simulator.ota_packages import PackageError
 from simulator.payloads import BadNumber, BadPayload
 from simulator.reordering import Reversal
@@ -51,7 +60,7 @@ class DeviceSession:
         self._awaiting_ack: dict[int, int] = {}
         self._late_pubacks = Reversal(core.later)
         self._swapped = Reversal(core.later)
-        self._handlers = {
+        self._handlers: dict[int, Callable[[Any], None]] = {
             mqtt_wire.PUBLISH: self._on_publish,
             mqtt_wire.PUBACK: self._on_puback,
             mqtt_wire.SUBSCRIBE: self._on_subscribe,
@@ -69,10 +78,10 @@ class DeviceSession:
     def name(self) -> str:
         return self._device.name
 
-    def handle(self, frame: Frame) -> None:
-        handler = self._handlers.get(frame.kind)
+    def handle(self, packet: Packet) -> None:
+        handler = self._handlers.get(packet.kind)
         if handler is not None:
-            handler(frame)
+            handler(packet)
 
     def closed(self, reason: str) -> None:
         """The connection is gone; nothing of the session is kept."""
@@ -87,8 +96,7 @@ class DeviceSession:
 
     # --- publishes
 
-    def _on_publish(self, frame: Frame) -> None:
-        packet = mqtt_wire.parse_publish(frame, self._version)
+    def _on_publish(self, packet: PublishPacket) -> None:
         publish = Publish(
             packet.topic,
             packet.qos,
@@ -163,14 +171,15 @@ class DeviceSession:
             self._puback(publish, reason)
 
     def _puback(self, publish: Publish, reason: int) -> None:
-        if self._connection.send(mqtt_wire.puback(self._version, publish.mid, reason)):
+        """Booked before it is written: the client may act on it before this thread goes on."""
+        if self._connection.can_send:
             publish.acked = True
             self._record.acknowledged()
+            self._connection.send(mqtt_wire.puback(self._version, publish.mid, reason))
 
     # --- subscriptions
 
-    def _on_subscribe(self, frame: Frame) -> None:
-        packet = mqtt_wire.parse_subscribe(frame, self._version)
+    def _on_subscribe(self, packet: SubscribePacket) -> None:
         codes = [self._grant(name, qos) for name, qos in packet.filters]
         granted = [name for (name, _), code in zip(packet.filters, codes, strict=True) if code < 0x80]
         faults = self._core.faults
@@ -209,8 +218,7 @@ class DeviceSession:
         lost = self._core.faults.lose_subscription.fires(Downlink(name, b"", 0))
         return not lost and self._device.limiter.admits_message(time.monotonic())
 
-    def _on_unsubscribe(self, frame: Frame) -> None:
-        packet = mqtt_wire.parse_unsubscribe(frame, self._version)
+    def _on_unsubscribe(self, packet: UnsubscribePacket) -> None:
         codes = [self._forget(name) for name in packet.filters]
         self._connection.send(mqtt_wire.unsuback(self._version, packet.mid, codes))
 
@@ -259,8 +267,8 @@ class DeviceSession:
         if call_id is not None:
             self._device.rpc.not_delivered(call_id)
 
-    def _on_puback(self, frame: Frame) -> None:
-        call_id = self._awaiting_ack.pop(mqtt_wire.parse_packet_id(frame), None)
+    def _on_puback(self, packet: AckPacket) -> None:
+        call_id = self._awaiting_ack.pop(packet.mid, None)
         if call_id is not None:
             self._device.rpc.delivered(call_id)
 
@@ -287,18 +295,18 @@ class DeviceSession:
 
     # --- the rest
 
-    def _on_ping(self, _frame: Frame) -> None:
+    def _on_ping(self, _packet: BarePacket) -> None:
         self._record.pings += 1
         if not self._core.faults.drop_pingresp:
             self._connection.send(mqtt_wire.PINGRESP_PACKET)
 
-    def _on_disconnect(self, _frame: Frame) -> None:
+    def _on_disconnect(self, _packet: BarePacket) -> None:
         self._record.disconnected = True
         self._record.packets_after_disconnect = self._connection.has_unread_packets
         self._record.close("client disconnected")
         self._connection.close("client disconnected")
 
-    def _on_second_connect(self, _frame: Frame) -> None:
+    def _on_second_connect(self, _packet: Connect) -> None:
         self.end("second CONNECT", 0x82)
 
     def later(self, delay_s: float, action: Callable[[], None]) -> asyncio.TimerHandle:
