@@ -1,0 +1,111 @@
+"""Writes a wanted content: trial first, restart armed, bytes on disk, read back; and takes it all back on failure."""
+
+import logging
+from dataclasses import replace
+
+from domain.errors import Refused, Unavailable
+from domain.file_confirm import Confirmation
+from domain.file_definitions import Definition
+from domain.file_memory import Failures, Remembered
+from domain.file_plan import applied_entry
+from domain.file_restarts import Restarts
+from domain.file_store import FileStore, Seen
+from domain.file_wanted import Content
+from domain.ports import Clock
+
+logger = logging.getLogger("gateway.files")
+
+
+class Disk:
+    """The store behind a memory of earlier looks: an unchanged file costs a stat."""
+
+    def __init__(self, store: FileStore) -> None:
+        self.store = store
+        self._seen: dict[str, Seen] = {}
+
+    def look(self, path: str) -> Seen | None:
+        """The file, its content left out when nothing changed."""
+        return self._remember(path, self.store.look(path, self._seen.get(path)))
+
+    def read(self, path: str) -> Seen | None:
+        """The file with its content, whatever is remembered."""
+        return self._remember(path, self.store.look(path))
+
+    def _remember(self, path: str, seen: Seen | None) -> Seen | None:
+        self._seen.pop(path, None)
+        if seen is not None:
+            self._seen[path] = replace(seen, content=None)
+        return seen
+
+
+class Writer:
+    """Applies one content after the other; failures wait with growing pauses, per file."""
+
+    def __init__(
+        self, disk: Disk, confirmation: Confirmation, restarts: Restarts, applied: Remembered, clock: Clock
+    ) -> None:
+        self._disk = disk
+        self._confirmation = confirmation
+        self._restarts = restarts
+        self._applied = applied
+        self._clock = clock
+        self.failures = Failures()
+
+    def write(self, definition: Definition, content: Content, seen: Seen | None) -> Seen:
+        """Put `content` in place of `seen`; return what is on disk then.
+
+        Raises:
+            Unavailable, Refused: nothing was changed (also while the last failure is too recent for another try).
+        """
+        key, digest = definition.key, content.digest(definition.write_version)
+        now_s = self._clock.monotonic_s()
+        if reason := self.failures.waiting(key, digest, now_s):
+            raise Unavailable(reason)
+        try:
+            written = self._write(definition, content, seen)
+        except (Refused, Unavailable) as error:
+            said = f"not written: {error}"
+            self.failures.add(key, digest, said, now_s)
+            raise Unavailable(said) from error
+        self.failures.clear(key)
+        self._applied.put(key, applied_entry(definition, content))
+        return written
+
+    def _write(self, definition: Definition, content: Content, seen: Seen | None) -> Seen:
+        changed = seen is None or seen.md5 != content.md5
+        drift = changed and self._applied.get(definition.key) == applied_entry(definition, content)
+        restart = changed and definition.restart_controller and self._may_restart(definition.key, drift)
+        before = self._confirmation.get(definition.key)
+        if changed and not drift:
+            self._confirmation.begin(definition, content)
+        if restart:
+            self._restarts.arm(definition.key)
+        try:
+            written = self._store(definition, content)
+        except (Refused, Unavailable):
+            self._restarts.disarm(definition.key)
+            self._confirmation.take_back(definition.key, before)
+            raise
+        if restart:
+            self._restarts.now_due(definition.key)
+        self._confirmation.written(definition.key, content.digest(definition.write_version))
+        _log(definition, drift)
+        return written
+
+    def _may_restart(self, key: str, drift: bool) -> bool:
+        return not drift or self._restarts.allowed_for_drift(key, self._clock.monotonic_s())
+
+    def _store(self, definition: Definition, content: Content) -> Seen:
+        """The hash that will be told is that of the bytes read back."""
+        self._disk.store.write(definition.path, content.data, definition.mode)
+        written = self._disk.read(definition.path)
+        if written is None or written.md5 != content.md5:
+            raise Unavailable("the file was changed while it was written")
+        return written
+
+
+def _log(definition: Definition, drift: bool) -> None:
+    if drift:
+        logger.warning("file '%s' had been changed locally; written as the server wants it", definition.key)
+    else:
+        logger.info("file '%s' written to %s", definition.key, definition.path)
