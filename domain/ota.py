@@ -13,9 +13,8 @@ from typing import Any
 from domain.checksums import new_hasher
 from domain.errors import Refused
 
-#: Shared attributes that say what is wanted; the reference's `sf_*` count only while there is no `sw_version`.
-FIELDS = ("title", "version", "url", "size", "checksum", "checksum_algorithm", "tag")
-ATTRIBUTE_KEYS = tuple(f"{prefix}_{name}" for prefix in ("sw", "sf") for name in FIELDS)
+#: What is read of `sw_<name>`; the reference's `sf_<name>` counts only while there is no `sw_version`.
+FIELDS = ("title", "version", "tag", "url", "size", "checksum", "checksum_algorithm", "ts")
 VERSION_KEYS = ("sw_version", "sf_version")
 
 #: Reported while no version is known at all, with the reference gateway's text.

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from domain.attributes import SOFTWARE_KEYS
 from domain.checksums import ALGORITHMS, new_hasher
 from domain.errors import Refused
 from domain.ota import (
-    ATTRIBUTE_KEYS,
+    FIELDS,
     MAX_ERROR_TEXT,
     Assignment,
     Source,
@@ -140,7 +141,7 @@ def test_the_operators_hand_is_seen_in_a_push_of_the_version_only() -> None:
 
 
 def test_all_attributes_to_ask_for_are_named() -> None:
-    assert {"sw_title", "sw_version", "sw_url", "sw_size", "sw_checksum", "sf_version"} <= set(ATTRIBUTE_KEYS)
+    assert {f"{prefix}_{name}" for prefix in ("sw", "sf") for name in FIELDS} == set(SOFTWARE_KEYS)
 
 
 # --- sources ----------------------------------------------------------------------------------------------------
@@ -254,7 +255,7 @@ JSON = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | 
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
-@given(st.dictionaries(st.sampled_from(ATTRIBUTE_KEYS), JSON | st.lists(JSON, max_size=3)))
+@given(st.dictionaries(st.sampled_from(SOFTWARE_KEYS), JSON | st.lists(JSON, max_size=3)))
 def test_any_attributes_are_an_assignment_or_refused(shared: dict[str, Any]) -> None:
     wanted = relevant(shared)
     if wanted is None:
