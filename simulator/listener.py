@@ -21,34 +21,44 @@ class Listener:
         self._core = core
         self._tls = tls
         self._socket = _bound(host, port)
-        self._accepting: asyncio.Task[None] | None = None
+        self._listening = False
         self._admitting: set[asyncio.Task[None]] = set()
         self.host, self.port = self._socket.getsockname()[:2]
         self.handshake_failures: list[str] = []
 
     async def open(self) -> None:
-        if self._accepting is None:
+        if not self._listening:
+            self._listening = True
             self._socket.listen(128)
-            self._accepting = asyncio.create_task(self._accept(self._socket))
+            self._core.loop.add_reader(self._socket, self._accept)
 
     async def close(self, *, keep_port: bool) -> None:
         """Stop accepting, give up handshakes under way; connections that are open stay open."""
-        await _cancel([self._accepting, *self._admitting])
-        self._accepting = None
+        self._core.loop.remove_reader(self._socket)
+        self._listening = False
         self._socket.close()
+        for task in list(self._admitting):
+            task.cancel()
+            await asyncio.wait([task])
         if keep_port:
             self._socket = _bound(self.host, self.port)
 
-    async def _accept(self, listening: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            client, _ = await loop.sock_accept(listening)
+    def _accept(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            client, _ = self._socket.accept()
+            client.setblocking(False)
             if self._core.faults.close_on_accept.fires():
                 client.close()
-                continue
-            task = asyncio.create_task(self._admit(client))
+                return
+            task = self._core.loop.create_task(self._admit(client))
             self._admitting.add(task)
-            task.add_done_callback(self._admitting.discard)
+            task.add_done_callback(lambda done: self._admitted(done, client))
+
+    def _admitted(self, task: "asyncio.Task[None]", client: socket.socket) -> None:
+        """A task that was cancelled before it began has closed nothing."""
+        self._admitting.discard(task)
+        if task.cancelled():
+            client.close()
 
     async def _admit(self, client: socket.socket) -> None:
         timeout_s = HANDSHAKE_TIMEOUT_S if self._tls else None
@@ -68,11 +78,3 @@ def _bound(host: str, port: int) -> socket.socket:
     bound.setblocking(False)
     bound.bind((host, port))
     return bound
-
-
-async def _cancel(tasks: "list[asyncio.Task[None] | None]") -> None:
-    for task in tasks:
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
