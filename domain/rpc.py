@@ -7,7 +7,7 @@ the gateway or the controller, answer acknowledged → effect noted → effect.
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from domain.errors import Refused, Unavailable
@@ -144,7 +144,7 @@ class Calls:
 
     def _do_once(self, request: RpcRequest, key: CallKey, job: Job) -> None:
         started_s = self._clock.monotonic_s()
-        entry_id = self._books.begin(key, request)
+        entry_id = self._begin(request, key)
         message = self._outcome(request, job)
         try:
             self._books.answered(entry_id, message, started_s)
@@ -154,10 +154,11 @@ class Calls:
         self._deliver(request, entry_id, message)
 
     def _announce_and_act(self, request: RpcRequest, key: CallKey, job: Job) -> None:
-        entry_id = self._books.begin(key, request)
+        entry_id = self._begin(request, key)
         if not self._announced(request, job.announce):
-            self._books.undelivered(entry_id)
             logger.error("RPC %s is not done: the server did not acknowledge its answer", request.method)
+            with suppress(Unavailable):
+                self._books.undelivered(entry_id)
             return
         try:
             self._books.acting(entry_id, job.announce)
@@ -168,7 +169,14 @@ class Calls:
         message = self._outcome(request, job)
         if message is not None:
             logger.error("RPC %s failed after its answer: %s", request.method, message)
-            self._books.acting(entry_id, f"{job.announce}, then: {message}")
+            with suppress(Unavailable):
+                self._books.acting(entry_id, f"{job.announce}, then: {message}")
+
+    def _begin(self, request: RpcRequest, key: CallKey) -> int:
+        try:
+            return self._books.begin(key, request)
+        except Unavailable as reason:
+            raise Unavailable(f"'{request.method}' is not done: it cannot be noted now ({reason})") from reason
 
     def _outcome(self, request: RpcRequest, job: Job) -> Any:
         try:

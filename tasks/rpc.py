@@ -33,4 +33,5 @@ def refuse_rpc(request_id: int, reason: str) -> None:
 @task(name="tend_rpc", lane=Lane.WORK, expires_s=60)
 def tend_rpc() -> None:
     """Write the audit of the quick calls, forget what is old, take back a temporary log level."""
+    huey.services.log_level.revert_if_due()
     huey.services.calls.tend()

@@ -155,7 +155,9 @@ def _exited(process: "subprocess.Popen[bytes]") -> bool:
 
 def _read(process: "subprocess.Popen[bytes]", output: HeadAndTail, wait_s: float) -> bool:
     assert process.stdout is not None
-    ready, _, _ = select.select([process.stdout], [], [], wait_s)
+    poll = select.poll()  # select() cannot watch descriptors above 1023
+    poll.register(process.stdout, select.POLLIN)
+    ready = poll.poll(wait_s * 1000)
     chunk = os.read(process.stdout.fileno(), CHUNK_BYTES) if ready else b""
     if ready and not chunk:
         time.sleep(min(wait_s, 0.02))  # closed its output and goes on: do not spin
@@ -201,14 +203,18 @@ def _signal_group(leader: int, number: int) -> None:
 def _members(session: int, mark: str) -> list[int]:
     """Living processes of the session or with the mark."""
     wanted = f"{MARK}={mark}".encode()
-    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _belongs(entry, session, wanted)]
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _belongs(entry, session, wanted)
+    ]
 
 
-def _belongs(pid: str, session: int, wanted: bytes) -> bool:
+def _belongs(process: Path, session: int, wanted: bytes) -> bool:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
         if fields[0] in (b"Z", b"X"):
             return False
-        return int(fields[3]) == session or wanted in Path(f"/proc/{pid}/environ").read_bytes()
+        return int(fields[3]) == session or wanted in (process / "environ").read_bytes()
     except (OSError, IndexError):
         return False
