@@ -10,18 +10,23 @@ from typing import Any
 
 from adapters import tls
 from adapters.clock import SystemClock
+from adapters.docker_engine import DockerEngine
 from adapters.gateway_db import records, state
 from adapters.gateway_db.database import Database
 from adapters.gateway_db.records import RecordTable
-from adapters.gateway_db.state import ClientAttributeTable
+from adapters.gateway_db.state import ClientAttributeTable, StateTable
 from adapters.gateway_db.upkeep import ArchiveUpkeep
 from adapters.inbox import Inbox
 from adapters.inbox_changes import InboxChanges
 from adapters.log_output import LogOutput
 from adapters.mqtt_session import MqttSession, Server
+from adapters.process_runtime import ProcessRuntime
 from adapters.provisioning import ProvisioningEndpoint
 from adapters.token_file import AccessTokenFile
 from domain.attributes import ServerAttributes, Synchroniser
+from domain.controller_profile import ControllerProfile, parse_device, parse_mount
+from domain.controller_runtime import ControllerRuntime
+from domain.controller_version import ControllerVersion
 from domain.errors import Unavailable
 from domain.housekeeping import Housekeeping
 from domain.provisioning import Credentials, ProvisionKeys
@@ -29,15 +34,21 @@ from domain.publishing import Publisher
 from domain.recording import Recorder
 from domain.reporting import Auxiliary, LogLines, Reporter
 from domain.services import Services
+from domain.supervisor import NoController, Supervisor
 from producers.controller_feed import ControllerFeed
+from producers.controller_watch import ControllerWatch
 from producers.mqtt_listener import MqttListener
 from settings import Settings
 from tasks import periodic
 from tasks.attributes import publish_attributes
 from tasks.queue import huey as huey
+from tasks.supervision import supervise_controller
 from tasks.telemetry import records_stored, records_waiting
 
 logger = logging.getLogger("gateway")
+
+#: The version of a controller that is a command of the settings (TEG_CONTROLLER_RUNTIME=process).
+LOCAL_VERSION = "local"
 
 
 @contextmanager
@@ -58,6 +69,19 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             table, ClientAttributeTable(database), session, clock, records_stored, lambda: publish_attributes()
         )
         controller: Any = _NotYet()
+        runtime = _controller_runtime(settings, stack)
+        supervisor: Supervisor | NoController = NoController()
+        if runtime is not None:
+            supervisor = Supervisor(
+                runtime=runtime,
+                heartbeat=inbox,
+                state=StateTable(database),
+                report=reporter,
+                clock=clock,
+                versions=_controller_version(settings, StateTable(database)),
+                health_limit_s=settings.health_limit_s,
+                start_grace_s=settings.start_grace_s,
+            )
         log_lines = LogLines(table, clock, records_stored)
         services = Services(
             session=session,
@@ -66,7 +90,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             reporter=reporter,
             auxiliary=Auxiliary(
                 session,
-                controller,
+                supervisor,
                 inbox,
                 clock,
             ),
@@ -77,6 +101,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             housekeeping=Housekeeping(
                 ArchiveUpkeep(database), clock, settings.archive_max_bytes, settings.archive_max_days
             ),
+            supervisor=supervisor,
             files=_NotYet(),
             calls=_NotYet(),
         )
@@ -84,9 +109,14 @@ def lifespan(settings: Settings) -> Iterator[Services]:
         feed = ControllerFeed(InboxChanges(settings.inbox_path), inbox, records_waiting)
         stack.callback(session.stop)
         stack.callback(feed.stop)
+        if runtime is not None and isinstance(supervisor, Supervisor):
+            watch = ControllerWatch(runtime, supervisor.next_look, lambda: supervise_controller())
+            stack.callback(watch.stop)
         with huey.serving(services):
             session.start()
             feed.start()
+            if runtime is not None:
+                watch.start()
             logger.info(
                 "gateway started: server %s:%d, data in %s", settings.tb_host, settings.tb_port, settings.data_path
             )
@@ -112,6 +142,48 @@ class _NotYet:
 
     def sys_info(self) -> dict[str, Any]:
         return {}
+
+
+def _controller_runtime(settings: Settings, stack: ExitStack) -> ControllerRuntime | None:
+    if settings.controller_runtime == "none":
+        return None
+    runtime: ControllerRuntime
+    if settings.controller_runtime == "process":
+        runtime = ProcessRuntime(
+            settings.controller_command or "",
+            settings.data_path / "controller_process",
+            data_path=settings.controller_data_path,
+            logs_path=settings.controller_logs_path,
+            own_version=settings.default_controller_version or LOCAL_VERSION,
+            environment=settings.controller_environment,
+        )
+    else:
+        runtime = DockerEngine(settings.docker_host, _controller_profile(settings))
+    stack.callback(runtime.close)
+    return runtime
+
+
+def _controller_profile(settings: Settings) -> ControllerProfile:
+    if settings.controller_privileged:
+        logger.warning("TEG_CONTROLLER_PRIVILEGED=on: the controller may do everything that this machine can")
+    return ControllerProfile(
+        data_path=settings.controller_data_path,
+        logs_path=settings.controller_logs_path,
+        memory_bytes=settings.controller_memory_bytes,
+        pids=settings.controller_pids,
+        privileged=settings.controller_privileged,
+        network=settings.controller_network,
+        devices=tuple(map(parse_device, settings.controller_devices)),
+        mounts=tuple(map(parse_mount, settings.controller_mounts)),
+        environment=settings.controller_environment,
+    )
+
+
+def _controller_version(settings: Settings, state: StateTable) -> ControllerVersion:
+    default = settings.default_controller_version
+    if settings.controller_runtime == "process":
+        default = default or LOCAL_VERSION
+    return ControllerVersion(state, settings.data_path / "last_launched_controller_version.txt", default)
 
 
 def _log_output(settings: Settings, stack: ExitStack) -> LogOutput:

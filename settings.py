@@ -15,6 +15,12 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent
 
 
+#: Forms of the lists that describe the controller's container; its two own directories cannot be mounted over.
+DEVICE = r"/[^:]+(:/[^:]+)?(:[rwm]{1,3})?"
+MOUNT = r"/[^:]*:(?!/root/(data|logs)/?(:|$))/[^:]+(:(ro|rw))?"
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*=.*"
+
+
 class InvalidSettings(Exception):  # noqa: N818
     """The environment cannot be used; the message lists every problem, one a line."""
 
@@ -48,6 +54,7 @@ class Settings:
     rpc_disabled: frozenset[str]
     file_roots: tuple[Path, ...]
     controller_runtime: str
+    docker_host: str
     controller_privileged: bool
     controller_command: str | None
     controller_network: str
@@ -135,12 +142,13 @@ class _Reader:
             rpc_disabled=frozenset(self._list("TEG_RPC_DISABLED", ",")),
             file_roots=self._roots(controller_data),
             controller_runtime=self._choice("TEG_CONTROLLER_RUNTIME", "docker", ("docker", "process", "none")),
+            docker_host=self._docker_host(),
             controller_privileged=self._switch("TEG_CONTROLLER_PRIVILEGED", False),
-            controller_command=self._text("TEG_CONTROLLER_COMMAND") or None,
+            controller_command=self._controller_command(),
             controller_network=self._text("TEG_CONTROLLER_NETWORK", "bridge"),
-            controller_devices=self._list("TEG_CONTROLLER_DEVICES", ","),
-            controller_mounts=self._list("TEG_CONTROLLER_MOUNTS", ","),
-            controller_environment=self._list("TEG_CONTROLLER_ENVIRONMENT", ","),
+            controller_devices=self._entries("TEG_CONTROLLER_DEVICES", DEVICE, "/dev/name[:/dev/other][:rwm]"),
+            controller_mounts=self._entries("TEG_CONTROLLER_MOUNTS", MOUNT, "/host/path:/container/path[:ro]"),
+            controller_environment=self._entries("TEG_CONTROLLER_ENVIRONMENT", VARIABLE, "NAME=value"),
             controller_memory_bytes=self._number("TEG_CONTROLLER_MEMORY_BYTES", 512 << 20, 4 << 20, 1 << 45),
             controller_pids=self._number("TEG_CONTROLLER_PIDS", 256, 8, 100_000),
             health_limit_s=self._number("TEG_HEALTH_LIMIT_S", 21_600, 1, 10**9),
@@ -198,6 +206,26 @@ class _Reader:
 
     def _list(self, name: str, separator: str) -> tuple[str, ...]:
         return tuple(part.strip() for part in self._text(name).split(separator) if part.strip())
+
+    def _entries(self, name: str, pattern: str, example: str) -> tuple[str, ...]:
+        """A comma-separated list whose every entry has the form of `example`."""
+        entries = self._list(name, ",")
+        for entry in entries:
+            if not re.fullmatch(pattern, entry, re.DOTALL):
+                self._problems.append(f"{name}: {entry!r} is not {example}")
+        return entries
+
+    def _controller_command(self) -> str | None:
+        text = self._text("TEG_CONTROLLER_COMMAND")
+        if not text and self._text("TEG_CONTROLLER_RUNTIME").lower() == "process":
+            self._problems.append("TEG_CONTROLLER_RUNTIME=process needs TEG_CONTROLLER_COMMAND, the command to run")
+        return text or None
+
+    def _docker_host(self) -> str:
+        text = self._text("DOCKER_HOST", "unix:///var/run/docker.sock")
+        if not re.fullmatch(r"(unix:///|tcp://|http://).+", text):
+            self._problems.append(f"DOCKER_HOST={text!r} is not unix:///path or tcp://host:port")
+        return text
 
     def _directory(self, name: str, default: Path) -> Path:
         path = Path(self._text(name, str(default))).expanduser().absolute()

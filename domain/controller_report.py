@@ -1,11 +1,11 @@
 """How the controller's state is told to the server: names and shapes of `controller_*` (docs/controller.md)."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from domain.ota import reported_version
 from domain.supervision import History
 
 #: Last output that goes with a reported exit.
@@ -41,7 +41,7 @@ def attributes(view: View, history: History, since_ms: int | None) -> dict[str, 
     return {
         "controller_state": view.condition.value,
         "controller_state_reason": view.reason,
-        "controller_version": version_text(view.version or ""),
+        "controller_version": reported_version(view.version) if view.version else "",
         "controller_running_since_ms": since_ms or 0,
         "controller_restarts": history.restarts,
         "controller_last_exit_code": "" if history.exit_code is None else history.exit_code,
@@ -66,8 +66,3 @@ def tail(text: str, limit_bytes: int) -> str:
         return text
     cut = text.encode()[-limit_bytes:].decode(errors="ignore")
     return cut.partition("\n")[2] or cut
-
-
-def version_text(version: str) -> str:
-    """The server casts `1.10` to the number 1.1; a leading blank keeps it text (thingsboard.yml JSON_TYPE_CAST)."""
-    return f" {version}" if re.fullmatch(r"-?\d*\.?\d+", version) else version

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from domain.publishing import Publisher
     from domain.recording import Recorder
     from domain.reporting import Auxiliary, LogLines, Reporter
+    from domain.supervisor import NoController, Supervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Services:
     log_lines: LogLines
     synchroniser: Synchroniser
     housekeeping: Housekeeping
+    supervisor: Supervisor | NoController
     files: Any
     calls: Any
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -246,7 +246,7 @@ class Supervisor:
         return View(condition, reason, version, history.run_since_s - history.run_age_ms / 1000)
 
     def _show(self, view: View, look_again_s: float) -> None:
-        if view.condition is not self._view.condition:
+        if view.condition not in (self._view.condition, Condition.WAITING):  # the exit before it was logged
             log = logger.info if view.condition is Condition.RUNNING else logger.warning
             log("controller: %s (%s)", view.condition.value, view.reason)
         self._view = view
