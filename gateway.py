@@ -4,18 +4,24 @@ Start the gateway with `huey_consumer gateway.huey`. Nothing imports this module
 """
 
 import logging
+import platform
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from adapters import tls
 from adapters.clock import SystemClock
 from adapters.docker_engine import DockerEngine
-from adapters.gateway_db import records, state
+from adapters.gateway_db import ledger, records, state
 from adapters.gateway_db.database import Database
+from adapters.gateway_db.ledger import CallLedger
 from adapters.gateway_db.records import RecordTable
 from adapters.gateway_db.state import ClientAttributeTable, StateTable
 from adapters.gateway_db.upkeep import ArchiveUpkeep
+from adapters.host.machine import HostMachine
 from adapters.inbox import Inbox
 from adapters.inbox_changes import InboxChanges
 from adapters.log_output import LogOutput
@@ -24,21 +30,27 @@ from adapters.process_runtime import ProcessRuntime
 from adapters.provisioning import ProvisioningEndpoint
 from adapters.token_file import AccessTokenFile
 from domain.attributes import ServerAttributes, Synchroniser
+from domain.command_list import CommandList, parse_command_list
 from domain.controller_profile import ControllerProfile, parse_device, parse_mount
 from domain.controller_runtime import ControllerRuntime
 from domain.controller_version import ControllerVersion
-from domain.errors import Unavailable
+from domain.errors import Refused, Unavailable
 from domain.housekeeping import Housekeeping
+from domain.log_level import LogLevel
 from domain.provisioning import Credentials, ProvisionKeys
 from domain.publishing import Publisher
 from domain.recording import Recorder
 from domain.reporting import Auxiliary, LogLines, Reporter
+from domain.rpc import Calls
+from domain.rpc_books import Books
+from domain.rpc_methods import MethodPorts, methods
+from domain.rpc_status import StatusSources
 from domain.services import Services
 from domain.supervisor import NoController, Supervisor
 from producers.controller_feed import ControllerFeed
 from producers.controller_watch import ControllerWatch
 from producers.mqtt_listener import MqttListener
-from settings import Settings
+from settings import InvalidSettings, Settings
 from tasks import periodic
 from tasks.attributes import publish_attributes
 from tasks.queue import huey as huey
@@ -83,6 +95,43 @@ def lifespan(settings: Settings) -> Iterator[Services]:
                 start_grace_s=settings.start_grace_s,
             )
         log_lines = LogLines(table, clock, records_stored)
+        stopping = threading.Event()
+        machine = HostMachine(settings.data_path, stopping)
+        log_level = LogLevel(log_output.set_level, settings.log_level, clock)
+        upkeep, books = ArchiveUpkeep(database), Books(CallLedger(database), clock)
+        status_sources = StatusSources(
+            versions=_versions(),
+            started_s=clock.monotonic_s(),
+            session=session,
+            archive=upkeep,
+            controller=supervisor,
+            machine=machine,
+            log=log_output,
+            log_level=log_level,
+            clock=clock,
+        )
+        calls = Calls(
+            methods=methods(
+                MethodPorts(
+                    machine=machine,
+                    controller=supervisor,
+                    archive=upkeep,
+                    files=_NotYet(),
+                    log=log_output,
+                    log_level=log_level,
+                    books=books,
+                    status=status_sources,
+                    run_command=_run_command(settings),
+                )
+            ),
+            disabled=settings.rpc_disabled,
+            session=session,
+            books=books,
+            clock=clock,
+            stopping=stopping,
+        )
+        calls.recover()
+        stack.callback(_flush, calls)
         services = Services(
             session=session,
             recorder=Recorder(inbox, table, records_stored),
@@ -95,15 +144,13 @@ def lifespan(settings: Settings) -> Iterator[Services]:
                 clock,
             ),
             log_lines=log_lines,
-            synchroniser=Synchroniser(
-                ServerAttributes(session), publisher.pacer, reporter, controller, clock, controller
-            ),
-            housekeeping=Housekeeping(
-                ArchiveUpkeep(database), clock, settings.archive_max_bytes, settings.archive_max_days
-            ),
+            synchroniser=Synchroniser(ServerAttributes(session), publisher.pacer, reporter, machine, clock, controller),
+            housekeeping=Housekeeping(upkeep, clock, settings.archive_max_bytes, settings.archive_max_days),
             supervisor=supervisor,
             files=_NotYet(),
-            calls=_NotYet(),
+            calls=calls,
+            log_level=log_level,
+            stopping=stopping,
         )
         log_output.forward_to(log_lines.add)
         feed = ControllerFeed(InboxChanges(settings.inbox_path), inbox, records_waiting)
@@ -136,12 +183,7 @@ class _NotYet:
 
     def reconcile(self) -> None: ...
 
-    def tend(self) -> None: ...
-
-    def take(self, request: Any) -> None: ...
-
-    def sys_info(self) -> dict[str, Any]:
-        return {}
+    def init(self) -> None: ...
 
 
 def _controller_runtime(settings: Settings, stack: ExitStack) -> ControllerRuntime | None:
@@ -186,6 +228,29 @@ def _controller_version(settings: Settings, state: StateTable) -> ControllerVers
     return ControllerVersion(state, settings.data_path / "last_launched_controller_version.txt", default)
 
 
+def _run_command(settings: Settings) -> str | CommandList:
+    """'off', 'on', or the allow-list; a list with an error in it is a wrong setting."""
+    if settings.rpc_run_command in ("off", "on"):
+        return settings.rpc_run_command
+    try:
+        return parse_command_list(Path(settings.rpc_run_command).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, Refused) as problem:
+        raise InvalidSettings([f"TEG_RPC_RUN_COMMAND={settings.rpc_run_command}: {problem}"]) from problem
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in ("teg-gateway", "huey", "paho-mqtt", "docker"):
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def _flush(calls: Calls) -> None:
+    with suppress(Unavailable):
+        calls.tend()
+
+
 def _log_output(settings: Settings, stack: ExitStack) -> LogOutput:
     output = LogOutput(settings.log_level)
     output.add_secret(settings.provision_secret)
@@ -197,7 +262,7 @@ def _log_output(settings: Settings, stack: ExitStack) -> LogOutput:
 def _database(settings: Settings, stack: ExitStack) -> Database:
     database = Database(settings.data_path / "gateway.db")
     stack.callback(database.close)
-    database.open(records.SCHEMA, state.SCHEMA)
+    database.open(records.SCHEMA, state.SCHEMA, ledger.SCHEMA)
     return database
 
 

@@ -159,14 +159,29 @@ def _init_files(files: FilesInit) -> str:
     return "Files client attributes initialized"
 
 
+#: `controller_state` values (domain/controller_report.py) in which a restart cannot work, and what to tell.
+NO_RESTART = {
+    "not supervised": "no controller is supervised here (TEG_CONTROLLER_RUNTIME=none)",
+    "no version": "no controller version is known yet: assign one on the server",
+    "engine unreachable": "the container engine cannot be reached",
+}
+
+
 def _restart_controller(ports: MethodPorts) -> Callable[[Any], Job]:
+    """Answered first, because a stop takes up to a minute and its caller waits ten seconds."""
     job = Job(
         run=lambda: ports.controller.restart("asked for by RPC"),
         group=Group.CONTROLLER,
         once=True,
         announce="OK - Restarting Controller",
     )
-    return lambda _: job
+
+    def plan(_: Any) -> Job:
+        if problem := NO_RESTART.get(str(ports.controller.summary().get("controller_state"))):
+            raise Refused(f"the controller cannot be restarted: {problem}")
+        return job
+
+    return plan
 
 
 def _run_command(ports: MethodPorts) -> Callable[[Any], Job]:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from domain.attributes import Synchroniser
     from domain.housekeeping import Housekeeping
+    from domain.log_level import LogLevel
     from domain.ports import Session
     from domain.publishing import Publisher
     from domain.recording import Recorder
     from domain.reporting import Auxiliary, LogLines, Reporter
+    from domain.rpc import Calls
     from domain.supervisor import NoController, Supervisor
 
 
@@ -34,7 +36,8 @@ class Services:
     housekeeping: Housekeeping
     supervisor: Supervisor | NoController
     files: Any
-    calls: Any
+    calls: Calls
+    log_level: LogLevel
     stopping: threading.Event = field(default_factory=threading.Event)
     on_stop: tuple[Callable[[], object], ...] = ()
 

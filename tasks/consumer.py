@@ -79,6 +79,12 @@ class GatewayConsumer(Consumer):
 
     def run(self) -> None:
         settings = settings_or_exit()
+        try:
+            self._run(settings)
+        except InvalidSettings as problems:  # found in what a setting points to, e.g. an allow-list file
+            raise SystemExit(str(problems)) from problems
+
+    def _run(self, settings: Settings) -> None:
         with (
             single_instance(settings.data_path / "gateway.lock"),
             self._queue_open(settings.queue_url),
