@@ -1,0 +1,237 @@
+"""A real Docker Engine for the tests: one of our own in a directory of its own, with a base image made offline.
+
+`engine` is one engine for the whole run, `clean_engine` the same without anything of ours in it. Where no engine can
+run, tests that ask for one are skipped; with CI=true they fail.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import APIError, DockerException, NotFound
+
+from domain.controller_runtime import CONTAINER_NAME, IMAGE_PREFIX
+from tests.support.running import wait_until
+
+BASE_IMAGE = "teg-test-base:1"
+SYSTEM_SOCKET = "unix:///var/run/docker.sock"
+_LEFT_OUT = (
+    "dev",
+    "usr/share/doc",
+    "usr/share/locale",
+    "usr/share/man",
+    "usr/share/zoneinfo",
+    "var/cache",
+    "var/lib/apt",
+)
+
+
+class Engine:
+    """`host` answers while it is up. Only an engine that we started ourselves is `owned` and may be stopped."""
+
+    def __init__(self, host: str, directory: Path | None) -> None:
+        self.host = host
+        self.directory = directory
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def owned(self) -> bool:
+        return self.directory is not None
+
+    @property
+    def client(self) -> Any:
+        return docker.APIClient(base_url=self.host, version="auto", timeout=60)
+
+    def start(self) -> None:
+        assert self.directory is not None
+        if self.process is not None:
+            return
+        log = (self.directory / "dockerd.log").open("ab")
+        with log:
+            self.process = subprocess.Popen(
+                [
+                    "dockerd",
+                    *("--data-root", self.directory / "data", "--exec-root", self.directory / "exec"),
+                    *("-H", self.host, "-p", self.directory / "docker.pid"),
+                ],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self.answers, 60, "the Docker Engine's answer")
+
+    def answers(self) -> bool:
+        assert self.process is None or self.process.poll() is None, self.log()[-2000:]
+        try:
+            with closing_client(self.client) as client:
+                return bool(client.ping())
+        except (DockerException, OSError):
+            return False
+
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> None:
+        """Gracefully, its containers with it; SIGKILL leaves them running, as a crash of the engine does."""
+        if self.process is None:
+            return
+        self.process.send_signal(with_signal)
+        self.process.wait(60)
+        self.process = None
+
+    def log(self) -> str:
+        assert self.directory is not None
+        return (self.directory / "dockerd.log").read_text(errors="replace")
+
+    def remove(self) -> None:
+        assert self.directory is not None
+        self.stop()
+        pid_file = self.directory / "exec" / "containerd" / "containerd.pid"
+        with suppress(OSError, ValueError):
+            os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def import_base(self) -> None:
+        with closing_client(self.client) as client:
+            if not client.images(BASE_IMAGE):
+                repository, _, tag = BASE_IMAGE.partition(":")
+                answer = client.import_image_from_file(str(base_archive()), repository=repository, tag=tag)
+                assert "error" not in answer, answer
+
+    def clean(self) -> None:
+        """Remove what carries our names; nothing else."""
+        with closing_client(self.client) as client:
+            with suppress(NotFound):
+                client.remove_container(CONTAINER_NAME, force=True, v=True)
+            for image in client.images(filters={"reference": f"{IMAGE_PREFIX}*"}):
+                for name in image["RepoTags"] or []:
+                    if name.startswith(IMAGE_PREFIX):
+                        client.remove_image(name, force=True)
+
+    def state(self, container: str = CONTAINER_NAME) -> dict[str, Any]:
+        with closing_client(self.client) as client:
+            return dict(client.inspect_container(container)["State"])
+
+
+@contextmanager
+def closing_client(client: Any) -> Iterator[Any]:
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def cache_path() -> Path:
+    path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "teg-tests"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def base_archive() -> Path:
+    """A minimal Debian with python3, made once a machine (about half a minute) and kept outside the tree."""
+    archive = cache_path() / "bookworm-python3.tar"
+    with (cache_path() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not archive.exists():
+            _make_base(archive)
+    return archive
+
+
+def _make_base(archive: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="teg-base-") as directory:
+        root, unfinished = Path(directory) / "root", archive.with_suffix(".new")
+        subprocess.run(
+            ["debootstrap", "--variant=minbase", "--include=python3", "bookworm", root], check=True, timeout=600
+        )
+        left_out = [f"--exclude=./{path}" for path in _LEFT_OUT]
+        subprocess.run(["tar", "-C", root, *left_out, "-cf", unfinished, "."], check=True, timeout=300)
+        unfinished.rename(archive)
+
+
+def unavailable(reason: str) -> None:
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"no Docker Engine for the tests: {reason}")
+    pytest.skip(f"no Docker Engine for the tests: {reason}")
+
+
+@contextmanager
+def own_engine() -> Iterator[Engine]:
+    """An engine that the test may stop and kill; the path of its socket has to be short."""
+    for program in ("dockerd", "debootstrap"):
+        if shutil.which(program) is None:
+            unavailable(f"{program} is not installed")
+    if os.geteuid() != 0:
+        unavailable("an engine of our own needs root")
+    directory = Path(tempfile.mkdtemp(prefix="teg-docker-"))
+    found = Engine(f"unix://{directory}/docker.sock", directory)
+    try:
+        found.start()
+        found.import_base()
+        yield found
+    finally:
+        found.remove()
+
+
+def _running_engine() -> Engine | None:
+    """The machine's own engine, unless it runs a controller: tests must not touch that one."""
+    found = Engine(os.environ.get("DOCKER_HOST", SYSTEM_SOCKET), None)
+    if not found.answers():
+        return None
+    with closing_client(found.client) as client:
+        try:
+            client.inspect_container(CONTAINER_NAME)
+        except NotFound:
+            return found
+    return None
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    if os.geteuid() != 0 and (found := _running_engine()) is not None:
+        found.import_base()
+        yield found
+        return
+    with own_engine() as own:
+        yield own
+
+
+@pytest.fixture
+def clean_engine(engine: Engine) -> Iterator[Engine]:
+    if engine.owned:
+        engine.start()
+    engine.clean()
+    yield engine
+    if engine.owned:
+        engine.start()
+    engine.clean()
+
+
+def write_context(directory: Path, script: str, dockerfile: str = "") -> Path:
+    """A build context whose controller is the Python program `script`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "main.py").write_text(script)
+    default = f'FROM {BASE_IMAGE}\nCOPY main.py /main.py\nCMD ["python3", "-u", "/main.py"]\n'
+    (directory / "Dockerfile").write_text(dockerfile or default)
+    return directory
+
+
+def make_image(engine: Engine, name: str, context: Path, labels: dict[str, str] | None = None) -> str:
+    """Build `context` as `name`, as somebody else would; returns the image's id."""
+    with closing_client(engine.client) as client:
+        for line in client.build(path=str(context), tag=name, rm=True, labels=labels or {}, decode=True):
+            assert "error" not in line, json.dumps(line)
+        return str(client.inspect_image(name)["Id"])
+
+
+def make_container(engine: Engine, name: str, image: str, **options: Any) -> str:
+    with closing_client(engine.client) as client, suppress(APIError):
+        client.remove_container(name, force=True)
+    with closing_client(engine.client) as client:
+        return str(client.create_container(image, name=name, **options)["Id"])
