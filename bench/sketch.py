@@ -51,7 +51,9 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _arrays(rows: list[tuple[int, str]]) -> list[tuple[int, int, bytes]]:
-    arrays, texts, size, first = [], [], 2, rows[0][0]
+    arrays: list[tuple[int, int, bytes]] = []
+    texts: list[str] = []
+    size, first = 2, rows[0][0]
     for row_id, text in rows:
         if texts and size + len(text) + 1 > BYTES:
             arrays.append((first, row_id - 1, ("[" + ",".join(texts) + "]").encode()))

@@ -13,7 +13,7 @@ logger = logging.getLogger("gateway.feed")
 COALESCE_S = 0.04
 #: The event comes when a commit's pages are written, but its rows can be seen only after the fsync that follows. So
 #: after a write we look again, with growing pauses, for as long as an SD card may take for that fsync.
-LOOKS_S = (0.0, 0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+LOOK_AGAIN_S = (0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 RETRY_S = 1.0
 #: Net below the change detection, for file systems that do not tell.
 LOOK_ANYWAY_S = 5.0
@@ -47,21 +47,16 @@ class ControllerFeed:
         self._stopping.set()
 
     def _run(self) -> None:
+        looks = 0
         while not self._stopping.is_set():
             try:
-                self._look_until_visible()
-                self._changes.wait(LOOK_ANYWAY_S)
+                if self._look():
+                    self._stopping.wait(COALESCE_S)
+                pause_s = LOOK_AGAIN_S[looks] if looks < len(LOOK_AGAIN_S) else LOOK_ANYWAY_S
+                looks = 0 if self._changes.wait(pause_s) else min(looks + 1, len(LOOK_AGAIN_S))
             except Exception:
                 logger.exception("the inbox cannot be watched now; trying again")
                 self._stopping.wait(RETRY_S)
-
-    def _look_until_visible(self) -> None:
-        for pause_s in LOOKS_S:
-            if self._stopping.wait(pause_s):
-                return
-            if self._look():
-                self._stopping.wait(COALESCE_S)
-                return
 
     def _look(self) -> bool:
         try:
