@@ -73,6 +73,11 @@ class Device:
         """Every PUBLISH of every session, taken or not."""
         return list(self._state.publishes)
 
+    @property
+    def publish_count(self) -> int:
+        """Of all topics and sessions; `publishes` itself is cut to the last thousand unless the store is "full"."""
+        return self._state.publish_count
+
     def published_to(self, topic: str) -> list[Publish]:
         return [publish for publish in self.publishes if publish.topic == topic]
 
@@ -89,6 +94,10 @@ class Device:
     def distinct(self) -> int:
         """Number of different (key, ts)."""
         return self._state.telemetry.distinct()
+
+    def points_per_key(self) -> dict[str, int]:
+        """Number of different ts of each key."""
+        return self._state.telemetry.per_key()
 
     @property
     def duplicates(self) -> int:

@@ -39,6 +39,7 @@ class DeviceState:
         self.rpc = RpcDesk(schedule)
         self.limiter = DeviceLimiter(RateLimits())
         self.publishes: deque[Publish] = deque(maxlen=None if depth == "full" else 1000)
+        self.publish_count = 0
         self.sessions: list[SessionRecord] = []
         self.session: AttachedSession | None = None
         self.packages: dict[str, Package] = {}

@@ -30,8 +30,8 @@ class LoopThread:
         self._thread.join(PATIENCE_S)
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """Run `function` on the loop and return its result; on the loop itself, just run it."""
-        if threading.current_thread() is self._thread:
+        """Run `function` on the loop and return its result; on the loop itself or without one, just run it."""
+        if threading.current_thread() is self._thread or not self._thread.is_alive():
             return function()
         future: concurrent.futures.Future[Result] = concurrent.futures.Future()
         self.loop.call_soon_threadsafe(_resolve, future, function)

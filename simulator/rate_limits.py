@@ -1,6 +1,6 @@
 """Token buckets as in a ThingsBoard tenant profile: "20:1,600:60" = 20 a second and 600 a minute."""
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass, field
 
 
@@ -22,6 +22,13 @@ class RateLimits:
         if isinstance(limits, str):
             return cls(messages=limits, telemetry_messages=limits)
         return limits or cls()
+
+    @classmethod
+    def checked(cls, spec: str) -> "RateLimits":
+        """Raise ValueError for a text that is no limit."""
+        if not re.fullmatch(r"[1-9]\d*:[1-9]\d*(,[1-9]\d*:[1-9]\d*)*", spec):
+            raise ValueError(f"{spec!r} is not of the form CAPACITY:SECONDS[,CAPACITY:SECONDS...]")
+        return cls.of(spec)
 
     def as_json(self) -> dict[str, str | None]:
         return {
@@ -95,11 +102,3 @@ class DeviceLimiter:
         if not points:
             return self.admits_message(now_s)
         return self._telemetry_messages.take(1, now_s) and self._data_points.take(points, now_s)
-
-
-def largest_batch(spec: str | None) -> int | None:
-    """Data points that one publish may hold at most, None = unlimited."""
-    if not spec:
-        return None
-    capacities: Sequence[int] = [int(part.split(":")[0]) for part in spec.split(",")]
-    return min(capacities)

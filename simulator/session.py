@@ -108,6 +108,7 @@ class DeviceSession:
             packet.retain,
         )
         self._device.publishes.append(publish)
+        self._device.publish_count += 1
         if publish.qos:
             self._record.arrived()
         if not self._strike(publish):

@@ -57,6 +57,12 @@ class TelemetryStore:
         with self._lock:
             return sum(map(len, self._series.values()))
 
+    def per_key(self) -> dict[str, int]:
+        """Number of different ts of each key."""
+        self.fold()
+        with self._lock:
+            return {key: len(series) for key, series in self._series.items()}
+
     def duplicates(self) -> int:
         """Points that arrived once more with the same value, such as after a lost PUBACK."""
         self.fold()

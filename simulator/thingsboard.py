@@ -210,3 +210,9 @@ class ThingsBoard:
             connection.abort("server stopped")
         while self._core.open_connections:
             await asyncio.sleep(0)
+
+
+if __name__ == "__main__":
+    from simulator.thingsboard_cli import main
+
+    raise SystemExit(main())
