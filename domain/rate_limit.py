@@ -20,7 +20,7 @@ class TokenBucket:
         """False when there is no token now; nothing waits."""
         with self._lock:
             now_s = self._clock.monotonic_s()
-            self._tokens = min(self._burst, self._tokens + (now_s - self._filled_s) * self._per_s)
+            self._tokens = min(self._burst, self._tokens + max(0.0, now_s - self._filled_s) * self._per_s)
             self._filled_s = now_s
             if self._tokens < 1:
                 return False

@@ -209,7 +209,7 @@ class Calls:
         message = fitted(message)
         self._send(request, message)
         self._books.note(request, message, started_s)
-        self._log(request, message)
+        self._log(request, message, logging.DEBUG)  # every INFO line is stored and sent: not one for every ping
 
     def _send(self, request: RpcRequest, message: Any) -> None:
         """Without a session there is nothing to do: the server asks again at the next SUBSCRIBE."""
@@ -239,12 +239,12 @@ class Calls:
                 break
         return False
 
-    def _log(self, request: RpcRequest, message: Any) -> None:
+    def _log(self, request: RpcRequest, message: Any, level: int = logging.INFO) -> None:
         """Errors as the reference logs them (they reach the server as telemetry), the rest in one short line."""
         if isinstance(message, str) and message.startswith("Error"):
             logger.error("RPC %s (id %d): %s", request.method[:SHOWN_NAME], request.id, masked_text(message)[:500])
         else:
-            logger.info("RPC %s (id %d) answered", request.method[:SHOWN_NAME], request.id)
+            logger.log(level, "RPC %s (id %d) answered", request.method[:SHOWN_NAME], request.id)
 
 
 class Groups:
