@@ -3,15 +3,18 @@
 The archive keeps a message exactly as the controller wrote it. ThingsBoard stores some numbers as text (thingsboard
 `JsonConverter`, typing rules); for those a corrected `payload` is published instead (rules: docs/telemetry.md):
 
-* NaN and ±Infinity: the key is left out;
-* more than 15 decimals where the server would need more than 16: rounded to 15 decimals;
+* NaN, ±Infinity and numbers too large for a double: the key is left out;
+* numbers written with more than 16 decimals: rounded to 15 decimals;
 * whole numbers beyond 64 bit: written as a decimal (`1.2e20` becomes `120000000000000000000.0`);
+* half a surrogate pair in a text (`\\ud800`): U+FFFD;
 * a `ts` with decimals: cut to whole milliseconds.
 """
 
 import json
 import math
+import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
 import orjson
@@ -26,11 +29,18 @@ MAX_NESTING = 32
 #: Below this a "millisecond" timestamp is really seconds, or a clock that was never set (March 1973).
 EARLIEST_TS_MS = 100_000_000_000
 LATEST_TS_MS = 253_402_300_799_999  # 9999-12-31
+#: The server keeps a double up to 16 decimals (thingsboard `JsonConverter`); beyond, we round to 15.
+SERVER_DECIMALS = 16
 MAX_DECIMALS = 15
+#: Longer digit strings are beyond every double; int() would take quadratic time on them.
+MAX_DIGITS = 400
 
 #: Every digit becomes 0 and E becomes e: one pass, then plain finds (a regular expression took four times as long).
 _NUMBER_SHAPES = bytes.maketrans(b"123456789E", b"000000000e")
 _SEVENTEEN_DIGITS = b"0" * 17
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+#: The server acknowledges and then drops what carries markup in a key (thingsboard `NoXssValidator`).
+_MARKUP = re.compile(r"<[A-Za-z/!?]")
 
 
 class Record(NamedTuple):
@@ -74,13 +84,13 @@ def judge(row_id: int, row_type: Any, message: Any) -> Record | SetAside:
 
 def _accept(row_id: int, row_type: Any, message: Any) -> Record:
     text = _text(message)
-    if not _needs_a_look(message):
-        body, payload = _parse(text), None
-        ts_ms, values = _parts(body)
-        if type(body["ts"]) is not int:
-            payload = _encode(ts_ms, values)
-    else:
+    body = _LEFT_OUT if _needs_a_look(message) else _parse_fast(text)
+    if body is _LEFT_OUT:
         ts_ms, values, payload = _set_right(text)
+    else:
+        ts_ms, values = _parts(body)
+        payload = None if type(body["ts"]) is int else _encode(ts_ms, values)
+    _check_keys(values, b"<" in message or b"\\u003" in message)
     _check_size(len(message) if payload is None else len(payload.encode()))
     return Record(row_id, ts_ms, len(values), text, payload, is_log(row_type))
 
@@ -108,11 +118,12 @@ def _text(message: Any) -> str:
     raise Refused(f"message is a {'BLOB' if isinstance(message, bytes) else type(message).__name__}, not text")
 
 
-def _parse(text: str) -> Any:
+def _parse_fast(text: str) -> Any:
+    """`_LEFT_OUT` for what orjson refuses: the slow path is more lenient (lone surrogates) and says what is wrong."""
     try:
         return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise Refused(f"message is not JSON: {error}") from error
+    except orjson.JSONDecodeError:
+        return _LEFT_OUT
 
 
 def _parts(body: Any) -> tuple[int, dict[str, Any]]:
@@ -126,13 +137,26 @@ def _parts(body: Any) -> tuple[int, dict[str, Any]]:
         raise Refused("'values' is missing" if "values" not in body else "'values' is not an object")
     if not values:
         raise Refused("'values' is empty")
-    if "" in values or max(map(len, values)) > MAX_KEY_CHARACTERS:
-        raise Refused(f"a key is empty or longer than {MAX_KEY_CHARACTERS} characters")
     return ts_ms, values
 
 
+def _check_keys(values: dict[str, Any], maybe_markup: bool) -> None:
+    """The server acknowledges records with such keys, and drops them unseen afterwards."""
+    if not all(map(str.strip, values)):
+        raise Refused("a key is empty or blank")
+    if max(map(len, values)) > MAX_KEY_CHARACTERS // 2 and max(map(_java_length, values)) > MAX_KEY_CHARACTERS:
+        raise Refused(f"a key is longer than {MAX_KEY_CHARACTERS} characters")
+    if maybe_markup and (markup := next(filter(_MARKUP.search, values), None)):
+        raise Refused(f"a key holds markup: {markup[:40]!r}")
+
+
+def _java_length(text: str) -> int:
+    """Characters as the server counts them: UTF-16 units."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
 def _checked_ts(ts: Any) -> int:
-    if type(ts) is float and math.isfinite(ts):
+    if isinstance(ts, float) and math.isfinite(ts):
         ts = int(ts)
     if type(ts) is not int:
         raise Refused(f"'ts' is not a number of milliseconds: {str(ts)[:40]!r}")
@@ -145,22 +169,45 @@ def _checked_ts(ts: Any) -> int:
 
 def _set_right(text: str) -> tuple[int, dict[str, Any], str | None]:
     """The slow path for the few messages whose numbers need a look; payload None when nothing was wrong after all."""
-    try:
-        body = json.loads(text)
-    except RecursionError as error:
-        raise Refused("message is nested too deep") from error
-    except ValueError as error:
-        raise Refused(f"message is not JSON: {str(error)[:200]}") from error
+    body = _parse_exact(text)
     if _too_deep(body, MAX_NESTING):
         raise Refused(f"message is nested deeper than {MAX_NESTING} levels")
     ts_ms, values = _parts(body)
     right = {key: _number_set_right(value) for key, value in values.items()}
     right = {key: value for key, value in right.items() if value is not _LEFT_OUT}
-    if all(right.get(key, _LEFT_OUT) is value for key, value in values.items()) and type(body["ts"]) is int:
+    if all(right.get(key) is value for key, value in values.items()) and type(body["ts"]) is int and _is_plain(body):
         return ts_ms, values, None
     if not right:
-        raise Refused("no value is left: all were NaN or Infinity")
+        raise Refused("no value is left: all were NaN, Infinity or too large for a number")
     return ts_ms, right, _encode(ts_ms, right)
+
+
+def _parse_exact(text: str) -> Any:
+    try:
+        return json.loads(text, parse_float=_Written, parse_int=_whole)
+    except RecursionError as error:
+        raise Refused("message is nested too deep") from error
+    except ValueError as error:
+        raise Refused(f"message is not JSON: {str(error)[:200]}") from error
+
+
+def _is_plain(body: Any) -> bool:
+    """Nothing outside of the values' numbers needs to be rewritten: no NaN anywhere, no half surrogate pair."""
+    try:
+        return not _LONE_SURROGATE.search(json.dumps(body, ensure_ascii=False, allow_nan=False))
+    except ValueError:
+        return False
+
+
+class _Written(float):
+    """A number with the text it came in: its digits decide whether the server stores a number or a text."""
+
+    text: str
+
+    def __new__(cls, text: str) -> "_Written":
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
 
 
 class _Verbatim(float):
@@ -170,7 +217,11 @@ class _Verbatim(float):
         return f"{float(self):.1f}"
 
 
-_LEFT_OUT = object()
+_LEFT_OUT: Any = object()
+
+
+def _whole(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
 
 
 def _number_set_right(value: Any) -> Any:
@@ -178,14 +229,33 @@ def _number_set_right(value: Any) -> Any:
     if isinstance(value, (dict, list)):
         return _nested_set_right(value)
     if type(value) is int:
-        return value if -(2**63) <= value < 2**63 else _large(value)
-    if type(value) is not float:
-        return value
-    if not math.isfinite(value):
+        return value if -(2**63) <= value < 2**63 else _as_double(value)
+    if type(value) is _Written:
+        return value if _stored_as_number(value.text) else _as_double(value)
+    return _LEFT_OUT if type(value) is float else value  # NaN, ±Infinity, more digits than a double can hold
+
+
+def _stored_as_number(text: str) -> bool:
+    """ThingsBoard's typing of a number written with a point or an exponent (`JsonConverter.parseNumericValue`)."""
+    try:
+        _, digits, exponent = Decimal(text).as_tuple()
+    except InvalidOperation:  # an exponent beyond all reason
+        return False
+    scale = -int(exponent)
+    if "e" not in text.lower() or (scale > 0 and any(digits[-scale:])):
+        return scale <= SERVER_DECIMALS
+    return abs(float(text)) < 2**63 and abs(scale) <= SERVER_DECIMALS
+
+
+def _as_double(value: float) -> Any:
+    """Spelled so that the server stores a double: no exponent when large, no more than 15 decimals when small."""
+    try:
+        number = float(value)
+    except OverflowError:
         return _LEFT_OUT
-    if value.is_integer() and abs(value) >= 2**63:
-        return _Verbatim(value)
-    return value if _decimals(value) <= MAX_DECIMALS + 1 else round(value, MAX_DECIMALS)
+    if not math.isfinite(number):
+        return _LEFT_OUT
+    return _Verbatim(number) if abs(number) >= 2**53 else round(number, MAX_DECIMALS)
 
 
 def _nested_set_right(value: Any) -> Any:
@@ -197,29 +267,16 @@ def _nested_set_right(value: Any) -> Any:
     return value
 
 
-def _large(value: int) -> Any:
-    try:
-        return _Verbatim(value)
-    except OverflowError:
-        return _LEFT_OUT
-
-
-def _decimals(value: float) -> int:
-    """Digits after the decimal point when written without an exponent, as BigDecimal.scale() counts them."""
-    mantissa, _, exponent = repr(value).partition("e")
-    return len(mantissa.partition(".")[2]) - int(exponent or 0)
-
-
 def _encode(ts_ms: int, values: dict[str, Any]) -> str:
-    """Like json.dumps, but honours `_Verbatim`; only the slow path comes here."""
-    if any(type(value) is _Verbatim for value in values.values()):
-        inner = ",".join(f"{json.dumps(key)}:{_spelled(value)}" for key, value in values.items())
-        return f'{{"ts":{ts_ms},"values":{{{inner}}}}}'
-    return json.dumps({"ts": ts_ms, "values": values}, separators=(",", ":"), ensure_ascii=False)
+    """Like json.dumps, but with our spelling of numbers; only the slow path comes here."""
+    members = ",".join(f"{_spelled(key)}:{_spelled(value)}" for key, value in values.items())
+    return _LONE_SURROGATE.sub("\ufffd", f'{{"ts":{ts_ms},"values":{{{members}}}}}')
 
 
 def _spelled(value: Any) -> str:
-    return repr(value) if type(value) is _Verbatim else json.dumps(value, separators=(",", ":"))
+    if type(value) is _Written:
+        return value.text
+    return repr(value) if type(value) is _Verbatim else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _too_deep(value: Any, levels: int) -> bool:
