@@ -1,0 +1,228 @@
+"""Reads the source tree with `ast` and says where it breaks the rules of the rooms. Pure: give it a directory."""
+
+import ast
+import statistics
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: The rooms a release ships; tests and benches are measured against them.
+PRODUCT = ("settings", "gateway", "domain", "adapters", "tasks", "producers", "console")
+ROOMS = (*PRODUCT, "simulator", "controller_client", "bench", "tests")
+#: Where no module may be longer than 400 lines; a test file is a list and may be.
+SHORT = ROOMS[:-1]
+
+#: room → rooms it may import (itself included where it may).
+MAY_IMPORT: Mapping[str, frozenset[str]] = {
+    "settings": frozenset(),
+    "domain": frozenset({"domain"}),
+    "adapters": frozenset({"domain", "settings", "adapters"}),  # adapters: only its own package, see below
+    "tasks": frozenset({"domain", "settings", "tasks"}),
+    "producers": frozenset({"domain", "tasks", "producers"}),
+    "gateway": frozenset({"domain", "settings", "adapters", "tasks", "producers", "console"}),
+    "console": frozenset({"domain", "settings", "adapters", "tasks", "console", "gateway"}),
+    "simulator": frozenset({"domain", "simulator", "controller_client"}),
+    "controller_client": frozenset({"controller_client"}),
+}
+
+#: room → third-party packages; an adapter may use one library more.
+THIRD_PARTY: Mapping[str, frozenset[str]] = {
+    "settings": frozenset(),
+    "domain": frozenset({"orjson"}),
+    "adapters": frozenset({"orjson"}),
+    "tasks": frozenset(),
+    "producers": frozenset(),
+    "gateway": frozenset(),
+    "console": frozenset({"orjson", "click", "rich"}),
+    "simulator": frozenset({"orjson", "rich", "cryptography", "teg_controller"}),  # the client, copied beside it
+    "controller_client": frozenset(),
+}
+
+#: Libraries whose exceptions come through another one's calls: they count as one with it.
+COMES_WITH: Mapping[str, str] = {"urllib3": "docker"}
+
+#: The only modules that bend the queue, and what they need for it.
+QUEUE_MODULES: Mapping[str, frozenset[str]] = {
+    "tasks/queue.py": frozenset({"huey"}),
+    "tasks/storage.py": frozenset({"huey", "orjson", "redis", "psycopg"}),
+    "tasks/consumer.py": frozenset({"huey"}),
+}
+
+#: Standard modules that belong to adapters: the rules may not touch the outside.
+NOT_IN_DOMAIN = frozenset({"sqlite3", "subprocess", "socket", "ssl", "urllib", "http", "fcntl", "multiprocessing"})
+
+
+@dataclass(frozen=True, slots=True)
+class Exceptions:
+    """What is allowed although the rules forbid it, each with its reason; an entry that is not needed is a fault."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)  #: file → reason
+    broad: Mapping[str, str] = field(default_factory=dict)  #: "file:function" → reason
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    file: str
+    line: int
+    module: str
+
+
+def source_files(root: Path, rooms: tuple[str, ...] = ROOMS) -> list[Path]:
+    found: list[Path] = []
+    for room in rooms:
+        found += [root / f"{room}.py"] if (root / f"{room}.py").exists() else sorted((root / room).rglob("*.py"))
+    return found
+
+
+def room_of(root: Path, path: Path) -> str:
+    return path.relative_to(root).parts[0].removesuffix(".py")
+
+
+def imports_of(root: Path, path: Path) -> Iterator[Imported]:
+    """Every import, also nested ones and those under TYPE_CHECKING; relative ones are made absolute."""
+    file = str(path.relative_to(root))
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Imported(file, node.lineno, alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(path.relative_to(root).parts[: -node.level]) if node.level else ""
+            module = ".".join(part for part in (base, node.module) if part)
+            names = [f"{module}.{alias.name}" for alias in node.names] if module in ROOMS else [module]
+            yield from (Imported(file, node.lineno, name) for name in names)
+
+
+def import_faults(root: Path) -> list[str]:
+    faults: list[str] = []
+    for path in source_files(root):
+        room = room_of(root, path)
+        if room not in ("tests", "bench"):
+            faults += _file_import_faults(root, path, room)
+    return faults
+
+
+def _file_import_faults(root: Path, path: Path, room: str) -> list[str]:
+    faults: list[str] = []
+    libraries: set[str] = set()
+    for found in imports_of(root, path):
+        top = found.module.split(".")[0]
+        where = f"{found.file}:{found.line}"
+        if top in ROOMS:
+            faults += _room_faults(where, found, room, top)
+        elif top not in sys.stdlib_module_names:
+            libraries.add(COMES_WITH.get(top, top))
+        elif room == "domain" and top in NOT_IN_DOMAIN:
+            faults.append(f"{where}: domain/ imports {top}")
+    return faults + _library_faults(str(path.relative_to(root)), room, libraries)
+
+
+def _room_faults(where: str, found: Imported, room: str, top: str) -> list[str]:
+    if top not in MAY_IMPORT[room]:
+        return [f"{where}: {room} imports {found.module}"]
+    if room == "adapters" and top == "adapters" and _package(found.file) != found.module.split(".")[1]:
+        return [f"{where}: an adapter imports another adapter, {found.module}"]
+    return []
+
+
+def _package(file: str) -> str:
+    """'adapters/inbox.py' and 'adapters/host/machine.py' → 'inbox' and 'host'."""
+    return Path(file).parts[1].removesuffix(".py")
+
+
+def _library_faults(file: str, room: str, libraries: set[str]) -> list[str]:
+    foreign = libraries - THIRD_PARTY[room] - QUEUE_MODULES.get(file, frozenset())
+    if room == "adapters" and "huey" not in foreign:
+        return [f"{file}: more than one library: {', '.join(sorted(foreign))}"] if len(foreign) > 1 else []
+    return [f"{file}: {room} imports {name}" for name in sorted(foreign)]
+
+
+def environment_faults(root: Path, allowed: Exceptions) -> list[str]:
+    """Who else reads the process's environment."""
+    readers = {
+        str(path.relative_to(root))
+        for path in source_files(root, tuple(room for room in ROOMS if room not in ("tests", "bench")))
+        if room_of(root, path) != "settings" and _reads_environment(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    unknown = [f"{file} reads the environment" for file in sorted(readers - allowed.environment.keys())]
+    return unknown + [f"{file} needs its exception no more" for file in sorted(allowed.environment.keys() - readers)]
+
+
+def _reads_environment(tree: ast.AST) -> bool:
+    names = {"environ", "environb", "getenv", "getenvb"}
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr in names and getattr(node.value, "id", "") == "os")
+        or (
+            isinstance(node, ast.ImportFrom)
+            and node.module == "os"
+            and any(alias.name in names for alias in node.names)
+        )
+        for node in ast.walk(tree)
+    )
+
+
+def broad_excepts(root: Path) -> dict[str, int]:
+    """ "file:function" → line of each handler of Exception (or of everything) that does not end in a raise."""
+    found: dict[str, int] = {}
+    for path in source_files(root, PRODUCT):
+        file = str(path.relative_to(root))
+        for function in _functions(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in _own_nodes(function):
+                if isinstance(node, ast.ExceptHandler) and _is_broad(node) and not isinstance(node.body[-1], ast.Raise):
+                    found[f"{file}:{function.name}"] = node.lineno
+    return found
+
+
+def broad_except_faults(root: Path, allowed: Exceptions) -> list[str]:
+    found = broad_excepts(root)
+    unknown = [f"{name} (line {line}) catches everything" for name, line in found.items() if name not in allowed.broad]
+    return unknown + [f"{name} needs its exception no more" for name in allowed.broad if name not in found]
+
+
+def _is_broad(handler: ast.ExceptHandler) -> bool:
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    return any(kind is None or getattr(kind, "id", "") in ("Exception", "BaseException") for kind in kinds)
+
+
+def _functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+
+
+def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function without those of functions inside it."""
+    for node in ast.iter_child_nodes(function):
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from _own_nodes(node)
+
+
+def function_lengths(root: Path, rooms: tuple[str, ...] = PRODUCT) -> list[int]:
+    """Lines of each function, from `def` to its last line; Protocol stubs (`...`) say nothing and are left out."""
+    return [
+        (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in source_files(root, rooms)
+        for node in _functions(ast.parse(path.read_text(encoding="utf-8")))
+        if not _is_stub(node)
+    ]
+
+
+def _is_stub(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    last = node.body[-1]
+    return isinstance(last, ast.Expr) and isinstance(last.value, ast.Constant) and last.value.value is ...
+
+
+def length_faults(root: Path) -> list[str]:
+    lengths = sorted(function_lengths(root))
+    faults = [f"{file} has {count} lines" for file, count in file_lengths(root, SHORT).items() if count > 400]
+    if lengths and statistics.median(lengths) > 9:
+        faults.append(f"the median function has {statistics.median(lengths)} lines")
+    if lengths and lengths[int(len(lengths) * 0.9)] > 30:
+        faults.append(f"a tenth of the functions has more than {lengths[int(len(lengths) * 0.9)]} lines")
+    return faults
+
+
+def file_lengths(root: Path, rooms: tuple[str, ...] = ROOMS) -> dict[str, int]:
+    return {
+        str(path.relative_to(root)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in source_files(root, rooms)
+    }

@@ -1,0 +1,201 @@
+"""The rooms keep their walls: who may import whom, who reads the environment, who catches everything, how long."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import architecture
+from tests.support.architecture import Exceptions
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ALLOWED = Exceptions(
+    environment={
+        "controller_client/teg_controller.py": "runs in the controller's process, where our settings do not exist",
+        "simulator/demo.py": "hands its own environment on to the processes of the demo",
+    },
+    broad={
+        "domain/rpc.py:_outcome": "a call is answered whatever its method raised; the trace is logged",
+        "adapters/docker_engine/client.py:run": "handed to the thread that asked, which raises it",
+        "producers/controller_feed.py:_run": "a producer's loop: it must outlive every surprise",
+        "producers/controller_watch.py:_run": "a producer's loop: it must outlive every surprise",
+        "producers/drift_watch.py:_run": "a producer's loop: it must outlive every surprise",
+        "producers/mqtt_listener.py:received": "a producer's entry on the network thread: an exception would end it",
+        "producers/mqtt_listener.py:connected": "a producer's entry on the network thread: an exception would end it",
+    },
+)
+
+
+def test_every_room_imports_only_what_it_may() -> None:
+    assert architecture.import_faults(ROOT) == []
+
+
+def test_only_settings_reads_the_environment() -> None:
+    assert architecture.environment_faults(ROOT, ALLOWED) == []
+
+
+def test_nobody_catches_everything_without_a_reason() -> None:
+    assert architecture.broad_except_faults(ROOT, ALLOWED) == []
+
+
+def test_functions_and_modules_stay_short() -> None:
+    assert architecture.length_faults(ROOT) == []
+
+
+def test_there_is_at_least_as_much_test_as_code() -> None:
+    code = sum(architecture.file_lengths(ROOT, architecture.PRODUCT).values())
+    tests = sum(architecture.file_lengths(ROOT, ("tests",)).values())
+    assert tests >= code, f"{tests} lines of tests for {code} lines of code"
+
+
+def test_no_test_folder_is_named_after_a_room() -> None:
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    assert not folders & set(architecture.ROOMS)
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+# --- the checker itself, on a tree with planted faults
+
+
+def plant(root: Path, file: str, text: str) -> Path:
+    path = root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return root
+
+
+PLANTED_IMPORTS = [
+    ("domain/rpc.py", "import huey", "domain imports huey"),
+    ("domain/rpc.py", "from paho.mqtt import client", "domain imports paho"),
+    ("domain/rpc.py", "import sqlite3", "domain/ imports sqlite3"),
+    ("domain/rpc.py", "def f():\n    import subprocess", "domain/ imports subprocess"),
+    ("domain/rpc.py", "from adapters.inbox import Inbox", "domain imports adapters.inbox"),
+    (
+        "domain/rpc.py",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tasks.queue",
+        "domain imports tasks",
+    ),
+    ("settings.py", "from domain import errors", "settings imports domain.errors"),
+    ("settings.py", "import orjson", "settings imports orjson"),
+    ("adapters/inbox.py", "from adapters.tls import context", "an adapter imports another adapter"),
+    ("adapters/inbox.py", "from adapters import tls", "an adapter imports another adapter"),
+    ("adapters/inbox.py", "from . import tls", "an adapter imports another adapter"),
+    ("adapters/inbox.py", "import huey", "adapters imports huey"),
+    ("adapters/inbox.py", "import docker, paho", "more than one library: docker, paho"),
+    ("adapters/host/machine.py", "from ..tls import context", "an adapter imports another adapter"),
+    ("adapters/inbox.py", "from producers import controller_feed", "adapters imports producers.controller_feed"),
+    ("tasks/rpc.py", "from adapters.inbox import Inbox", "tasks imports adapters.inbox"),
+    ("tasks/rpc.py", "import gateway", "tasks imports gateway"),
+    ("tasks/rpc.py", "from huey.api import Task", "tasks imports huey"),
+    ("tasks/queue.py", "import redis", "tasks imports redis"),
+    ("producers/feed.py", "import huey", "producers imports huey"),
+    ("producers/feed.py", "from adapters.inbox import Inbox", "producers imports adapters.inbox"),
+    ("gateway.py", "from simulator.thingsboard import ThingsBoard", "gateway imports simulator.thingsboard"),
+    ("gateway.py", "import tests.support", "gateway imports tests.support"),
+    ("simulator/session.py", "import gateway", "simulator imports gateway"),
+    ("simulator/session.py", "import huey", "simulator imports huey"),
+    ("console/main.py", "import producers.feed", "console imports producers.feed"),
+    ("controller_client/client.py", "import domain.records", "controller_client imports domain.records"),
+    ("controller_client/client.py", "import orjson", "controller_client imports orjson"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "fault"), PLANTED_IMPORTS)
+def test_a_planted_import_is_caught(tmp_path: Path, file: str, text: str, fault: str) -> None:
+    faults = architecture.import_faults(plant(tmp_path, file, text))
+    assert len(faults) == 1
+    assert fault in faults[0]
+    assert faults[0].startswith(file)
+
+
+INNOCENT = [
+    ("domain/rpc.py", "import json, orjson\nfrom domain.errors import Refused\nfrom . import errors"),
+    ("adapters/inbox.py", "import sqlite3, orjson, docker\nfrom domain.errors import Refused\nimport settings"),
+    (
+        "adapters/host/machine.py",
+        "from adapters.host.command import run\nfrom .command import run\nfrom . import command",
+    ),
+    (
+        "tasks/queue.py",
+        "import huey\nfrom huey.api import Task\nfrom settings import Settings\nfrom tasks import lanes",
+    ),
+    ("tasks/storage.py", "import redis, psycopg, orjson, huey"),
+    ("producers/feed.py", "from tasks.rpc import handle_rpc\nfrom domain.errors import Refused"),
+    (
+        "gateway.py",
+        "import settings\nfrom tasks.queue import huey\nfrom adapters import tls\nfrom producers.feed import Feed",
+    ),
+    ("tests/unit/test_x.py", "import gateway, huey, simulator, redis"),
+    ("bench/drain.py", "import gateway, simulator"),
+]
+
+
+@pytest.mark.parametrize(("file", "text"), INNOCENT)
+def test_what_is_allowed_is_not_reported(tmp_path: Path, file: str, text: str) -> None:
+    assert architecture.import_faults(plant(tmp_path, file, text)) == []
+
+
+@pytest.mark.parametrize("text", ["import os\nos.environ['A']", "import os\nos.getenv('A')", "from os import environ"])
+def test_a_planted_look_at_the_environment_is_caught(tmp_path: Path, text: str) -> None:
+    plant(tmp_path, "adapters/host.py", text)
+    plant(tmp_path, "settings.py", "import os\nos.environ['A']")
+    assert architecture.environment_faults(tmp_path, Exceptions()) == ["adapters/host.py reads the environment"]
+    assert architecture.environment_faults(tmp_path, Exceptions(environment={"adapters/host.py": "why"})) == []
+
+
+def test_an_exception_that_is_not_needed_any_more_is_caught(tmp_path: Path) -> None:
+    plant(tmp_path, "adapters/host.py", "import os")
+    old = Exceptions(environment={"adapters/host.py": "why"}, broad={"adapters/host.py:run": "why"})
+    assert architecture.environment_faults(tmp_path, old) == ["adapters/host.py needs its exception no more"]
+    assert architecture.broad_except_faults(tmp_path, old) == ["adapters/host.py:run needs its exception no more"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["except:", "except Exception:", "except (OSError, Exception):", "except BaseException:"]
+)
+def test_a_planted_broad_except_is_caught(tmp_path: Path, kind: str) -> None:
+    plant(tmp_path, "domain/rpc.py", f"def run():\n    try:\n        pass\n    {kind}\n        pass\n")
+    assert architecture.broad_except_faults(tmp_path, Exceptions()) == ["domain/rpc.py:run (line 4) catches everything"]
+    assert architecture.broad_except_faults(tmp_path, Exceptions(broad={"domain/rpc.py:run": "why"})) == []
+
+
+def test_a_broad_except_belongs_to_the_innermost_function(tmp_path: Path) -> None:
+    inner = "    def inner():\n        try:\n            pass\n        except Exception:\n            pass\n"
+    plant(tmp_path, "domain/rpc.py", f"def outer():\n{inner}")
+    assert list(architecture.broad_excepts(tmp_path)) == ["domain/rpc.py:inner"]
+
+
+def test_catching_everything_to_raise_it_again_is_no_fault(tmp_path: Path) -> None:
+    plant(tmp_path, "domain/rpc.py", "def run():\n    try:\n        pass\n    except BaseException:\n        raise\n")
+    plant(tmp_path, "domain/files.py", "def run():\n    try:\n        pass\n    except ValueError:\n        pass\n")
+    assert architecture.broad_except_faults(tmp_path, Exceptions()) == []
+
+
+def function(name: str, lines: int) -> str:
+    return f"def {name}():\n" + "    pass\n" * (lines - 1)
+
+
+def test_a_long_module_is_caught(tmp_path: Path) -> None:
+    plant(tmp_path, "domain/rpc.py", "x = 1\n" * 400)
+    assert architecture.length_faults(tmp_path) == []
+    plant(tmp_path, "domain/rpc.py", "x = 1\n" * 401)
+    assert architecture.length_faults(tmp_path) == ["domain/rpc.py has 401 lines"]
+
+
+def test_a_long_test_is_no_fault(tmp_path: Path) -> None:
+    plant(tmp_path, "tests/unit/test_rpc.py", "x = 1\n" * 500)
+    assert architecture.length_faults(tmp_path) == []
+
+
+def test_long_functions_are_caught(tmp_path: Path) -> None:
+    short = "".join(function(f"f{number}", 9) for number in range(10))
+    assert architecture.length_faults(plant(tmp_path, "domain/rpc.py", short)) == []
+    plant(tmp_path, "domain/files.py", function("g", 31) + function("h", 31))
+    assert architecture.length_faults(tmp_path) == ["a tenth of the functions has more than 31 lines"]
+    plant(tmp_path, "domain/files.py", "".join(function(f"g{number}", 10) for number in range(11)))
+    assert architecture.length_faults(tmp_path) == ["the median function has 10 lines"]
+
+
+def test_protocol_stubs_are_not_counted(tmp_path: Path) -> None:
+    plant(tmp_path, "domain/ports.py", 'def promise():\n    """What it promises."""\n    ...\n')
+    assert architecture.function_lengths(tmp_path) == []
