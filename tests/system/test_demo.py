@@ -1,0 +1,98 @@
+"""`make demo` as a newcomer sees it: real processes, real MQTT over TLS, an account at the end."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ACCOUNT = re.compile(r"^account: recorded (\d+), delivered (\d+), lost (\d+), duplicated (\d+)$", re.MULTILINE)
+
+
+def start(directory: Path, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "simulator.demo"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(directory), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def processes_with(text: str) -> list[int]:
+    """Pids of everything that still runs with `text` in its command line or environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if text.encode() in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def account(output: str) -> tuple[int, ...]:
+    match = ACCOUNT.search(output)
+    assert match, output
+    return tuple(int(number) for number in match.groups())
+
+
+def test_ends_by_itself_with_nothing_lost(tmp_path: Path) -> None:
+    with start(tmp_path, DEMO_SECONDS="8") as demo:
+        output, _ = demo.communicate(timeout=90)
+    assert demo.returncode == 0, output
+    recorded, delivered, lost, _ = account(output)
+    assert recorded == delivered > 50 and lost == 0
+    first = re.search(r"^first arrival ([\d.]+) s after the start$", output, re.MULTILINE)
+    assert first and float(first[1]) < 10
+    assert "connected" in output and "load_1m=" in output and output.isascii()
+    assert list(tmp_path.iterdir()) == []  # nothing lost: nothing is kept
+    assert processes_with(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_by_hand_drains_and_accounts(tmp_path: Path, number: signal.Signals) -> None:
+    with start(tmp_path, DEMO_SECONDS="") as demo:
+        assert demo.stdout
+        for line in demo.stdout:
+            if re.search(r"server [1-9]", line):
+                break
+        demo.send_signal(number)
+        output, _ = demo.communicate(timeout=90)
+    assert demo.returncode == 0, output
+    recorded, delivered, lost, _ = account(output)
+    assert recorded == delivered > 0 and lost == 0
+    assert processes_with(str(tmp_path)) == []
+
+
+def test_a_child_that_dies_is_shown_and_everything_is_stopped(tmp_path: Path) -> None:
+    with start(tmp_path, DEMO_SECONDS="60") as demo:
+        assert demo.stdout
+        for line in demo.stdout:
+            if re.search(r"server [1-9]", line):
+                break
+        [victim] = [pid for pid in processes_with(str(tmp_path)) if b"huey_consumer" in cmdline(pid)]
+        os.kill(victim, signal.SIGKILL)
+        output, _ = demo.communicate(timeout=90)
+    assert demo.returncode == 1
+    assert "gateway ended by itself with status -9; its last lines:" in output
+    kept = re.search(r"^everything is kept in (.+)$", output, re.MULTILINE)
+    assert kept and (Path(kept[1]) / "gateway" / "gateway.db").exists()
+    assert (Path(kept[1]) / "logs" / "gateway.log").read_text().splitlines()[-1] in output
+    assert processes_with(str(tmp_path)) == []
+
+
+def cmdline(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_wrong_duration_is_said(tmp_path: Path) -> None:
+    with start(tmp_path, DEMO_SECONDS="soon") as demo:
+        output, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 1 and "DEMO_SECONDS='soon' is not a number of seconds" in output
+    assert list(tmp_path.iterdir()) == []
