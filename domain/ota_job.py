@@ -89,6 +89,11 @@ class Job:
     def version(self) -> str:
         return self.assignment.version
 
+    @property
+    def untouched(self) -> bool:
+        """Whether the controller that ran before still runs: the update can be dropped without a trace."""
+        return self.phase in UNTOUCHED or (self.phase is Phase.REPLACING and self.attempt == 0)
+
     def encode(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -127,8 +132,10 @@ def attempted(job: Job, held_bytes: int = 0) -> Job:
 
 
 def succeeded(job: Job) -> Job:
-    """The next phase; the run that succeeded does not count as an attempt."""
-    return replace(job, phase=_AFTER_SUCCESS[job.phase], attempt=max(0, job.attempt - 1), retry_at_ms=0)
+    """The next phase. What succeeded does not count as an attempt; starts of the new version are counted apart."""
+    following = _AFTER_SUCCESS[job.phase]
+    attempt = max(0, job.attempt - 1) if following in UNTOUCHED else 0
+    return replace(job, phase=following, attempt=job.attempt if following is Phase.TRIAL else attempt, retry_at_ms=0)
 
 
 def failed(job: Job, reason: str, *, can_pass: bool, now_ms: int) -> Job:
@@ -147,7 +154,8 @@ def failed(job: Job, reason: str, *, can_pass: bool, now_ms: int) -> Job:
 
 def ended(job: Job) -> Job:
     """Not to be tried further: back to the previous version if the controller was touched."""
-    return replace(job, phase=Phase.FAILING if job.phase in UNTOUCHED else Phase.ROLLING_BACK, retry_at_ms=0)
+    phase = Phase.FAILING if job.untouched else Phase.ROLLING_BACK
+    return replace(job, phase=phase, attempt=0, retry_at_ms=0)
 
 
 def is_exhausted(job: Job) -> bool:

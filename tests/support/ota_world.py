@@ -1,0 +1,356 @@
+"""A device in memory for tests of updates: engine, clock, state and server, with the real supervisor and records.
+
+`kill_at` ends the "process" at the n-th effect (a write of state or a call of the engine), before or after it took
+place; `reboot_gateway` builds everything anew over what is left, as a new process would.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from domain.controller_runtime import ABSENT, ImageMissing, Observation, StartFailed
+from domain.controller_version import ControllerVersion
+from domain.errors import Refused, Unavailable
+from domain.ota import Source
+from domain.ota_job import Job
+from domain.ota_machine import AcceptRules, SoftwareUpdate
+from domain.ota_records import UpdateRecords
+from domain.ota_replacement import Replacement, TelemetryKeys, TrialRules
+from domain.ota_sources import Cancelled
+from domain.supervisor import Supervisor
+
+TRIAL_S = 120.0
+
+
+class Killed(BaseException):
+    """kill -9: nothing of ours catches it."""
+
+
+class Effects:
+    """Counts what is done to the outside, and dies at the chosen one."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.kill_at: int | None = None
+        self.log: list[str] = []
+
+    def around(self, name: str, effect: Callable[[], Any]) -> Any:
+        """Two places to die at an effect: just before it and just after it."""
+        self._step(name)
+        result = effect()
+        self._step(f"{name} done")
+        return result
+
+    def _step(self, name: str) -> None:
+        self.log.append(name)
+        self.count += 1
+        if self.kill_at == self.count:
+            raise Killed(name)
+
+
+class FakeClock:
+    def __init__(self) -> None:
+        self.wall_ms = 1_700_000_000_000
+        self.steady_s = 1_000.0
+        self.boot = "boot-1"
+
+    def now_ms(self) -> int:
+        return self.wall_ms
+
+    def monotonic_s(self) -> float:
+        return self.steady_s
+
+    def boot_id(self) -> str:
+        return self.boot
+
+    def pass_s(self, seconds: float) -> None:
+        self.wall_ms += round(seconds * 1000)
+        self.steady_s += seconds
+
+
+class FakeState:
+    """`State` that accepts only what JSON can carry."""
+
+    def __init__(self, effects: Effects) -> None:
+        self.stored: dict[str, bytes] = {}
+        self._effects = effects
+
+    def get(self, key: str) -> Any:
+        return orjson.loads(self.stored[key]) if key in self.stored else None
+
+    def put(self, key: str, value: Any) -> None:
+        data = orjson.dumps(value)
+        self._effects.around(f"put {key}", lambda: self.stored.__setitem__(key, data))
+
+    def delete(self, key: str) -> None:
+        self._effects.around(f"delete {key}", lambda: self.stored.pop(key, None))
+
+    def keys(self, prefix: str) -> list[str]:
+        return [key for key in self.stored if key.startswith(prefix)]
+
+
+@dataclass
+class FakeReport:
+    sent: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def telemetry(self, values: Mapping[str, Any], ts_ms: int | None = None) -> None:
+        self.sent.append(dict(values))
+
+    def attributes(self, values: Mapping[str, Any]) -> None:
+        pass
+
+    def updates(self) -> list[Mapping[str, Any]]:
+        return [values for values in self.sent if "sw_state" in values]
+
+    def states(self) -> list[str]:
+        return [values["sw_state"] for values in self.updates()]
+
+
+class FakeEngine:
+    """`ControllerRuntime` whose versions behave as told; the container outlives the gateway."""
+
+    def __init__(self, clock: FakeClock, effects: Effects) -> None:
+        self.images: set[str] = set()
+        self.seen: Observation = ABSENT
+        self.down = False
+        self.crashing: set[str] = set()  #: end with code 1 as soon as they are started
+        self.silent: set[str] = set()  #: never send a heartbeat
+        self.unstartable: set[str] = set()
+        self.removals: list[Collection[str]] = []
+        self.starts: list[str] = []
+        self.heartbeat_ms: int | None = None
+        self._clock = clock
+        self._effects = effects
+        self._runs = 0
+
+    def _reach(self) -> None:
+        if self.down:
+            raise Unavailable("the engine is down")
+
+    def profile(self) -> str:
+        return "profile"
+
+    def observe(self) -> Observation:
+        self._reach()
+        return self.seen
+
+    def memory_bytes(self) -> int | None:
+        return None
+
+    def start(self, version: str) -> None:
+        self._reach()
+        if self.seen.runs(version):
+            return
+        if version not in self.images:
+            raise ImageMissing(f"no image of {version}")
+        self._effects.around(f"start {version}", lambda: self._start(version))
+
+    def _start(self, version: str) -> None:
+        self.seen = replace(self.seen, running=False, exists=False)
+        if version in self.unstartable:
+            raise StartFailed("exec format error")
+        self._runs += 1
+        self.starts.append(version)
+        self.seen = Observation(
+            exists=True,
+            running=True,
+            run_id=f"run-{self._runs}",
+            version=version,
+            profile="profile",
+            started_ms=self._clock.now_ms(),
+        )
+        if version in self.crashing:
+            self.end(1)
+
+    def end(self, code: int) -> None:
+        self.seen = replace(self.seen, running=False, exit_code=code)
+
+    def stop(self, timeout_s: float = 60) -> None:
+        self._reach()
+        self._effects.around("stop", lambda: self.end(143) if self.seen.running else None)
+
+    def has_image(self, version: str) -> bool:
+        self._reach()
+        return version in self.images
+
+    def build(self, version: str, context: Path, dockerfile: str, cancelled: Callable[[], bool]) -> None:
+        self.obtain(version)
+
+    def load_archive(self, version: str, path: Path) -> None:
+        self.obtain(version)
+
+    def pull(self, version: str, reference: str, cancelled: Callable[[], bool] = lambda: False) -> None:
+        self.obtain(version)
+
+    def obtain(self, version: str) -> None:
+        self._reach()
+        self._effects.around(f"image {version}", lambda: self.images.add(version))
+
+    def remove_old_images(self, keep: Collection[str], now_ms: int) -> None:
+        self.removals.append(tuple(keep))
+
+    def logs(self, lines: int) -> list[str]:
+        return [f"last words of {self.seen.version}"]
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+    def last_heartbeat_ms(self) -> int | None:
+        if self.seen.running and self.seen.version not in self.silent:
+            self.heartbeat_ms = self._clock.now_ms()
+        return self.heartbeat_ms
+
+
+class FakeSource:
+    """A source whose next steps can be made to fail; records what was asked of it."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self.failures: list[Exception] = []
+        self.steps: list[str] = []
+        self.during: Callable[[], None] = lambda: None
+        self.held = 0
+        self.clears = 0
+        self._engine = engine
+
+    def held_bytes(self, job: Job) -> int:
+        return self.held
+
+    def fetch(self, job: Job, cancelled: Cancelled) -> Job:
+        self._step("fetch", job)
+        return replace(job, commit="c" * 40) if job.assignment.source is Source.GIT else job
+
+    def verify(self, job: Job) -> None:
+        self._step("verify", job)
+
+    def install(self, job: Job, cancelled: Cancelled) -> None:
+        self._step("install", job)
+        self._engine.obtain(job.version)
+
+    def clear(self) -> None:
+        self.clears += 1
+
+    def _step(self, name: str, job: Job) -> None:
+        self.steps.append(f"{name} {job.version}")
+        self.during()
+        if self.failures:
+            raise self.failures.pop(0)
+
+
+class World:
+    """One device; `update` is the machine under test, `supervisor` the real one."""
+
+    def __init__(self, tmp_path: Path, running: str | None = "v1", keys: TelemetryKeys | None = None) -> None:
+        self.effects = Effects()
+        self.clock = FakeClock()
+        self.state = FakeState(self.effects)
+        self.report = FakeReport()
+        self.engine = FakeEngine(self.clock, self.effects)
+        self.source = FakeSource(self.engine)
+        self.stopping = threading.Event()
+        self.while_waiting: list[Callable[[], None]] = []
+        self._file = tmp_path / "last_launched_controller_version.txt"
+        self._keys = keys
+        self.reboot_gateway()
+        if running is not None:
+            self.engine.images.add(running)
+            self.supervisor.commit_version(running)
+            self.supervisor.supervise()
+        self.effects.log.clear()
+        self.effects.count = 0
+
+    def reboot_gateway(self) -> None:
+        """A new process over the same state and engine, up to the moment before its first turns."""
+        self.effects.kill_at = None
+        versions = ControllerVersion(self.state, self._file, None)
+        self.supervisor = Supervisor(
+            runtime=self.engine,
+            heartbeat=self.engine,
+            state=self.state,
+            report=self.report,
+            clock=self.clock,
+            versions=versions,
+            health_limit_s=21_600,
+            start_grace_s=60,
+            spread=lambda: 1.0,
+        )
+        records = UpdateRecords(self.state, self.report, self.engine, self.supervisor)
+        replacement = Replacement(
+            runtime=self.engine,
+            versions=self.supervisor,
+            heartbeat=self.engine,
+            records=records,
+            clock=self.clock,
+            rules=TrialRules(trial_s=TRIAL_S, keys=self._keys),
+            pause=self.pause,
+        )
+        self.records = records
+        self.update = SoftwareUpdate(
+            records=records,
+            replacement=replacement,
+            sources=dict.fromkeys(Source, self.source),
+            runtime=self.engine,
+            hand=self.supervisor,
+            clock=self.clock,
+            rules=AcceptRules(registries=("registry.example",), settle_s=0.0),
+            stopping=self.stopping,
+            wake=lambda: None,
+            pause=self.pause,
+        )
+
+    def pause(self, seconds: float) -> bool:
+        """Time passes; the next of `while_waiting` happens meanwhile."""
+        self.clock.pass_s(seconds)
+        if self.while_waiting:
+            self.while_waiting.pop(0)()
+        return self.stopping.is_set()
+
+    def assign(self, version: str | None, **more: Any) -> None:
+        shared = {} if version is None else {"sw_version": version, "sw_title": "ctl", **more}
+        self.update.wanted(shared)
+
+    def settle(self, rounds: int = 60) -> None:
+        """Advance until nothing is left to do, with time passing over what can only be done later."""
+        for _ in range(rounds):
+            try:
+                self.update.advance()
+            except Unavailable:
+                self.clock.pass_s(30)
+                self.supervisor.supervise()
+            else:
+                return
+        raise AssertionError(f"not at rest after {rounds} rounds: {self.records.job()}")
+
+    def supervise_for_s(self, seconds: int) -> None:
+        """What the supervisor alone does in that time."""
+        for _ in range(seconds + 1):
+            self.supervisor.supervise()
+            self.clock.pass_s(1)
+
+    @property
+    def runs(self) -> str | None:
+        return self.engine.seen.version if self.engine.seen.running else None
+
+    def last(self) -> Mapping[str, Any]:
+        return self.report.updates()[-1]
+
+
+class FakeKeys:
+    """`TelemetryKeys`: the same keys at any time, except as `later` says after `from_ms`."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self.keys = list(keys)
+        self.later: list[str] | None = None
+        self.from_ms = 0
+
+    def keys_between(self, start_ms: int, end_ms: int) -> Collection[str]:
+        return self.later if self.later is not None and start_ms >= self.from_ms else self.keys
+
+
+__all__ = ["FakeKeys", "Killed", "Refused", "World"]
