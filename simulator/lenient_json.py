@@ -53,14 +53,14 @@ class _Reader:
         return self.text[self.at : self.at + 1]
 
     def value(self, depth: int) -> Any:
-        if depth > MAX_DEPTH:
-            raise NotJson(f"more than {MAX_DEPTH} levels")
         first = self.skip_space()
+        if first in ("{", "[") and depth == MAX_DEPTH:
+            raise NotJson(f"more than {MAX_DEPTH} levels")
         if first == "{":
             return self._object(depth + 1)
         if first == "[":
             return self._array(depth + 1)
-        if first in ("'", '"') and first:
+        if first in ("'", '"'):
             return self._quoted()
         return _meaning(self._literal())
 
@@ -125,7 +125,7 @@ class _Reader:
             if self.at > len(self.text):
                 raise NotJson("unfinished string")
             if self.text[self.at - 1] == quote:
-                return "".join(parts)
+                return _joined(parts)
             parts.append(self._escape())
 
     def _escape(self) -> str:
@@ -136,6 +136,17 @@ class _Reader:
         if sign != "u" or not re.fullmatch(r"[0-9a-fA-F]{4}", digits):
             raise NotJson(f"invalid escape sequence at character {self.at}")
         return chr(int(digits, 16))
+
+
+def _joined(parts: list[str]) -> str:
+    """Join the halves of surrogate pairs; half a pair alone becomes "?", as in Java's UTF-8."""
+    text = "".join(parts)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return whole.encode("utf-8", "replace").decode()
+    return text
 
 
 def _meaning(literal: str) -> Any:

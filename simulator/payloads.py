@@ -17,6 +17,7 @@ from simulator.lenient_json import MAX_DEPTH, NotJson, NumberText
 
 #: Numbers whose exact text matters: 17 decimals, an exponent, or 19 digits in a row.
 _DELICATE = re.compile(rb"\.\d{17}|\d[eE][-+]?\d|\d{19}")
+_EXACT = json.JSONDecoder(parse_int=NumberText, parse_float=NumberText, parse_constant=str, strict=False)
 _ts = itemgetter("ts")
 _values = itemgetter("values")
 
@@ -41,8 +42,10 @@ def parse_exact(payload: bytes) -> Any:
     """Parse so that `typing_rules.typed` gives what the server stores, whatever the digits."""
     if not _DELICATE.search(payload):
         return parse(payload)
+    if b"\\u" in payload:  # the standard library lets half a surrogate pair through
+        return _parse_leniently(payload)
     try:
-        return json.loads(payload, parse_int=NumberText, parse_float=NumberText, parse_constant=str, strict=False)
+        return _EXACT.decode(payload.decode())
     except (ValueError, RecursionError):
         return _parse_leniently(payload)
 
