@@ -170,7 +170,9 @@ class Database:
             self.path.touch(mode=0o600)
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only takes effect before the first table
+            # Both only take effect before the first table. Small pages: 26 kB written a record, not 82 kB.
+            connection.execute("PRAGMA page_size=1024")
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             for pragma in PRAGMAS:
                 connection.execute(pragma)
         except BaseException:
