@@ -1,0 +1,58 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet install --constraint constraints.txt
+
+.PHONY: help demo setup check test bench run image clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "python3 >= 3.11 with pip and venv is needed (Debian: apt-get install python3-venv)"; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing into .venv (once) ..."
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+.venv/.ready: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "installing into .venv (once) ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@ .venv/.demo
+
+demo: .venv/.demo  ## the gateway at work, with everything it needs, on this machine alone
+	@$(BIN)/python -m simulator.demo
+
+setup: .venv/.ready  ## .venv with all that run and tests need
+
+check: setup  ## format, lint, types, unit and flow tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q tests/unit tests/flows
+
+test: setup  ## everything a release needs; installs what the machine lacks (when root)
+	@tests/install-system-packages
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q
+
+bench: setup  ## drain, latency and idle figures of this machine, as ratios
+	$(BIN)/python -m bench.drain
+	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.idle
+
+run: setup  ## the gateway in production mode, with the settings of .env or the environment
+	$(BIN)/huey_consumer gateway.huey
+
+image:  ## the gateway as a container image
+	docker build --tag teg-gateway .
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
