@@ -78,9 +78,15 @@ def parse_message(topic: str, payload: bytes) -> RpcRequest | AttributePush | No
     """
     if topic == ATTRIBUTES:
         return parse_attribute_push(payload)
-    if match := _RPC_REQUEST_TOPIC.match(topic):
-        return parse_rpc_request(int(match[1]), payload)
+    if (request_id := parse_rpc_topic(topic)) is not None:
+        return parse_rpc_request(request_id, payload)
     return None
+
+
+def parse_rpc_topic(topic: str) -> int | None:
+    """The number of the call on a request topic, None for any other topic."""
+    match = _RPC_REQUEST_TOPIC.match(topic)
+    return int(match[1]) if match else None
 
 
 def parse_rpc_request(request_id: int, payload: bytes) -> RpcRequest:

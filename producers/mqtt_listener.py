@@ -3,9 +3,10 @@
 import logging
 
 from domain.errors import Refused
-from domain.thingsboard import AttributePush, RpcRequest, parse_message
+from domain.masking import masked_text
+from domain.thingsboard import AttributePush, RpcRequest, parse_message, parse_rpc_topic
 from tasks.attributes import handle_attribute_push, synchronise
-from tasks.rpc import handle_rpc
+from tasks.rpc import handle_rpc, refuse_rpc
 from tasks.telemetry import publish_records
 
 logger = logging.getLogger("gateway.listener")
@@ -20,15 +21,7 @@ class MqttListener:
     def received(self, topic: str, payload: bytes) -> None:
         """Enqueue what the server asks for. Nothing escapes: an exception here would end the network thread."""
         try:
-            request = parse_message(topic, payload)
-            if isinstance(request, RpcRequest):
-                handle_rpc(request.id, request.method, request.params)
-            elif isinstance(request, AttributePush):
-                handle_attribute_push(sorted(request.changed), list(request.deleted))
-            else:
-                logger.info("ignored a message on %s: %s", topic[:200], _shown(payload))
-        except Refused as reason:
-            logger.warning("ignored a message on %s: %s: %s", topic[:200], reason, _shown(payload))
+            self._enqueue(topic, payload)
         except Exception:
             logger.exception("a message on %s could not be enqueued", topic[:200])
 
@@ -40,6 +33,20 @@ class MqttListener:
         except Exception:
             logger.exception("the work of a new connection could not be enqueued; the sweep will")
 
+    def _enqueue(self, topic: str, payload: bytes) -> None:
+        try:
+            request = parse_message(topic, payload)
+            if isinstance(request, RpcRequest):
+                handle_rpc(request.id, request.method, request.params)
+            elif isinstance(request, AttributePush):
+                handle_attribute_push(sorted(request.changed), list(request.deleted))
+            else:
+                logger.info("ignored a message on %s: %s", topic[:200], _shown(payload))
+        except Refused as reason:
+            logger.warning("refused a message on %s: %s: %s", topic[:200], reason, _shown(payload))
+            if (request_id := parse_rpc_topic(topic)) is not None:  # its caller waits for an answer all the same
+                refuse_rpc(request_id, str(reason)[:500])
+
 
 def _shown(payload: bytes) -> str:
-    return repr(payload[:SHOWN_BYTES])
+    return masked_text(repr(payload[:SHOWN_BYTES]))

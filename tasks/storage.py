@@ -1,50 +1,131 @@
 """Where queued tasks lie and in which form: storage chosen by URL, plain JSON, never a pickle."""
 
+from __future__ import annotations
+
 import datetime
 import logging
+import math
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
+from huey.exceptions import ConfigurationError
 from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import BaseStorage, PostgresStorage, PriorityRedisStorage, SqliteStorage
 
-from domain.errors import Refused
+from domain.errors import Refused, Unavailable
 
 logger = logging.getLogger("gateway.queue")
 
 MAX_MESSAGE_BYTES = 1 << 20
+#: orjson stops at 254 levels; the message around the arguments needs some.
+MAX_DEPTH = 200
+#: How long one call waits for a queue file that somebody else holds. What cannot be queued then is kept in memory.
+LOCK_WAIT_S = 2.0
+
+
+class Damaged(Unavailable):
+    """The queue file is no database any more; nothing in it is worth a stopped gateway."""
+
+
+# --- the wire ----------------------------------------------------------------------------------------------
 
 
 class PlainSerializer(Serializer):
     """JSON only, no fallback: a pickle in the queue would be code execution for whoever can write one row."""
 
-    _OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
-
     def _serialize(self, data: Any) -> bytes:
         if not isinstance(data, Message):
             raise Refused(f"only tasks go through the queue, not {type(data).__name__}")
-        if data.on_complete or data.on_error or data.chord_config:
-            raise Refused("pipelines and chords are not used: they lose stages in a crash")
-        # Dates are ours (eta, expiry); an argument may only be str, int, float, bool, None, list or dict.
-        orjson.dumps([data.args, data.kwargs], option=self._OPTIONS | orjson.OPT_PASSTHROUGH_DATETIME)
-        encoded = orjson.dumps(data._asdict(), option=self._OPTIONS)
+        _check(data)
+        try:
+            encoded = orjson.dumps(data._asdict())
+        except orjson.JSONEncodeError as error:  # half surrogates, integers beyond 64 bit
+            raise Refused(f"task {data.name}: {error}") from error
         if len(encoded) > MAX_MESSAGE_BYTES:
             raise Refused(f"task {data.name} carries {len(encoded)} bytes, the limit is {MAX_MESSAGE_BYTES}")
         return encoded
 
-    def _deserialize(self, data: bytes) -> Message:
-        if len(data) > MAX_MESSAGE_BYTES:
-            raise Refused(f"queued task of {len(data)} bytes, the limit is {MAX_MESSAGE_BYTES}")
-        fields = orjson.loads(data)
+    def _deserialize(self, data: Any) -> Message:
+        """Raises Refused, and only that, whatever `data` is."""
+        if not isinstance(data, (bytes, bytearray, memoryview)) or len(data) > MAX_MESSAGE_BYTES:
+            raise Refused(f"a queued task is bytes, at most {MAX_MESSAGE_BYTES} of them")
+        try:
+            fields = orjson.loads(data)
+        except orjson.JSONDecodeError as error:
+            raise Refused(f"queued task is not JSON: {error}") from error
         if not isinstance(fields, dict) or not set(fields) <= set(Message._fields):
             raise Refused("queued task is not one of ours")
-        for key in ("eta", "expires_resolved"):
-            if fields.get(key) is not None:
-                fields[key] = datetime.datetime.fromisoformat(fields[key])
-        fields["args"] = tuple(fields.get("args") or ())
-        return Message(**fields)
+        message = Message(**{"id": None, **fields, "eta": _date(fields, "eta")})
+        message = message._replace(expires_resolved=_date(fields, "expires_resolved"))
+        _check(message)
+        return message._replace(args=tuple(message.args))
+
+
+_NUMBER = (int, float)
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    "id": (str,),
+    "name": (str,),
+    "args": (list, tuple),
+    "kwargs": (dict,),
+    "retries": (int,),
+    "retry_delay": _NUMBER,
+    "retry_backoff": _NUMBER,
+    "priority": (*_NUMBER, type(None)),
+    "expires": (*_NUMBER, type(None)),
+    "eta": (datetime.datetime, type(None)),
+    "expires_resolved": (datetime.datetime, type(None)),
+    "timeout": (type(None),),
+    # Pipelines and chords are not used: they lose stages in a crash.
+    "on_complete": (type(None),),
+    "on_error": (type(None),),
+    "chord_config": (type(None),),
+}
+
+
+def _check(message: Message) -> None:
+    """Only what survives JSON unchanged may go through the queue, in both directions."""
+    for name, types in _FIELD_TYPES.items():
+        if type(getattr(message, name)) not in types:
+            raise Refused(f"task {message.name}: {name} cannot be {type(getattr(message, name)).__name__}")
+    for value in (*message.args, message.kwargs):
+        _check_plain(message.name, value, MAX_DEPTH)
+
+
+def _check_plain(task: str, value: Any, depth: int) -> None:
+    kind = type(value)
+    if kind in (str, int, bool, type(None)) or (kind is float and math.isfinite(value)):
+        return
+    if kind not in (list, dict):
+        raise Refused(f"task {task}: {str(value)[:80]} ({kind.__name__}) cannot go through the queue")
+    if depth == 0:
+        raise Refused(f"task {task}: an argument is nested deeper than {MAX_DEPTH}")
+    if kind is dict and any(type(key) is not str for key in value):
+        raise Refused(f"task {task}: a key is not text")
+    for item in value.values() if kind is dict else value:
+        _check_plain(task, item, depth - 1)
+
+
+def _date(fields: dict[str, Any], key: str) -> datetime.datetime | None:
+    """Huey compares naive UTC."""
+    text = fields.get(key)
+    if text is None:
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except (TypeError, ValueError) as error:
+        raise Refused(f"queued task: {key} is not a date: {error}") from error
+    if found.tzinfo is not None:
+        raise Refused(f"queued task: {key} carries a time zone")
+    return found
+
+
+# --- the queue file ----------------------------------------------------------------------------------------
 
 
 class QueueFile(SqliteStorage):
@@ -54,7 +135,7 @@ class QueueFile(SqliteStorage):
     begin_sql = "begin immediate"
 
     def _set_journal_mode(self, conn: Any) -> None:
-        # A task is a few hundred bytes: with 512-byte pages a trigger writes an eighth of what 4 KiB pages cost.
+        # A task is a few hundred bytes: small pages write less (docs/decisions/0004-queue-file.md).
         conn.execute("pragma page_size=512")
         super()._set_journal_mode(conn)
 
@@ -67,15 +148,15 @@ class QueueFile(SqliteStorage):
 class WatchedFile:
     """Notices writes of other connections (`data_version`) and the removal of the queue file (inode)."""
 
-    def __init__(self, url: str) -> None:
-        self._storage = QueueFile("watch", filename=_sqlite_path(url), create_tables=False, cache_mb=1)
-        self._path = Path(self._storage.filename)
-        self._inode = self._path.stat().st_ino
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._storage = QueueFile("watch", filename=str(path), create_tables=False, cache_mb=1, timeout=LOCK_WAIT_S)
+        self._inode = path.stat().st_ino
         self._version = self._data_version()
 
     def replaced(self) -> bool:
         try:
-            return self._path.stat().st_ino != self._inode
+            return self.path.stat().st_ino != self._inode
         except FileNotFoundError:
             return True
 
@@ -83,41 +164,109 @@ class WatchedFile:
         before, self._version = self._version, self._data_version()
         return before != self._version
 
+    def close(self) -> None:
+        self._storage.close()
+
     def _data_version(self) -> int:
         return int(self._storage.conn.execute("pragma data_version").fetchone()[0])  # type: ignore[attr-defined]
 
 
-def _sqlite_path(url: str) -> str:
-    return url.removeprefix("sqlite://").removeprefix("sqlite:")
-
-
-def without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
-
-
-def open_storage(url: str, name: str) -> BaseStorage:
-    if url.startswith("sqlite:"):
-        path = Path(_sqlite_path(url))
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _open_queue_file(path, name)
-    if url.startswith(("redis://", "rediss://", "unix://")):
-        return PriorityRedisStorage(name, url=url, clean_name=False)
-    if url.startswith(("postgresql://", "postgres://")):
-        return PostgresStorage(name, dsn=url)
-    raise Refused(f"TEG_QUEUE_URL names no known storage: {without_password(url)}")
+def move_aside(path: Path) -> Path:
+    """Rename a damaged queue file, its -wal and -shm included; returns the new name."""
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
+    for older in path.parent.glob(f"{path.name}.damaged-*"):
+        older.unlink()  # one is enough to look at; a failing disk must not fill up with them
+    for suffix in ("", "-wal", "-shm"):
+        part = path.with_name(path.name + suffix)
+        if part.exists():
+            part.replace(aside.with_name(aside.name + suffix))
+    return aside
 
 
 def _open_queue_file(path: Path, name: str) -> BaseStorage:
-    """A queue file that is no database any more is moved aside: nothing in it is worth a stopped gateway."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    return QueueFile(name, filename=str(path), cache_mb=1, timeout=LOCK_WAIT_S)
+
+
+# --- by URL ------------------------------------------------------------------------------------------------
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The queue file, None when the queue is a server."""
+    return Path(url.removeprefix("sqlite://").removeprefix("sqlite:")) if url.startswith("sqlite:") else None
+
+
+def without_password(url: str) -> str:
+    """For the log: neither the user's part nor the query, both may carry a password."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+
+
+def open_storage(url: str, name: str) -> BaseStorage:
+    """
+    Raises:
+        Refused: the URL names no storage we know, or its library is not installed.
+        Unavailable: the storage cannot be reached now (`Damaged`: the file is no database).
+    """
+    with storage_errors(url):
+        try:
+            if path := sqlite_path(url):
+                return _open_queue_file(path, name)
+            if url.startswith(("redis://", "rediss://", "unix://")):
+                return _open_redis(url, name)
+            if url.startswith(("postgresql://", "postgres://")):
+                return _open_postgresql(url, name)
+        except (ConfigurationError, ImportError, ValueError) as error:
+            raise Refused(f"TEG_QUEUE_URL={without_password(url)} cannot be used: {error}") from error
+    raise Refused(f"TEG_QUEUE_URL names no known storage: {without_password(url)}")
+
+
+def _open_redis(url: str, name: str) -> BaseStorage:
+    """One repetition without a pause for a connection that went stale; the library's own sleeps would block producers."""
+    from redis import ConnectionPool
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    pool = ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 1), socket_connect_timeout=2.0, socket_timeout=5.0)
+    return PriorityRedisStorage(name, connection_pool=pool, clean_name=False)
+
+
+def _open_postgresql(url: str, name: str) -> BaseStorage:
+    from psycopg.conninfo import conninfo_to_dict
+    from psycopg.errors import ProgrammingError
+
     try:
-        return QueueFile(name, filename=str(path), cache_mb=1)
-    except Exception as error:
-        if "malformed" not in str(error) and "not a database" not in str(error):
-            raise
-        logger.error("the queue file is damaged (%s); moved aside, starting an empty one", error)
-        for suffix in ("", "-wal", "-shm"):
-            damaged = path.with_name(path.name + suffix)
-            if damaged.exists():
-                damaged.replace(damaged.with_name(damaged.name + ".damaged"))
-        return QueueFile(name, filename=str(path), cache_mb=1)
+        conninfo_to_dict(url)
+    except ProgrammingError as error:
+        raise ValueError(str(error)) from error
+    return PostgresStorage(name, dsn=url, connect_timeout=3, tcp_user_timeout=5000)
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Whatever the storage's library raises becomes Unavailable: a queue that is away is weather."""
+    try:
+        yield
+    except _library_errors(url) as error:
+        kind = Damaged if _is_damage(error) else Unavailable
+        raise kind(f"the queue {without_password(url)} cannot be used now: {error}") from error
+
+
+def _library_errors(url: str) -> tuple[type[Exception], ...]:
+    if url.startswith("sqlite:"):
+        return (sqlite3.Error, OSError)
+    if url.startswith("postgres"):
+        from psycopg import Error
+
+        return (Error, OSError)
+    if url.startswith(("redis", "unix")):
+        from redis.exceptions import RedisError
+
+        return (RedisError, OSError)
+    return ()
+
+
+def _is_damage(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
