@@ -134,7 +134,7 @@ def run(places: Places, seconds: float, stop: threading.Event) -> Snapshot:
         raise NotSetUp(f"{GATEWAY_COMMAND[0]} does not exist: run `make setup` first")
     with contextlib.ExitStack() as children:
         demo = Demo(places, children)
-        with demo_view.opened(sys.stdout) as view:
+        with demo_view.opened(sys.stdout, os.environ.get("TERM", "")) as view:
             view.say(f"controller -> gateway (huey_consumer) -> ThingsBoard stand-in, all in {places.directory}")
             demo.watch(view, "running", lambda now: stop.is_set() or now.elapsed_s >= seconds)
             return demo.finish(view, stop)

@@ -1,6 +1,5 @@
 """How the demo looks: one live screen in a terminal, one line a second everywhere else."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TextIO
@@ -21,9 +20,9 @@ class View(Protocol):
 
 
 @contextmanager
-def opened(stream: TextIO) -> Iterator[View]:
-    """The view that suits `stream`."""
-    if stream.isatty() and os.environ.get("TERM") != "dumb":
+def opened(stream: TextIO, terminal: str) -> Iterator[View]:
+    """The view that suits `stream`; `terminal` is the kind of terminal ($TERM)."""
+    if stream.isatty() and terminal not in ("", "dumb"):
         from simulator.demo_screen import screen_view  # rich is needed in a terminal only
 
         with screen_view(stream) as view:

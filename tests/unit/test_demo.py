@@ -121,7 +121,7 @@ class TestView:
 
     def test_plain_lines_come_once_a_second_and_when_the_phase_changes(self) -> None:
         stream = io.StringIO()
-        with demo_view.opened(stream) as view:
+        with demo_view.opened(stream, "xterm") as view:
             for elapsed_s, phase in [(0.0, "running"), (0.4, "running"), (1.1, "running"), (1.3, "draining")]:
                 view.show(Snapshot(elapsed_s, phase=phase))
             view.say("the end")
@@ -145,17 +145,15 @@ class TestView:
         text = drawn(Snapshot(0.0))
         assert "waiting for the first value" in text and "not connected" in text
 
-    def test_a_terminal_gets_the_screen(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TERM", "xterm")
+    def test_a_terminal_gets_the_screen(self) -> None:
         stream = Terminal()
-        with demo_view.opened(stream) as view:
+        with demo_view.opened(stream, "xterm") as view:
             view.show(FULL)
             view.say("a line that stays")
         assert "a line that stays" in stream.getvalue() and "240" in stream.getvalue()
 
-    def test_a_terminal_that_can_do_nothing_gets_lines(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("TERM", "dumb")
-        with demo_view.opened(Terminal()) as view:
+    def test_a_terminal_that_can_do_nothing_gets_lines(self) -> None:
+        with demo_view.opened(Terminal(), "dumb") as view:
             assert isinstance(view, demo_view.PlainView)
 
 
