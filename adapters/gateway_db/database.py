@@ -56,10 +56,14 @@ def sqlite_errors(path: Path) -> Iterator[None]:
 
 
 class Database:
-    """One SQLite file shared by this process's threads; each thread gets its own connection."""
+    """One SQLite file shared by this process's threads; each thread gets its own connection.
 
-    def __init__(self, path: Path) -> None:
+    `read_only` is for the console: it neither creates nor changes anything, and needs no `open`.
+    """
+
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
+        self._read_only = read_only
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
@@ -166,6 +170,9 @@ class Database:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
+        if self._read_only:
+            uri = f"{self.path.absolute().as_uri()}?mode=ro"
+            return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0, check_same_thread=False)
         if not self.path.exists():
             self.path.touch(mode=0o600)
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
