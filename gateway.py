@@ -20,7 +20,9 @@ from adapters.gateway_db.database import Database
 from adapters.gateway_db.ledger import CallLedger
 from adapters.gateway_db.records import RecordTable
 from adapters.gateway_db.state import ClientAttributeTable, StateTable
+from adapters.gateway_db.telemetry_keys import ArchivedKeys
 from adapters.gateway_db.upkeep import ArchiveUpkeep
+from adapters.git_repository import GitRepository
 from adapters.host.machine import HostMachine
 from adapters.inbox import Inbox
 from adapters.inbox_changes import InboxChanges
@@ -28,6 +30,7 @@ from adapters.log_output import LogOutput
 from adapters.mqtt_session import MqttSession, Server
 from adapters.process_runtime import ProcessRuntime
 from adapters.provisioning import ProvisioningEndpoint
+from adapters.software_package import PackagesOnDisk
 from adapters.token_file import AccessTokenFile
 from domain.attributes import ServerAttributes, Synchroniser
 from domain.command_list import CommandList, parse_command_list
@@ -37,6 +40,11 @@ from domain.controller_version import ControllerVersion
 from domain.errors import Refused, Unavailable
 from domain.housekeeping import Housekeeping
 from domain.log_level import LogLevel
+from domain.ota import Source
+from domain.ota_machine import AcceptRules, NoUpdates, SoftwareUpdate
+from domain.ota_records import UpdateRecords
+from domain.ota_replacement import Replacement, TrialRules
+from domain.ota_sources import GitSource, PackageSource, RegistrySource
 from domain.provisioning import Credentials, ProvisionKeys
 from domain.publishing import Publisher
 from domain.recording import Recorder
@@ -53,6 +61,7 @@ from producers.mqtt_listener import MqttListener
 from settings import InvalidSettings, Settings
 from tasks import periodic
 from tasks.attributes import publish_attributes
+from tasks.ota import advance_update
 from tasks.queue import huey as huey
 from tasks.supervision import supervise_controller
 from tasks.telemetry import records_stored, records_waiting
@@ -80,7 +89,6 @@ def lifespan(settings: Settings) -> Iterator[Services]:
         reporter = Reporter(
             table, ClientAttributeTable(database), session, clock, records_stored, lambda: publish_attributes()
         )
-        controller: Any = _NotYet()
         runtime = _controller_runtime(settings, stack)
         supervisor: Supervisor | NoController = NoController()
         if runtime is not None:
@@ -96,6 +104,9 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             )
         log_lines = LogLines(table, clock, records_stored)
         stopping = threading.Event()
+        ota: SoftwareUpdate | NoUpdates = NoUpdates()
+        if runtime is not None and isinstance(supervisor, Supervisor):
+            ota = _software_update(settings, database, session, reporter, inbox, runtime, supervisor, stopping)
         machine = HostMachine(settings.data_path, stopping)
         log_level = LogLevel(log_output.set_level, settings.log_level, clock)
         upkeep, books = ArchiveUpkeep(database), Books(CallLedger(database), clock)
@@ -144,11 +155,12 @@ def lifespan(settings: Settings) -> Iterator[Services]:
                 clock,
             ),
             log_lines=log_lines,
-            synchroniser=Synchroniser(ServerAttributes(session), publisher.pacer, reporter, machine, clock, controller),
+            synchroniser=Synchroniser(ServerAttributes(session), publisher.pacer, reporter, machine, clock, ota),
             housekeeping=Housekeeping(upkeep, clock, settings.archive_max_bytes, settings.archive_max_days),
             supervisor=supervisor,
             files=_NotYet(),
             calls=calls,
+            ota=ota,
             log_level=log_level,
             stopping=stopping,
         )
@@ -203,6 +215,60 @@ def _controller_runtime(settings: Settings, stack: ExitStack) -> ControllerRunti
         runtime = DockerEngine(settings.docker_host, _controller_profile(settings))
     stack.callback(runtime.close)
     return runtime
+
+
+def _software_update(
+    settings: Settings,
+    database: Database,
+    session: MqttSession,
+    reporter: Reporter,
+    inbox: Inbox,
+    runtime: ControllerRuntime,
+    supervisor: Supervisor,
+    stopping: threading.Event,
+) -> SoftwareUpdate:
+    clock, directory = SystemClock(), settings.data_path / "ota"
+    records = UpdateRecords(StateTable(database), reporter, runtime, supervisor)
+    replacement = Replacement(
+        runtime=runtime,
+        versions=supervisor,
+        heartbeat=inbox,
+        records=records,
+        clock=clock,
+        rules=TrialRules(
+            trial_s=settings.ota_trial_s, keys=ArchivedKeys(database) if settings.ota_require_keys else None
+        ),
+        pause=stopping.wait,
+    )
+    return SoftwareUpdate(
+        records=records,
+        replacement=replacement,
+        sources={
+            Source.GIT: GitSource(
+                _controller_repository(settings, directory, stopping), runtime, settings.ota_require_signature
+            ),
+            Source.REGISTRY: RegistrySource(runtime),
+            Source.PACKAGE: PackageSource(session, PackagesOnDisk(directory / "packages"), runtime),
+        },
+        runtime=runtime,
+        hand=supervisor,
+        clock=clock,
+        rules=AcceptRules(registries=settings.ota_registries, signed_only=settings.ota_require_signature),
+        stopping=stopping,
+        wake=lambda: advance_update(),
+    )
+
+
+def _controller_repository(settings: Settings, directory: Path, stopping: threading.Event) -> GitRepository | None:
+    if settings.controller_git_path is None:
+        return None
+    return GitRepository(
+        settings.controller_git_path,
+        settings.controller_docker_context,
+        settings.controller_dockerfile,
+        directory / "checkouts",
+        stopping=stopping.is_set,
+    )
 
 
 def _controller_profile(settings: Settings) -> ControllerProfile:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,7 @@ class GitRepository:
         dockerfile: str,
         checkouts: Path,
         fetch_deadline_s: float = FETCH_DEADLINE_S,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         inside = git_path / ".git"
         self._git_path = inside if inside.exists() else git_path
@@ -79,6 +80,7 @@ class GitRepository:
         self._dockerfile = dockerfile
         self._checkouts = checkouts
         self._fetch_deadline_s = fetch_deadline_s
+        self._stopping = stopping
 
     def commit_of(self, version: str) -> str | None:
         name = version if is_commit_hash(version) else f"refs/tags/{version}"
@@ -202,15 +204,15 @@ class GitRepository:
     def _git(self, *arguments: str, deadline_s: float = LOCAL_DEADLINE_S, environment: Sequence[str] = ()) -> _Finished:
         options = [part for setting in self._settings() for part in ("-c", setting)]
         argv = [*_ENVIRONMENT, f"GIT_SSH_COMMAND={_SSH}", *environment, "git", *options]
-        return _run([*argv, f"--git-dir={self._git_path}", *arguments], deadline_s)
+        return _run([*argv, f"--git-dir={self._git_path}", *arguments], deadline_s, self._stopping)
 
     def _settings(self) -> Sequence[str]:
         """The gateway often runs as root on a repository of another user, which Git refuses without being told."""
         return (*_CONFIGURATION, f"safe.directory={self._git_path}", f"safe.directory={self._git_path.parent}")
 
 
-def _run(argv: Sequence[str], deadline_s: float) -> _Finished:
-    """Raises Unavailable at the deadline, with Git and all its children killed."""
+def _run(argv: Sequence[str], deadline_s: float, stopping: Callable[[], bool]) -> _Finished:
+    """Raises Unavailable at the deadline or when the gateway stops, with Git and all its children killed."""
     with suppress_disk("git cannot be run"):
         process = subprocess.Popen(
             argv,
@@ -223,13 +225,17 @@ def _run(argv: Sequence[str], deadline_s: float) -> _Finished:
             start_new_session=True,
         )
     with process:
-        try:
-            output, complaint = process.communicate(timeout=deadline_s)
-        except subprocess.TimeoutExpired:
+        end_s = time.monotonic() + deadline_s
+        while True:
+            try:
+                output, complaint = process.communicate(timeout=min(0.5, deadline_s))
+                return _Finished(process.returncode, output, complaint)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() < end_s and not stopping():
+                    continue
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            raise Unavailable(f"git did not finish within {deadline_s:g} s") from None
-    return _Finished(process.returncode, output, complaint)
+            raise Unavailable("the gateway stops" if stopping() else f"git did not finish within {deadline_s:g} s")
 
 
 def _require(done: _Finished, what: str) -> None:

@@ -63,6 +63,16 @@ class AcceptRules:
     settle_s: float = SETTLE_S
 
 
+class NoUpdates:
+    """`TEG_CONTROLLER_RUNTIME=none`: whatever the server wants, there is no controller here to change."""
+
+    def wanted(self, shared: Mapping[str, Any]) -> None: ...
+
+    def pushed(self, keys: Collection[str]) -> None: ...
+
+    def advance(self) -> None: ...
+
+
 class SoftwareUpdate:
     """The state machine. `advance` is called by one worker at a time; everything else from any thread."""
 
@@ -264,11 +274,11 @@ class SoftwareUpdate:
             begun = self._records.put_job(ota_job.attempted(job, source.held_bytes(job)))
             done = self._work(source, begun)
         except CalledOff:
-            self._records.put_job(job)
+            self._records.put_job(job)  # the stop of the gateway is no attempt, and what is not wanted has none left
         except Corrupt as reason:
             self._failed(replace(begun, phase=Phase.FETCHING, resumed=False, held_bytes=0), str(reason), can_pass=True)
         except Unavailable as reason:
-            self._failed(begun, str(reason), can_pass=True)
+            self._records.put_job(job) if self._stopping.is_set() else self._failed(begun, str(reason), can_pass=True)
         except Refused as reason:
             self._failed(begun, str(reason), can_pass=False)
         else:

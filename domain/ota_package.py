@@ -16,7 +16,8 @@ from domain.thingsboard import SOFTWARE_CHUNK_FILTER, SOFTWARE_CHUNK_REQUEST, SO
 
 #: Half of what the server allows; a constant, because a resumed download goes on at a multiple of it.
 CHUNK_BYTES = 32_768
-CHUNK_TIMEOUT_S = 60.0
+#: Shorter than the time the gateway has for a graceful stop.
+CHUNK_TIMEOUT_S = 15.0
 #: Left free for the archive while a package is downloaded and unpacked.
 RESERVE_BYTES = 64 << 20
 

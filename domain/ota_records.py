@@ -1,5 +1,6 @@
 """What an update leaves in `State` between two steps, and what it tells the server at each."""
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -18,6 +19,8 @@ SETTLED_KEY = "ota.settled"
 PREVIOUS_KEY = "ota.previous"
 TITLES_KEY = "ota.titles"
 CONTENTS_KEY = "ota.contents"
+
+logger = logging.getLogger("gateway.ota")
 
 #: Versions whose title and content are remembered.
 _REMEMBERED = 20
@@ -49,7 +52,12 @@ class UpdateRecords:
 
     def job(self) -> Job | None:
         stored = self._state.get(JOB_KEY)
-        return None if stored is None else Job.parse(stored)
+        try:
+            return None if stored is None else Job.parse(stored)
+        except (TypeError, ValueError, KeyError) as error:  # written by another version of the gateway
+            logger.error("an update in progress cannot be understood and begins anew: %s", error)
+            self.end_job()
+            return None
 
     def put_job(self, job: Job) -> Job:
         self._state.put(JOB_KEY, job.encode())

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from domain.attributes import Synchroniser
     from domain.housekeeping import Housekeeping
     from domain.log_level import LogLevel
+    from domain.ota_machine import NoUpdates, SoftwareUpdate
     from domain.ports import Session
     from domain.publishing import Publisher
     from domain.recording import Recorder
@@ -37,6 +38,7 @@ class Services:
     supervisor: Supervisor | NoController
     files: Any
     calls: Calls
+    ota: SoftwareUpdate | NoUpdates
     log_level: LogLevel
     stopping: threading.Event = field(default_factory=threading.Event)
     on_stop: tuple[Callable[[], object], ...] = ()

@@ -7,6 +7,7 @@ after boot and harmless twice.
 from tasks.attributes import publish_attributes, read_software
 from tasks.files import reconcile_files
 from tasks.lanes import Lane
+from tasks.ota import advance_update
 from tasks.queue import Every, huey, task
 from tasks.rpc import tend_rpc
 from tasks.telemetry import archive_records, publish_records
@@ -54,6 +55,7 @@ TIMETABLE = (
     Every(20, send_auxiliary_telemetry),
     Every(MINUTE_S, sweep),
     Every(MINUTE_S, tend_rpc),
+    Every(MINUTE_S, advance_update),
     Every(10 * MINUTE_S, read_wanted_state),
     Every(HOUR_S, tidy_archive),
 )
