@@ -293,6 +293,11 @@ class Device:
             wrong = {point: stored[point] for point in points if stored[point] != expected[point]}
             assert not wrong, f"{len(wrong)} points have another value, such as {dict(list(wrong.items())[:5])}"
 
+    def assert_timestamps_within(self, first_ms: int, last_ms: int) -> None:
+        """No point lies outside: a jumped clock, or seconds where milliseconds belong (1970)."""
+        strange = [point for point in self.telemetry() if not first_ms <= point[1] <= last_ms]
+        assert not strange, f"{len(strange)} points outside {first_ms} to {last_ms}, such as {_some(strange)}"
+
     def assert_max_unacked(self, most: int) -> None:
         assert self.max_unacked <= most, f"{self.max_unacked} publishes were unacknowledged, more than {most}"
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from simulator.core import Core
 
 HANDSHAKE_TIMEOUT_S = 30.0
+#: The client has been told with close_notify; a dead one is not waited for.
+SHUTDOWN_TIMEOUT_S = 3.0
 
 
 class Listener:
@@ -61,10 +63,14 @@ class Listener:
             client.close()
 
     async def _admit(self, client: socket.socket) -> None:
-        timeout_s = HANDSHAKE_TIMEOUT_S if self._tls else None
+        timeouts = (HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S) if self._tls else (None, None)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Connection(self._core), client, ssl=self._tls, ssl_handshake_timeout=timeout_s
+            await self._core.loop.connect_accepted_socket(
+                lambda: Connection(self._core),
+                client,
+                ssl=self._tls,
+                ssl_handshake_timeout=timeouts[0],
+                ssl_shutdown_timeout=timeouts[1],
             )
         except (OSError, ssl.SSLError) as error:
             self.handshake_failures.append(str(error) or type(error).__name__)

@@ -120,6 +120,8 @@ def _check_element(element: Any) -> None:
 
 def _milliseconds(ts: Any) -> int:
     """Numbers are truncated, text must be a whole number (Gson's getAsLong)."""
+    if type(ts) is int:
+        return ts
     try:
         if isinstance(ts, str) and not isinstance(ts, NumberText):
             return _whole_number(ts)

@@ -12,6 +12,8 @@ class ServerLimits:
     `rpc_min_timeout_s` is the exception: the REST API of the real server lifts every timeout to 5 s.
     """
 
+    #: Profile option "Send PUBACK on PUBLISH message validation failure": acknowledged, then dropped.
+    ack_bad_payloads: bool = False
     max_payload_bytes: int = 65_536
     max_inflight_messages: int = 100
     rate_limits: RateLimits | str | None = field(default=None)

@@ -84,14 +84,14 @@ class DeviceSession:
             handler(packet)
 
     def closed(self, reason: str) -> None:
-        """The connection is gone; nothing of the session is kept."""
+        """The connection is gone or going; nothing of the session is kept. Harmless twice."""
         self._record.close(reason)
         self._device.rpc.unsubscribed(self)
         self._device.detach(self)
 
     def end(self, reason: str, code: int) -> None:
         """Close from the server's side; `code` is the DISCONNECT reason that only MQTT 5 gets to see."""
-        self._record.close(reason)
+        self.closed(reason)
         self._connection.close(reason, code)
 
     # --- publishes
@@ -117,7 +117,7 @@ class DeviceSession:
     def _strike(self, publish: Publish) -> bool:
         faults = self._core.faults
         if faults.reset.fires(publish):
-            self._record.close("fault: reset")
+            self.closed("fault: reset")
             self._connection.reset("fault: reset")
             return True
         if faults.poison.fires(publish):
@@ -141,7 +141,7 @@ class DeviceSession:
 
     def _refuse(self, publish: Publish, error: BadPayload) -> None:
         """MQTT 5 can say what is wrong and goes on; before that, closing is the only answer."""
-        if self._version == V5 and publish.qos:
+        if publish.qos and (self._version == V5 or self._core.limits.ack_bad_payloads):
             self.acknowledge(publish, 0x99)
         else:
             self.end(f"bad payload on {publish.topic}: {error}", 0x99)
@@ -304,7 +304,7 @@ class DeviceSession:
     def _on_disconnect(self, _packet: BarePacket) -> None:
         self._record.disconnected = True
         self._record.packets_after_disconnect = self._connection.has_unread_packets
-        self._record.close("client disconnected")
+        self.closed("client disconnected")
         self._connection.close("client disconnected")
 
     def _on_second_connect(self, _packet: Connect) -> None:

@@ -25,13 +25,19 @@ SIGTERM or SIGINT ends with a last account, "final": true, and exit status 0.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if problem := _contradiction(options):
+        parser.error(problem)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stopping.set())
     tls = _tls(options.tls_dir, options.tls_name)
     limits = ServerLimits(rate_limits=options.rate_limits)
-    server = ThingsBoard(options.port, tls, host=options.host, limits=limits, store=options.store, packet_log=0)
+    try:
+        server = ThingsBoard(options.port, tls, host=options.host, limits=limits, store=options.store, packet_log=0)
+    except OSError as error:
+        parser.error(f"--host {options.host} --port {options.port}: cannot listen there: {error.strerror}")
     _prepare(server, options)
     with _ending_with_its_reader(), server:
         place = {"host": server.host, "port": server.port, "ca_file": str(tls.ca_file) if tls else None}
@@ -105,6 +111,16 @@ def _rate_limits(text: str) -> RateLimits:
         return RateLimits.checked(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _contradiction(options: argparse.Namespace) -> str:
+    """What no single option shows, in words; empty if all is well."""
+    names = [name for name, _ in options.device]
+    if twice := {name for name in names if names.count(name) > 1}:
+        return f"--device: more than one device is called {', '.join(sorted(twice))}"
+    if strange := {name for name, _ in options.shared} - set(names):
+        return f"--shared: there is no --device {', '.join(sorted(strange))}"
+    return ""
 
 
 def _tls(directory: Path | None, names: list[str] | None) -> Any:

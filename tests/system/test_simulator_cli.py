@@ -109,9 +109,17 @@ def test_shared_attributes_provisioning_and_limits(start: Start, tmp_path: Path)
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--device", "no-token"), ("--rate-limits", "many"), ("--shared", "pi:/nowhere"), ("--store", "all")],
+    [
+        ("--device", "no-token"),
+        ("--device", "a:1", "--device", "a:2"),
+        ("--rate-limits", "many"),
+        ("--shared", "pi:/nowhere"),
+        ("--shared", "pi:/dev/null"),
+        ("--store", "all"),
+        ("--host", "203.0.113.1"),
+    ],
 )
-def test_wrong_options_are_named(arguments: tuple[str, str]) -> None:
+def test_wrong_options_are_named(arguments: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "simulator.thingsboard", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2

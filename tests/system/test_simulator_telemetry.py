@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from simulator.device import Device
+from simulator.server_limits import ServerLimits
 from simulator.thingsboard import ThingsBoard
 from tests.system.simulator_client import (
     TELEMETRY,
@@ -206,6 +207,24 @@ def test_each_stored_once_names_what_is_wrong(client: PahoDevice, device: Device
     client.publish(TELEMETRY, '{"ts": 5, "values": {"a": 9}}')
     with pytest.raises(AssertionError, match="overwritten"):
         device.assert_each_stored_once([("a", 5), ("a", 6)])
+
+
+def test_seconds_instead_of_milliseconds_are_found(client: PahoDevice, device: Device) -> None:
+    client.publish(TELEMETRY, '{"ts": 1767225600123, "values": {"a": 1}}')
+    device.assert_timestamps_within(1767225600000, 1767225601000)
+    client.publish(TELEMETRY, '{"ts": 1767225601, "values": {"a": 1}}')
+    with pytest.raises(AssertionError, match="1 points outside"):
+        device.assert_timestamps_within(1767225600000, 1767225601000)
+    assert device.latest("a") == 1
+
+
+def test_profile_option_acknowledges_what_it_drops() -> None:
+    with ThingsBoard(limits=ServerLimits(ack_bad_payloads=True)) as server:
+        device = server.add_device("pi-07", token="T1")
+        client = PahoDevice("T1").opened(server.host, server.port)
+        client.publish(TELEMETRY, "no json")
+        client.close()
+        assert device.telemetry() == {}
 
 
 def test_waiting_in_vain_says_for_what(device: Device) -> None:
