@@ -45,7 +45,7 @@ class RecordTable:
         with self._database.transaction() as connection:
             first_dead = _next_id(connection, "dead_letter")
             first_record = insert_records(connection, records, Lane.DATA)
-            _insert_dead(connection, set_aside)
+            insert_dead(connection, set_aside)
             connection.execute("DELETE FROM inbox_batch WHERE ?1 IS NULL OR last_row <= ?1", (left_upto,))
             connection.execute(
                 "INSERT OR REPLACE INTO inbox_batch (last_row, first_row, first_record, first_dead_letter)"
@@ -142,7 +142,7 @@ def _remove_from_outbox(connection: Connection, delivery: Delivery) -> None:
         )
 
 
-def _insert_dead(connection: Connection, set_aside: Sequence[SetAside]) -> None:
+def insert_dead(connection: Connection, set_aside: Sequence[SetAside]) -> None:
     now_ms = _now_ms()
     connection.executemany(
         _INSERT_DEAD, [(dead.source_row, dead.type, dead.message, dead.reason, now_ms) for dead in set_aside]

@@ -83,7 +83,7 @@ class ArchiveUpkeep:
             (1 << 62 if before_id is None else before_id, limit),
         )
         names = ("id", "inbox_row", "type", "message", "message_bytes", "reason", "set_aside_ms")
-        return [dict(zip(names, (*row[:3], row[3].decode(errors="replace"), *row[4:]), strict=True)) for row in found]
+        return [dict(zip(names, (*row[:3], (row[3] or b"").decode(errors="replace"), *row[4:]), strict=True)) for row in found]
 
     def retry_dead_letters(self, ids: Sequence[int] | None) -> int:
         """Judge letters again by today's rules and put the acceptable ones on their way; returns how many."""
