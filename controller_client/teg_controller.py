@@ -44,8 +44,8 @@ _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS teg_last_ts(ts INTEGER PRIMARY KEY AUTOINCREMENT)",
 )
 # Moving pages from the WAL into the file is the gateway's job: two processes doing it at once is what the
-# WAL-reset bug of SQLite 3.7-3.51.2 needs. At 64 MiB nobody has done it for long: the gateway is away, we may.
-_WAL_PAGES_WITHOUT_GATEWAY = 16_384
+# WAL-reset bug of SQLite 3.7-3.51.2 needs. At 16 MiB nobody has done it for long: the gateway is away, we may.
+_WAL_PAGES_WITHOUT_GATEWAY = 4_096
 
 # How long SQLite itself waits for a lock. Short, because no signal handler runs meanwhile; we loop around it.
 _BUSY_S = 0.25

@@ -150,6 +150,13 @@ class TestWhatIsWritten:
         wal = Path(f"{path}-wal").stat().st_size
         assert wal > 2_000 * 4_096  # sqlite's default would have copied and reused it by now
 
+    def test_the_wal_does_not_grow_for_ever_without_the_gateway(self, gateway: Gateway, path: Path) -> None:
+        for _ in range(30):
+            gateway.send_many([{"pad": "x" * 8_000}] * 100)
+        wal = Path(f"{path}-wal").stat().st_size
+        assert wal < (teg_controller._WAL_PAGES_WITHOUT_GATEWAY + 500) * 4_120
+        assert len(rows(path)) == 3_000
+
     def test_the_default_path_is_the_controller_s_data_directory(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
