@@ -15,6 +15,7 @@ from typing import Any
 from adapters import tls
 from adapters.clock import SystemClock
 from adapters.docker_engine import DockerEngine
+from adapters.files import ConfinedFiles, gateway_own_paths
 from adapters.gateway_db import ledger, records, state
 from adapters.gateway_db.database import Database
 from adapters.gateway_db.ledger import CallLedger
@@ -38,6 +39,7 @@ from domain.controller_profile import ControllerProfile, parse_device, parse_mou
 from domain.controller_runtime import ControllerRuntime
 from domain.controller_version import ControllerVersion
 from domain.errors import Refused, Unavailable
+from domain.files import Files
 from domain.housekeeping import Housekeeping
 from domain.log_level import LogLevel
 from domain.ota import Source
@@ -57,10 +59,12 @@ from domain.services import Services
 from domain.supervisor import NoController, Supervisor
 from producers.controller_feed import ControllerFeed
 from producers.controller_watch import ControllerWatch
+from producers.drift_watch import DriftWatch
 from producers.mqtt_listener import MqttListener
-from settings import InvalidSettings, Settings
+from settings import PROJECT, InvalidSettings, Settings
 from tasks import periodic
 from tasks.attributes import publish_attributes
+from tasks.files import check_files
 from tasks.ota import advance_update
 from tasks.queue import huey as huey
 from tasks.supervision import supervise_controller
@@ -107,6 +111,8 @@ def lifespan(settings: Settings) -> Iterator[Services]:
         ota: SoftwareUpdate | NoUpdates = NoUpdates()
         if runtime is not None and isinstance(supervisor, Supervisor):
             ota = _software_update(settings, database, session, reporter, inbox, runtime, supervisor, stopping)
+        attributes = ServerAttributes(session)
+        files = _remote_files(settings, StateTable(database), attributes, reporter, clock, inbox, supervisor)
         machine = HostMachine(settings.data_path, stopping)
         log_level = LogLevel(log_output.set_level, settings.log_level, clock)
         upkeep, books = ArchiveUpkeep(database), Books(CallLedger(database), clock)
@@ -127,7 +133,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
                     machine=machine,
                     controller=supervisor,
                     archive=upkeep,
-                    files=_NotYet(),
+                    files=files,
                     log=log_output,
                     log_level=log_level,
                     books=books,
@@ -155,10 +161,10 @@ def lifespan(settings: Settings) -> Iterator[Services]:
                 clock,
             ),
             log_lines=log_lines,
-            synchroniser=Synchroniser(ServerAttributes(session), publisher.pacer, reporter, machine, clock, ota),
+            synchroniser=Synchroniser(attributes, publisher.pacer, reporter, machine, clock, ota),
             housekeeping=Housekeeping(upkeep, clock, settings.archive_max_bytes, settings.archive_max_days),
             supervisor=supervisor,
-            files=_NotYet(),
+            files=files,
             calls=calls,
             ota=ota,
             log_level=log_level,
@@ -168,12 +174,15 @@ def lifespan(settings: Settings) -> Iterator[Services]:
         feed = ControllerFeed(InboxChanges(settings.inbox_path), inbox, records_waiting)
         stack.callback(session.stop)
         stack.callback(feed.stop)
+        drift_watch = DriftWatch(files, lambda: check_files())
+        stack.callback(drift_watch.stop)
         if runtime is not None and isinstance(supervisor, Supervisor):
             watch = ControllerWatch(runtime, supervisor.next_look, lambda: supervise_controller())
             stack.callback(watch.stop)
         with huey.serving(services):
             session.start()
             feed.start()
+            drift_watch.start()
             if runtime is not None:
                 watch.start()
             logger.info(
@@ -185,17 +194,34 @@ def lifespan(settings: Settings) -> Iterator[Services]:
                 log_lines.store()
 
 
-class _NotYet:
-    """Stands in for a subject that is not wired yet (controller, software, files, calls, host)."""
-
-    def running_since_ms(self) -> int | None:
-        return None
-
-    def wanted(self, shared: Any) -> None: ...
-
-    def reconcile(self) -> None: ...
-
-    def init(self) -> None: ...
+def _remote_files(
+    settings: Settings,
+    state: StateTable,
+    attributes: ServerAttributes,
+    reporter: Reporter,
+    clock: SystemClock,
+    inbox: Inbox,
+    supervisor: Supervisor | NoController,
+) -> Files:
+    queue = [Path(settings.queue_url.removeprefix("sqlite://"))] if settings.queue_url.startswith("sqlite:") else []
+    command_list = [Path(settings.rpc_run_command)] if settings.rpc_run_command not in ("on", "off") else []
+    others = (settings.access_token_path, settings.ca_cert, settings.controller_git_path, *queue, *command_list)
+    own = gateway_own_paths(
+        data=settings.data_path,
+        controller_data=settings.controller_data_path,
+        program=PROJECT,
+        others=[other for other in others if other is not None],
+    )
+    return Files(
+        source=attributes,
+        report=reporter,
+        state=state,
+        store=ConfinedFiles(settings.file_roots, own),
+        clock=clock,
+        heartbeat=inbox,
+        controller=supervisor,
+        data_path=str(settings.controller_data_path),
+    )
 
 
 def _controller_runtime(settings: Settings, stack: ExitStack) -> ControllerRuntime | None:

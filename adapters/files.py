@@ -106,15 +106,14 @@ class ConfinedFiles:
 
 
 def gateway_own_paths(
-    *, data: Path, controller_data: Path, token: Path, queue: Path | None, program: Path
+    *, data: Path, controller_data: Path, program: Path, others: Sequence[Path] = ()
 ) -> tuple[str, ...]:
     """The glob patterns for `protected`: see `domain.file_paths.gateway_own_paths`."""
     return file_paths.gateway_own_paths(
         data_path=os.path.realpath(data),
         controller_data_path=os.path.realpath(controller_data),
-        token_path=os.path.realpath(token),
-        queue_path=os.path.realpath(queue) if queue else None,
         program_path=os.path.realpath(program),
+        others=[os.path.realpath(other) for other in others],
     )
 
 

@@ -56,29 +56,30 @@ def _matches(candidate: str, pattern: str) -> bool:
 
 
 def gateway_own_paths(
-    *, data_path: str, controller_data_path: str, token_path: str, queue_path: str | None, program_path: str
+    *, data_path: str, controller_data_path: str, program_path: str, others: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Glob patterns of everything that the gateway lives from: databases, token, queue and program.
 
     All arguments are resolved paths. The controller's data folder may be the gateway's own (the reference's default).
     The program's folder is closed as a whole; a root somewhere below it was chosen by the operator and is open.
+    `others` are files and folders anywhere, each with what SQLite and editors put beside it (`token`, `queue.db-wal`).
     """
-    own = [f"{glob.escape(token_path)}*", glob.escape(program_path)]
-    own += [f"{glob.escape(program_path)}/{name}" for name in _PROGRAM]
-    for folder in dict.fromkeys((data_path, controller_data_path)):
-        own += [f"{glob.escape(folder)}/{name}" for name in _DATA]
-    if queue_path:
-        own.append(f"{glob.escape(queue_path)}*")
+    own = [f"{glob.escape(data_path)}/{name}" for name in (*_INBOX, *_DATA)]
+    own += [f"{glob.escape(controller_data_path)}/{name}" for name in _INBOX]
+    own += [glob.escape(program_path), *(f"{glob.escape(program_path)}/{name}" for name in _PROGRAM)]
+    own += [f"{glob.escape(other)}{ending}" for other in others for ending in ("", "[-.~]*")]
     return tuple(own)
 
 
+_INBOX = ("communication_queue.db*",)
 _DATA = (
     "gateway.db*",
     "gateway_archive.db*",
     "gateway_logs_buffer.db*",
-    "communication_queue.db*",
     "huey_data",
     "quarantine",
+    "ota",
+    "controller_process",
     "tb_access_token*",
     "last_launched_controller_version.txt",
     ".env",

@@ -18,7 +18,7 @@ from domain.file_reports import (
 from domain.ports import Clock, Report, State
 
 #: After our own report the server's FILE_HASHES may be older than what is on its way to it.
-REPORT_TRAVEL_S = 30.0
+REPORT_TRAVEL_S = 5.0
 
 _TOLD = "files/told"
 _PROBLEM = "files/problem"

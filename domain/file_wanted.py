@@ -53,11 +53,15 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server said: `FILES`, the contents by key (a deleted one is absent), and `FILE_HASHES` as it has it."""
+    """What the server said: `FILES`, the contents by key (a deleted one is absent), and `FILE_HASHES` as it has it.
+
+    `problem` says that `FILES` is no JSON object: then nothing is known about any file.
+    """
 
     files: Any
     contents: Mapping[str, Any]
     hashes: Any
+    problem: str = ""
 
 
 def ask(source: AttributeSource, data_path: str, contents_a_request: int) -> Answer:
@@ -65,17 +69,19 @@ def ask(source: AttributeSource, data_path: str, contents_a_request: int) -> Ans
 
     Raises:
         Unavailable: an answer did not come.
-        Refused: `FILES` is no JSON object; nothing is known about any file.
     """
     client, shared = source.request_attributes([FILE_HASHES], [FILES])
-    files = shared.get(FILES)
-    keys = list(parse_definitions(files, data_path).usable)
+    files, hashes = shared.get(FILES), client.get(FILE_HASHES)
+    try:
+        keys = list(parse_definitions(files, data_path).usable)
+    except Refused as reason:
+        return Answer(None, {}, hashes, str(reason))
     contents: dict[str, Any] = {}
     for start in range(0, len(keys), contents_a_request):
         names = [CONTENT + key for key in keys[start : start + contents_a_request]]
         _, found = source.request_attributes([], names)
         contents |= {name.removeprefix(CONTENT): found[name] for name in names if found.get(name) is not None}
-    return Answer(files, contents, client.get(FILE_HASHES))
+    return Answer(files, contents, hashes)
 
 
 def plan_wanted(answer: Answer, data_path: str) -> Wanted:

@@ -160,23 +160,20 @@ class Files:
         except Unavailable:
             self._contents_a_request = 1
             raise
-        except Refused as reason:
-            self._adopt(None, begun_s, str(reason))
-        else:
-            self._contents_a_request = CONTENTS_A_REQUEST
-            self._adopt(answer, begun_s, "")
+        self._contents_a_request = CONTENTS_A_REQUEST
+        self._adopt(answer, begun_s)
 
-    def _adopt(self, answer: Answer | None, begun_s: float, problem: str) -> None:
+    def _adopt(self, answer: Answer, begun_s: float) -> None:
         """Apply a new answer, or go on with the last good one when `FILES` made no sense."""
         with self._lock:
             self._open()
             self._confirmation.answered(begun_s)
-            if answer is not None:
+            self._telling.heard(answer.hashes, begun_s)
+            self._telling.definitions(answer.problem)
+            if not answer.problem:
                 self._kept.save(answer, self._answer)
                 self._answer = answer
                 self._wanted = plan_wanted(answer, self._data_path)
-                self._telling.heard(answer.hashes, begun_s)
-            self._telling.definitions(problem)
             self._settle()
 
     def _ask_for_trials(self) -> None:

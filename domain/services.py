@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from domain.attributes import Synchroniser
+    from domain.files import Files
     from domain.housekeeping import Housekeeping
     from domain.log_level import LogLevel
     from domain.ota_machine import NoUpdates, SoftwareUpdate
@@ -36,7 +37,7 @@ class Services:
     synchroniser: Synchroniser
     housekeeping: Housekeeping
     supervisor: Supervisor | NoController
-    files: Any
+    files: Files
     calls: Calls
     ota: SoftwareUpdate | NoUpdates
     log_level: LogLevel

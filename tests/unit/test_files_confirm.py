@@ -9,9 +9,7 @@ from domain.errors import Unavailable
 from domain.file_trials import Trial, Verdict, next_look_s, plan_trial, resumed
 from tests.support.remote_files import Device, FailingStore, md5
 
-TRIAL = Trial(
-    key="net", path="/r/net", digest="d", md5="m", confirm_s=60, deadline_s=1060.0, boot_id="b", written=True
-)
+TRIAL = Trial(key="net", path="/r/net", digest="d", md5="m", confirm_s=60, deadline_s=1060.0, boot_id="b", written=True)
 
 
 @pytest.fixture

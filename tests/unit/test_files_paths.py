@@ -11,9 +11,8 @@ ROOTS = (Root("/data/controller", "/data/controller"), Root("/link", "/mnt/etc")
 OWN = gateway_own_paths(
     data_path="/data",
     controller_data_path="/data",
-    token_path="/data/secret/token",
-    queue_path="/data/queue.db",
     program_path="/opt/teg",
+    others=["/data/secret/token", "/data/queue.db"],
 )
 
 
@@ -79,6 +78,9 @@ def test_without_roots_nothing_is_allowed() -> None:
         "/data/secret/token",
         "/data/queue.db-wal",
         "/data/.env",
+        "/data/ota/checkouts/x",
+        "/data/secret/token.tmp",
+        "/data/queue.db",
         "/opt/teg/gateway.py",
         "/opt/teg/json.py",
         "/opt/teg/domain/x",
@@ -90,7 +92,7 @@ def test_the_gateways_own_files_are_refused_inside_a_root(path: str) -> None:
         locate(path, (Root("/data", "/data"), Root("/opt/teg", "/opt/teg")), OWN)
 
 
-@pytest.mark.parametrize("path", ["/data/config.json", "/data/sub/gateway.db", "/data/my_gateway.dbx"])
+@pytest.mark.parametrize("path", ["/data/config.json", "/data/sub/gateway.db", "/data/my_gateway.dbx", "/data/secret/tokens"])
 def test_the_controllers_files_beside_them_are_not(path: str) -> None:
     assert locate(path, (Root("/data", "/data"),), OWN).path == path
 
@@ -104,7 +106,7 @@ def test_a_root_below_the_program_was_chosen_and_is_open() -> None:
 
 def test_odd_characters_in_the_gateways_paths_stand_for_themselves() -> None:
     own = gateway_own_paths(
-        data_path="/d[a]*", controller_data_path="/d[a]*", token_path="/t", queue_path=None, program_path="/p"
+        data_path="/d[a]*", controller_data_path="/d[a]*", program_path="/p", others=["/d[a]*/t"]
     )
     with pytest.raises(Refused):
         locate("/d[a]*/gateway.db", (Root("/d[a]*", "/d[a]*"),), own)

@@ -202,10 +202,10 @@ def test_attack_11_the_gateways_own_files(root: Path, tmp_path: Path) -> None:
     token.write_bytes(b"secret")
     (root / "huey_data").mkdir()
     own = gateway_own_paths(
-        data=root, controller_data=root, token=token, queue=root / "huey_data" / "huey.db", program=program
+        data=root, controller_data=root, program=program, others=[token, root / "queue.db"]
     )
     store = ConfinedFiles([root, program], own)
-    for name in ("gateway.db", "gateway.db-wal", "tb_token", "huey_data/huey.db", "communication_queue.db"):
+    for name in ("gateway.db", "gateway.db-wal", "tb_token", "huey_data/huey.db", "communication_queue.db", "queue.db-wal"):
         refused_everywhere(store, root / name)
     refused_everywhere(store, program / "gateway.py")
     store.write(str(root / "config.json"), b"the controller's")
@@ -221,7 +221,7 @@ def test_attack_11_the_token_by_another_name(root: Path, tmp_path: Path) -> None
     if os.system(f"mount --bind {token} {root}/innocent") != 0:
         pytest.skip("no permission to mount")
     try:
-        own = gateway_own_paths(data=tmp_path, controller_data=root, token=token, queue=None, program=tmp_path / "p")
+        own = gateway_own_paths(data=tmp_path, controller_data=root, program=tmp_path / "p", others=[token])
         refused_everywhere(ConfinedFiles([root], own), root / "innocent")
     finally:
         os.system(f"umount {root}/innocent")
@@ -330,7 +330,9 @@ def test_owner_is_kept_and_new_files_belong_to_the_owner_of_the_folder(store: Fi
     os.chown(root / "cfg", 1002, 1003)
     store.write(str(root / "cfg"), b"new")
     store.write(str(root / "sub" / "fresh"), b"new")
-    owners = [((path.stat().st_uid), path.stat().st_gid) for path in (root / "cfg", root / "sub", root / "sub" / "fresh")]
+    owners = [
+        ((path.stat().st_uid), path.stat().st_gid) for path in (root / "cfg", root / "sub", root / "sub" / "fresh")
+    ]
     assert owners == [(1002, 1003), (1000, 1001), (1000, 1001)]
 
 
