@@ -6,14 +6,14 @@ import fcntl
 import logging
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from huey.consumer import Consumer, Scheduler, Worker
 
-from domain.errors import Unavailable
+from domain.errors import Refused, Unavailable
 from domain.services import Services
 from settings import InvalidSettings, Settings
 from tasks.lanes import WORKERS, Lane
@@ -21,10 +21,12 @@ from tasks.lanes import WORKERS, Lane
 if TYPE_CHECKING:
     from tasks.queue import GatewayHuey
 
+T = TypeVar("T")
 logger = logging.getLogger("gateway.queue")
 
 #: How soon a task enqueued by another process is noticed.
 POLL_S = 0.5
+START_RETRY_S = 5.0
 
 
 class LaneWorker(Worker):
@@ -42,25 +44,23 @@ class LaneWorker(Worker):
 
 
 class TimetableScheduler(Scheduler):
-    """Every half second: other processes' writes; every second: due retries and the timetable."""
+    """Every half second: the queue file and the timetable; every second: due retries."""
 
     huey: GatewayHuey
 
     def initialize(self) -> None:
-        self._started_s = time.monotonic()
         self._odd = False
 
     def loop(self, now: Any = None) -> None:
+        self._odd = not self._odd
         try:
-            self.huey.notice_others()
-            self._odd = not self._odd
+            self.huey.tend_storage()
             if self._odd:
                 self.huey.enqueue_due()
-                for entry in self.huey.timetable:
-                    entry.tick(time.monotonic() - self._started_s)
-        except Exception:
-            logger.exception("the queue cannot be read or written now; trying again")
-            self.stop_flag.wait(5.0)
+        except Unavailable as reason:
+            self.huey.storage_failed(reason)
+        for entry in self.huey.timetable:
+            entry.tick(time.monotonic())
         self.stop_flag.wait(POLL_S)
 
 
@@ -78,41 +78,44 @@ class GatewayConsumer(Consumer):
         self._signal_actions = {signal.SIGTERM: (False, True), signal.SIGINT: (False, True)}
 
     def run(self) -> None:
+        """
+        Raises:
+            SystemExit: 1 with one message for wrong configuration or a second gateway on the same data.
+        """
         settings = settings_or_exit()
+        self._set_signal_handlers()  # from the first moment on: a start may wait long for a disk or a server
         try:
-            self._run(settings)
-        except InvalidSettings as problems:  # found in what a setting points to, e.g. an allow-list file
-            raise SystemExit(str(problems)) from problems
-
-    def _run(self, settings: Settings) -> None:
-        with (
-            single_instance(settings.data_path / "gateway.lock"),
-            self._queue_open(settings.queue_url),
-            self._lifespan(settings) as services,
-            self.huey.serving(services),
-        ):
-            super().run()
+            with ExitStack() as stack:
+                lock = settings.data_path / "gateway.lock"
+                self._patiently(lambda: stack.enter_context(single_instance(lock)))
+                self._patiently(lambda: self.huey.open(settings.queue_url))
+                stack.callback(self.huey.close)
+                services = self._patiently(lambda: stack.enter_context(self._lifespan(settings)))
+                stack.enter_context(self.huey.serving(services))
+                super().run()
+        except Refused as reason:
+            raise SystemExit(f"The gateway cannot start: {reason}") from reason
 
     def stop(self, graceful: bool = False) -> None:
         self.stop_flag.set()
-        self.huey.services.stop()
-        self.huey.wake_up.ring_all()
-        super().stop(graceful)
+        try:
+            self.huey.services.stop()
+        finally:
+            self.huey.wake_up.ring_all()
+            super().stop(graceful)
 
-    @contextmanager
-    def _queue_open(self, url: str) -> Iterator[None]:
-        """A queue server that is down is weather: keep trying, the start just takes longer."""
+    def _patiently(self, attempt: Callable[[], T]) -> T:
+        """What is not available is weather: the start just takes longer, until it is or we are told to stop."""
         while True:
             try:
-                self.huey.open(url)
-                break
+                return attempt()
             except Unavailable as reason:
-                logger.error("%s; trying again in 5 s", reason)
-                time.sleep(5.0)
-        try:
-            yield
-        finally:
-            self.huey.close()
+                logger.error("%s; trying again in %.0f s", reason, START_RETRY_S)
+            deadline_s = time.monotonic() + START_RETRY_S
+            while time.monotonic() < deadline_s:
+                if self._signum is not None:
+                    raise SystemExit(0)
+                time.sleep(0.1)
 
     def _lifespan(self, settings: Settings) -> AbstractContextManager[Services]:
         if self.huey.lifespan is None:
@@ -130,11 +133,24 @@ def settings_or_exit() -> Settings:
 
 @contextmanager
 def single_instance(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock for the life of the process; the kernel drops it however the process ends."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a") as lock:
+    """Hold an exclusive lock for the life of the process; the kernel drops it however the process ends.
+
+    Raises:
+        SystemExit: 1, another gateway works on these data, or the directory is not ours to write.
+        Unavailable: the disk does not let us now.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = path.open("a")
+    except (PermissionError, NotADirectoryError) as error:
+        raise SystemExit(f"TEG_DATA_PATH={path.parent} cannot be used: {error}") from error
+    except OSError as error:
+        raise Unavailable(f"the lock {path} cannot be opened: {error}") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise SystemExit(f"another gateway already works on {path.parent} (lock {path}); not starting") from error
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be locked: {error}") from error
         yield

@@ -1,7 +1,7 @@
-"""The one place that bends Huey: lanes, wire format, wake-up, storage by URL, retries, and a safe consumer.
+"""The one place that bends Huey: lanes, wake-up, retries, a queue that may fail, and a typed look-up of the services.
 
 Huey is at-most-once, and that is enough here: a task carries a trigger or a small plain argument, never the only
-copy of anything (docs/queue.md). Why each bend is needed: docs/decisions/0002-huey-in-one-file.md.
+copy of anything (docs/queue.md). Why each bend is needed: docs/decisions/0002-huey-in-few-files.md.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ParamSpec
 
 from huey.api import Huey, Task, TaskWrapper
-from huey.exceptions import RetryTask
-from huey.storage import BaseStorage, MemoryStorage, PostgresStorage, PriorityRedisStorage
+from huey.exceptions import HueyException, RetryTask
+from huey.storage import BaseStorage, MemoryStorage
 
 from domain.backoff import Backoff
 from domain.errors import Refused, Unavailable
@@ -24,19 +24,24 @@ from domain.services import Services
 from settings import Settings
 from tasks.consumer import GatewayConsumer
 from tasks.lanes import WORKERS, Lane, WakeUp
-from tasks.storage import PlainSerializer, WatchedFile, open_storage, without_password
+from tasks.storage import Damaged, PlainSerializer, WatchedFile, move_aside, open_storage, sqlite_path, storage_errors
+from tasks.triggers import Triggers, is_trigger
 
 P = ParamSpec("P")
 logger = logging.getLogger("gateway.queue")
 
 #: Safety net of a waiting worker; rings wake it long before.
 IDLE_WAIT_S = 60.0
+#: Pause of a worker whose queue cannot be read.
+DOWN_WAIT_S = 1.0
 #: Bound on a graceful stop; the whole exit has to fit into the contract's 30 s.
 SHUTDOWN_TIMEOUT_S = 20
+#: Tasks with arguments kept in memory while the queue cannot be written; triggers are one a name anyway.
+MAX_KEPT = 200
 
 
 class GatewayHuey(Huey):
-    """Huey with lanes, opened at start instead of at import, and a typed look-up of the running services."""
+    """Huey with lanes, opened at start instead of at import."""
 
     def __init__(self) -> None:
         self.wake_up = WakeUp()
@@ -45,9 +50,10 @@ class GatewayHuey(Huey):
         self.timetable: tuple[Every, ...] = ()
         self._services: Services | None = None
         self._worker = threading.local()
+        self._url = ""
         self._queue_file: WatchedFile | None = None
-        self._queued: set[str] = set()
-        self._retrying: set[str] = set()
+        self._trouble: Unavailable | None = None
+        self._damaged = False
         super().__init__("teg", results=False, serializer=PlainSerializer())
 
     # --- storage -------------------------------------------------------------------------------------------
@@ -55,81 +61,142 @@ class GatewayHuey(Huey):
     def create_storage(self) -> BaseStorage:
         """Memory until `open` is called: importing does no I/O."""
         self.lanes = {lane: MemoryStorage(f"teg-{lane}") for lane in Lane}
+        self.triggers = Triggers()
+        self._kept: dict[str, Task] = {}
         return self.lanes[Lane.WORK]
 
     def open(self, url: str) -> None:
         """Use the storage at `sqlite:///path`, `redis://…` or `postgresql://…` from now on.
 
         Raises:
-            Refused: the URL names no storage we know.
+            Refused: the URL names no storage we can use.
             Unavailable: the storage cannot be reached now.
         """
         try:
-            self.lanes = {lane: open_storage(url, f"teg-{lane}") for lane in Lane}
-            self._queue_file = WatchedFile(url) if url.startswith("sqlite:") else None
-        except (Refused, Unavailable):
-            raise
-        except Exception as error:
-            raise Unavailable(f"queue {without_password(url)} cannot be opened: {error}") from error
-        self.storage = self.lanes[Lane.WORK]
-        self.url = url
-        self._queued.clear()
-        self._retrying.clear()
+            lanes = {lane: open_storage(url, f"teg-{lane}") for lane in Lane}
+        except Damaged as damage:
+            self._move_aside(url, damage)
+            lanes = {lane: open_storage(url, f"teg-{lane}") for lane in Lane}
+        path = sqlite_path(url)
+        with storage_errors(url):
+            queue_file = WatchedFile(path) if path else None
+        self._close_storages()
+        self.lanes, self.storage, self._queue_file, self._url = lanes, lanes[Lane.WORK], queue_file, url
+        self.triggers = Triggers()
+        self._damaged = False
 
     def close(self) -> None:
+        self._close_storages()
+        self._queue_file, self._url = None, ""
+        self.storage = self.create_storage()
+
+    def _close_storages(self) -> None:
         for storage in self.lanes.values():
             storage.close()
-        self.storage = self.create_storage()
-        self._queue_file = None
+        if self._queue_file is not None:
+            self._queue_file.close()
 
-    def notice_others(self) -> None:
-        """Wake workers for what another process enqueued; start a new queue file when ours was deleted."""
+    def _move_aside(self, url: str, damage: Unavailable) -> None:
+        if path := sqlite_path(url):
+            with storage_errors(url):
+                logger.error("%s; kept as %s, starting an empty queue (work is found again)", damage, move_aside(path))
+
+    def tend_storage(self) -> None:
+        """Twice a second: a new queue file for a removed or damaged one; workers woken for other processes' tasks."""
         if self._queue_file is None:
             return
-        if self._queue_file.replaced():
+        with storage_errors(self._url):
+            removed = self._queue_file.replaced()
+            written = not removed and self._queue_file.written()
+        if self._damaged and not removed:
+            self._move_aside(self._url, self._trouble or Damaged("the queue file is damaged"))
+        elif removed:
             logger.warning("the queue file was removed; starting an empty one (unfinished work is found again)")
-            self.open(self.url)
+        if removed or self._damaged:
+            self.open(self._url)
+            self._look_again()
+        elif written:
             self.wake_up.ring_all()
-        elif self._queue_file.written():
-            self.wake_up.ring_all()
+
+    def storage_failed(self, reason: Unavailable) -> None:
+        """Say it once; until the queue is back, what should be queued is kept in memory."""
+        self._damaged = self._damaged or isinstance(reason, Damaged)
+        if self._trouble is None:
+            logger.error("%s; trying again until it is back", reason)
+        self._trouble = reason
+
+    def _storage_works(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            logger.warning("the queue is back")
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """What was queued may be lost: the timetable starts anew, and its sweep finds unfinished work."""
+        for entry in self.timetable:
+            entry.make_due()
+        self.wake_up.ring_all()
 
     # --- tasks ---------------------------------------------------------------------------------------------
 
     def enqueue(self, task: Task) -> None:
-        """Put `task` on its lane. One without arguments is a trigger: while it waits there, more of it add nothing."""
-        if task.expires:
+        """Put `task` on its lane. One without arguments is a trigger: while it waits there, more of it add nothing.
+
+        While the queue cannot be written the task is kept in memory and queued later; callers need not care.
+
+        Raises:
+            Refused: an argument that cannot go through the queue.
+            Unavailable: too many tasks are kept in memory already.
+        """
+        if task.expires and not task.expires_resolved:
             task.resolve_expires(self.utc)
         if self._immediate:
             self.execute(self.deserialize_task(self.serialize_task(task)))
             return
-        if _is_trigger(task):
-            if task.name in self._queued:
-                return
-            self._queued.add(task.name)
+        data = self.serialize_task(task)
         try:
-            self.lanes[task.lane].enqueue(self.serialize_task(task), task.priority)
-        except BaseException:
-            self._queued.discard(task.name)
-            raise
+            with storage_errors(self._url):
+                self._put(task, data)
+        except Unavailable as reason:
+            self._keep(task, reason)
+
+    def _put(self, task: Task, data: bytes) -> None:
+        storage = self.lanes[task.lane]
+        if is_trigger(task):
+            if self.triggers.is_queued(task) and storage.queue_size():  # an empty lane: somebody emptied it
+                return
+            self.triggers.queued(task)
+        storage.enqueue(data, task.priority)
         self.wake_up.ring(task.lane)
 
-    def started(self, task: Task) -> None:
-        """From here on a new trigger of the same name must be queued again: this run may have looked already."""
-        self._queued.discard(task.name)
+    def _keep(self, task: Task, reason: Unavailable) -> None:
+        self.storage_failed(reason)
+        self.triggers.taken(task)
+        if len(self._kept) >= MAX_KEPT and not is_trigger(task):
+            raise reason
+        self._kept[task.name if is_trigger(task) else task.id] = task
 
-    def may_retry(self, task: Task) -> bool:
-        """One waiting retry a trigger is enough: without this each sweep of a long outage would leave one behind."""
-        if not _is_trigger(task):
-            return True
-        if task.name in self._retrying:
-            return False
-        self._retrying.add(task.name)
-        return True
+    def add_schedule(self, task: Task) -> None:
+        try:
+            with storage_errors(self._url):
+                super().add_schedule(task)
+        except Unavailable as reason:
+            self._keep(task, reason)
 
     def enqueue_due(self) -> None:
-        for due in self.read_schedule():
-            self._retrying.discard(due.name)
-            self.enqueue(due)
+        """Once a second: retries whose time has come, and what could not be queued before.
+
+        Raises:
+            Unavailable: the queue cannot be read now.
+        """
+        with storage_errors(self._url):
+            due = self.read_schedule()
+        self._storage_works()
+        kept = [task for key in list(self._kept) if (task := self._kept.pop(key, None))]
+        for task in due:
+            self.triggers.retry_came(task)
+        for task in kept + due:
+            self.enqueue(task)
 
     def serve(self, lane: Lane) -> None:
         """Make the calling thread a worker of `lane`."""
@@ -139,18 +206,30 @@ class GatewayHuey(Huey):
         """Next task of this worker's lane, waiting for one to be enqueued. An unreadable task is dropped, loudly."""
         lane: Lane = getattr(self._worker, "lane", Lane.WORK)
         seen = self.wake_up.rings(lane)
+        try:
+            with storage_errors(self._url):
+                data = self._take(lane, seen)
+        except Unavailable as reason:
+            self.storage_failed(reason)
+            self.wake_up.wait(lane, seen, DOWN_WAIT_S)
+            return None
+        return None if data is None else self._readable(data)
+
+    def _take(self, lane: Lane, seen: int) -> bytes | None:
         data = self.lanes[lane].dequeue()
-        if data is None and not isinstance(self.lanes[lane], (PriorityRedisStorage, PostgresStorage)):
+        if data is None and (self._queue_file is not None or not self._url):  # servers wait by themselves
             self.wake_up.wait(lane, seen, IDLE_WAIT_S)
             data = self.lanes[lane].dequeue()
-        return None if data is None else self._readable(data)
+        return data
 
     def _readable(self, data: bytes) -> Task | None:
         try:
-            return self.deserialize_task(data)
-        except Exception as error:  # noqa: BLE001 - whatever another version or a hand wrote there
+            task = self.deserialize_task(data)
+        except (Refused, HueyException) as error:
             logger.error("dropped an unreadable task from the queue: %s", str(error)[:200])
             return None
+        self.triggers.taken(task)
+        return task
 
     def pending_count(self) -> int:
         return sum(storage.queue_size() for storage in self.lanes.values())
@@ -191,13 +270,10 @@ class GatewayHuey(Huey):
             "periodic": False,
             "shutdown_timeout": options.get("shutdown_timeout") or SHUTDOWN_TIMEOUT_S,
             "graceful_signal": "TERM",
+            "check_worker_health": True,
             "health_check_interval": 1.0,  # a worker killed by SystemExit in a task is back after a second
         }
         return GatewayConsumer(self, **options)
-
-
-def _is_trigger(task: Task) -> bool:
-    return not task.args and not task.kwargs
 
 
 huey = GatewayHuey()
@@ -216,14 +292,12 @@ def task(
         @functools.wraps(body)
         def run(*args: Any, **kwargs: Any) -> None:
             current: Task = kwargs.pop("task")
-            huey.started(current)
             try:
                 body(*args, **kwargs)
             except Unavailable as reason:
-                if retry is None or not huey.may_retry(current):
-                    logger.debug("%s not done now: %s", name, reason)
-                    return
-                raise _later(current, retry, reason) from reason
+                logger.debug("%s not done now: %s", name, reason)
+                if retry is not None:
+                    _try_later(current, retry, reason)
             except Refused as reason:
                 logger.warning("%s refused: %s", name, reason)
 
@@ -234,11 +308,13 @@ def task(
     return decorate
 
 
-def _later(current: Task, retry: Backoff, reason: Unavailable) -> RetryTask:
+def _try_later(current: Task, retry: Backoff, reason: Unavailable) -> None:
     """The delay so far travels in the queued message, so back-off goes on after a restart."""
     nominal_s = min(max(current.retry_delay, retry.first_s), retry.cap_s)
-    current.retry_delay = min(nominal_s * retry.factor, retry.cap_s)
-    return RetryTask(str(reason), delay=nominal_s * random.uniform(0.5, 1.0))  # noqa: S311
+    delay_s = nominal_s * random.uniform(0.5, 1.0)  # noqa: S311 - spread, not secrecy
+    if huey.triggers.may_retry(current, delay_s):
+        current.retry_delay = min(nominal_s * retry.factor, retry.cap_s)
+        raise RetryTask(str(reason), delay=delay_s) from reason
 
 
 class Every:
@@ -247,10 +323,13 @@ class Every:
     def __init__(self, interval_s: float, task: TaskWrapper[[], None]) -> None:
         self.interval_s = interval_s
         self.task = task
-        self._due_s = 0.0
+        self.make_due()
 
-    def tick(self, elapsed_s: float) -> None:
-        """`elapsed_s` is monotonic since start, so wall-clock jumps are not seen; a long stall counts once."""
-        if elapsed_s >= self._due_s:
-            self._due_s = elapsed_s + self.interval_s
+    def make_due(self) -> None:
+        self._due_s = float("-inf")
+
+    def tick(self, now_s: float) -> None:
+        """`now_s` is monotonic, so wall-clock jumps are not seen; a long stall counts once."""
+        if now_s >= self._due_s:
+            self._due_s = now_s + self.interval_s
             self.task()

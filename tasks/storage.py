@@ -8,7 +8,8 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ def open_storage(url: str, name: str) -> BaseStorage:
 
 
 def _open_redis(url: str, name: str) -> BaseStorage:
-    """One repetition without a pause for a connection that went stale; the library's own sleeps would block producers."""
+    """A stale connection is tried once more, but without the library's own pauses: they would block producers."""
     from redis import ConnectionPool
     from redis.backoff import NoBackoff
     from redis.retry import Retry
@@ -254,16 +255,13 @@ def storage_errors(url: str) -> Iterator[None]:
 
 
 def _library_errors(url: str) -> tuple[type[Exception], ...]:
-    if url.startswith("sqlite:"):
-        return (sqlite3.Error, OSError)
-    if url.startswith("postgres"):
-        from psycopg import Error
-
-        return (Error, OSError)
-    if url.startswith(("redis", "unix")):
-        from redis.exceptions import RedisError
-
-        return (RedisError, OSError)
+    with suppress(ImportError):  # a library that is not installed is refused by `open_storage`
+        if url.startswith("sqlite:"):
+            return (sqlite3.Error, OSError)
+        if url.startswith("postgres"):
+            return (import_module("psycopg").Error, OSError)
+        if url.startswith(("redis", "unix")):
+            return (import_module("redis.exceptions").RedisError, OSError)
     return ()
 
 
