@@ -61,7 +61,7 @@ from producers.controller_feed import ControllerFeed
 from producers.controller_watch import ControllerWatch
 from producers.drift_watch import DriftWatch
 from producers.mqtt_listener import MqttListener
-from settings import PROJECT, InvalidSettings, Settings
+from settings import PROJECT, Settings
 from tasks import periodic
 from tasks.attributes import publish_attributes
 from tasks.files import check_files
@@ -327,7 +327,7 @@ def _run_command(settings: Settings) -> str | CommandList:
     try:
         return parse_command_list(Path(settings.rpc_run_command).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, Refused) as problem:
-        raise InvalidSettings([f"TEG_RPC_RUN_COMMAND={settings.rpc_run_command}: {problem}"]) from problem
+        raise Refused(f"TEG_RPC_RUN_COMMAND={settings.rpc_run_command}: {problem}") from problem
 
 
 def _versions() -> dict[str, str]:

@@ -150,6 +150,10 @@ class MqttSession:
         self._on_connected()
 
 
+#: Messages kept from before the SUBACK; the server re-sends pending calls then, and nobody has hundreds.
+MAX_HELD = 200
+
+
 class _Connection:
     """One connection from TCP to its end."""
 
@@ -178,6 +182,9 @@ class _Connection:
         self.closed_by_peer = False
         self._established_s: float | None = None
         self._unacknowledged = 0
+        #: Requests that came before the SUBACK, when they could not be answered yet; None from then on.
+        self._held: list[tuple[str, bytes]] | None = []
+        self._held_lock = threading.Lock()
         self._client = self._make_client(token)
 
     def _make_client(self, token: str) -> Client:
@@ -230,6 +237,13 @@ class _Connection:
         self._established_s = time.monotonic()
         self.usable = True
         self._on_established()
+        self._release_held()
+
+    def _release_held(self) -> None:
+        with self._held_lock:
+            held, self._held = self._held or [], None
+        for topic, payload in held:
+            self._on_message(topic, payload)
 
     def end(self, reason: str) -> None:
         self._reason = self._reason or reason
@@ -328,6 +342,11 @@ class _Connection:
         if (answers := self._answers.get(message.topic)) is not None:
             answers.put(bytes(message.payload))
             return
+        with self._held_lock:
+            if self._held is not None:
+                if len(self._held) < MAX_HELD:
+                    self._held.append((message.topic, bytes(message.payload)))
+                return
         self._on_message(message.topic, bytes(message.payload))
 
     def _on_disconnect(
