@@ -75,7 +75,7 @@ class Device:
 
     @property
     def publish_count(self) -> int:
-        """Of all topics and sessions; `publishes` itself is cut to the last thousand unless the store is "full"."""
+        """Of all topics and sessions; `publishes` itself keeps only the last hundred unless the store is "full"."""
         return self._state.publish_count
 
     def published_to(self, topic: str) -> list[Publish]:
@@ -260,6 +260,8 @@ class Device:
 
     def wait_for(self, predicate: Callable[["Device"], object], timeout_s: float, what: str = "") -> None:
         """Wait until `predicate(device)` holds; it is looked at now and after every event on the server.
+
+        It runs in the calling thread, and what it raises is passed on.
 
         Raises:
             AssertionError: it did not hold in time.

@@ -19,6 +19,9 @@ from simulator.traffic import Publish, SessionRecord
 #: Which of the two pushes of an assignment comes first; the real server promises neither.
 PushOrder = Literal["set_first", "delete_first"]
 
+#: Publishes remembered by a store that is not "full"; each may hold 64 kB.
+LAST_PUBLISHES = 100
+
 
 class AttachedSession(Protocol):
     """The live session of a device."""
@@ -38,7 +41,7 @@ class DeviceState:
         self.attributes = AttributeStore()
         self.rpc = RpcDesk(schedule)
         self.limiter = DeviceLimiter(RateLimits())
-        self.publishes: deque[Publish] = deque(maxlen=None if depth == "full" else 1000)
+        self.publishes: deque[Publish] = deque(maxlen=None if depth == "full" else LAST_PUBLISHES)
         self.publish_count = 0
         self.sessions: list[SessionRecord] = []
         self.session: AttachedSession | None = None

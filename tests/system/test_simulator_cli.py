@@ -126,6 +126,15 @@ def test_wrong_options_are_named(arguments: tuple[str, ...]) -> None:
     assert arguments[0] in done.stderr
 
 
+def test_shared_attributes_need_their_device(tmp_path: Path) -> None:
+    attributes = tmp_path / "shared.json"
+    attributes.write_text("{}")
+    command = [sys.executable, "-m", "simulator.thingsboard", "--shared", f"pi:{attributes}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert "there is no --device pi" in done.stderr
+
+
 def test_help_explains_the_output() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "simulator.thingsboard", "--help"],

@@ -17,6 +17,7 @@ from tests.system.simulator_client import (
     connect_packet,
     logged_in,
     publish_packet,
+    subscribe_packet,
 )
 
 REQUEST, RESPONSE = "/provision/request", "/provision/response"
@@ -175,14 +176,12 @@ def test_made_up_answer(server: ThingsBoard) -> None:
 
 
 def test_answer_before_the_suback(server: ThingsBoard) -> None:
-    server.faults.suback_delay_s = 0.1
-    client = PahoDevice("provision").opened(server.host, server.port)
-    client.client.subscribe(RESPONSE, 1)
-    client.publish(REQUEST, json.dumps(body()))
-    client.wait_message(RESPONSE)
-    assert client.granted == {}
-    client.wait(lambda: client.granted, "SUBACK")
-    client.close()
+    server.faults.suback_delay_s = 0.05
+    with logged_in(server.host, server.port, "provision") as raw:
+        raw.send(subscribe_packet(1, (RESPONSE, 1)), publish_packet(REQUEST, json.dumps(body()).encode(), mid=2))
+        assert raw.packet() == b"\x40\x02\x00\x02"
+        assert RESPONSE.encode() in raw.packet()
+        assert raw.packet() == b"\x90\x03\x00\x01\x01"
 
 
 def test_provisioning_during_a_delayed_login(server: ThingsBoard) -> None:
