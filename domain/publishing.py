@@ -100,6 +100,7 @@ class Publisher:
                 self._mark()
 
     def _begin(self) -> None:
+        self._mark()  # what the archive could not mark the last time would be sent and counted twice
         self._flight.clear()
         self._epoch = self._link.epoch
         for line in self._lines.values():
@@ -115,7 +116,9 @@ class Publisher:
         if self._flight:
             self._collect(1.0)
             return True
-        self._mark()
+        if self._acknowledged:
+            self._mark()
+            return True
         self._suspicion.clear()  # whatever was suspect has left the outbox
         self._lines[Lane.REPUBLISH].rewind()  # older rows may have been marked behind the reading position
         return self.bell.wait(self._linger_s)

@@ -1,0 +1,149 @@
+"""Hand-written stand-ins for the outbox and the session, for tests of publishing."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from domain.archive import Delivery, Lane
+from domain.errors import NotConnected
+from domain.thingsboard import PROBE
+
+
+class FakeClock:
+    """Time that moves only when told to."""
+
+    def __init__(self) -> None:
+        self.ms = 1_767_225_600_000
+        self.s = 1000.0
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic_s(self) -> float:
+        return self.s
+
+    def boot_id(self) -> str:
+        return "boot"
+
+
+@dataclass
+class FakeOutbox:
+    """Rows by lane; `marked` and `aside` in the order they came."""
+
+    rows: dict[Lane, dict[int, bytes]] = field(default_factory=lambda: {lane: {} for lane in Lane})
+    marked: list[tuple[Lane, int]] = field(default_factory=list)
+    aside: dict[int, str] = field(default_factory=dict)
+    marks: int = 0
+    reads: int = 0
+
+    def add(self, lane: Lane, ids: Sequence[int], text: str = "") -> None:
+        for row_id in ids:
+            self.rows[lane][row_id] = f'{{"ts":1,"values":{{"n":{row_id}{text}}}}}'.encode()
+
+    def pending(self, lane: Lane, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
+        self.reads += 1
+        found = sorted((row_id, text) for row_id, text in self.rows[lane].items() if row_id > after_id)
+        taken: list[tuple[int, int, int, bytes]] = []
+        for row_id, text in found[:max_rows]:
+            taken.append((row_id, text.count(b'":') - 2, 0, text))
+            if sum(len(row[3]) for row in taken) >= max_bytes:
+                break
+        return taken
+
+    def mark_published(self, deliveries: Sequence[Delivery]) -> None:
+        self.marks += 1
+        for delivery in deliveries:
+            for row_id in delivery.ids:
+                assert self.rows[delivery.lane].pop(row_id, None) is not None, f"{row_id} was marked twice"
+                self.marked.append((delivery.lane, row_id))
+
+    def set_aside(self, lane: Lane, record_id: int, reason: str) -> None:
+        del self.rows[lane][record_id]
+        self.aside[record_id] = reason
+
+    @property
+    def left(self) -> int:
+        return sum(map(len, self.rows.values()))
+
+
+def numbers(payload: bytes) -> list[int]:
+    return [element["values"]["n"] for element in orjson.loads(payload)]
+
+
+class FakeLink:
+    """A server that acknowledges at once, unless `takes` says that it closes the connection on a payload.
+
+    `hold` keeps acknowledgements back until so many wait; then they come in a shuffled order.
+    """
+
+    def __init__(self, takes: Callable[[bytes], bool] = lambda _: True, hold: int = 1, seed: int = 1) -> None:
+        self.connected = True
+        self.epoch = 1
+        self.closed_by_peer = False
+        self.takes = takes
+        self.hold = hold
+        self.payloads: list[bytes] = []
+        self.probes = 0
+        self.most_waiting = 0
+        self.hurries = 0
+        self.given_up: list[str] = []
+        self._waiting: list[Callable[[bool], None]] = []
+        self._random = random.Random(seed)
+
+    @property
+    def sent(self) -> list[list[int]]:
+        return [numbers(payload) for payload in self.payloads]
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def publish(self, topic: str, payload: bytes, on_done: Callable[[bool], None]) -> None:
+        if not self.connected:
+            raise NotConnected("not connected")
+        self.payloads.append(payload)
+        self._waiting.append(on_done)
+        self.most_waiting = max(self.most_waiting, len(self._waiting))
+        if not self.takes(payload):
+            self.lose(by_peer=True)
+        elif len(self._waiting) >= self.hold:
+            self.acknowledge()
+
+    def acknowledge(self, most: int | None = None) -> None:
+        self._random.shuffle(self._waiting)
+        count = len(self._waiting) if most is None else most
+        done, self._waiting = self._waiting[:count], self._waiting[count:]
+        for on_done in done:
+            on_done(True)
+
+    def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
+        assert payload == PROBE
+        if not self.connected:
+            raise NotConnected("not connected")
+        self.probes += 1
+
+    def lose(self, by_peer: bool) -> None:
+        self.connected = False
+        self.closed_by_peer = by_peer
+        waiting, self._waiting = self._waiting, []
+        for on_done in waiting:
+            on_done(False)
+
+    def reconnect(self) -> None:
+        self.connected = True
+        self.epoch += 1
+
+    def give_up(self, reason: str) -> None:
+        self.given_up.append(reason)
+        self.lose(by_peer=False)
+
+    def hurry(self) -> None:
+        self.hurries += 1
+
+    def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
+        raise NotImplementedError
+
+    def subscribe(self, topic_filter: str) -> None:
+        raise NotImplementedError
