@@ -262,6 +262,8 @@ class ProcessRuntime:
         """Ends the process: as a child of the gateway it must not stay behind after Ctrl-C."""
         self._closing.set()
         self.stop(timeout_s=5)
+        if self._child is not None:
+            self._child.poll()  # ended by another hand: do not leave it a zombie
 
     def _cut_output(self) -> None:
         """The process appends to the file by itself; emptying it is the only way to bound it."""

@@ -1,6 +1,7 @@
 """Talking to the Docker Engine so that no call outlives its deadline and no exception of a library gets out."""
 
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,11 +36,24 @@ class EngineClient(docker.APIClient):
 
     _answer: Any = None
 
+    def __init__(self, host: str, timeout_s: float) -> None:
+        try:
+            super().__init__(base_url=host, version="auto", timeout=math.ceil(timeout_s))
+        except BaseException:  # it asks the engine for its version
+            self.close()
+            raise
+
     def send(self, request: Any, **options: Any) -> Any:
         """`pull` and `events` pass no time-out; `timeout` of the constructor holds for them, too."""
         options["timeout"] = options.get("timeout") or (SOCKET_TIMEOUT_S, self.timeout)
         self._answer = super().send(request, **options)
         return self._answer
+
+    def close(self) -> None:
+        """The pool does not know of a connection whose stream was left before its end."""
+        if self._answer is not None:
+            self._answer.close()
+        super().close()
 
     def abort(self) -> None:
         """The engine stops a build or pull whose connection ends."""
@@ -92,11 +106,21 @@ class Engine:
 
     @contextmanager
     def _client(self, timeout_s: float) -> Iterator[EngineClient]:
-        client = EngineClient(base_url=self.host, version="auto", timeout=math.ceil(timeout_s))
+        _reach(self.host)
+        client = EngineClient(self.host, timeout_s)
         try:
             yield client
         finally:
             client.close()
+
+
+def _reach(host: str) -> None:
+    """docker-py leaves a socket open when nobody listens; and the plain error says more than its five wrappers."""
+    scheme, _, path = host.partition("://")
+    if scheme == "unix":
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(SOCKET_TIMEOUT_S)
+            probe.connect(path)
 
 
 def _wait(future: "Future[Any]", deadline_s: float, cancelled: Callable[[], bool]) -> None:
@@ -130,9 +154,6 @@ def _explained(error: APIError) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason: `Connection refused` instead of five wrappers around it."""
-    text = str(error) or type(error).__name__
-    for reason in ("No such file or directory", "Connection refused", "Permission denied", "timed out"):
-        if reason.lower() in text.lower():
-            return reason
-    return text[:300]
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error) or type(error).__name__)[:300]

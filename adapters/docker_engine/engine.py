@@ -46,7 +46,7 @@ class DockerEngine:
         self._profile = profile
         self._images = Images(self._engine)
         self._watching: EngineClient | None = None
-        self._events_since_s: float | None = None
+        self._events_since_ns: int | None = None
         self._closed = False
 
     def profile(self) -> str:
@@ -185,20 +185,21 @@ class DockerEngine:
     # --- changes -------------------------------------------------------------------------------------------
 
     def wait_for_change(self, timeout_s: float) -> bool:
-        since_s = self._events_since_s if self._events_since_s is not None else time.time()
-        until_s = time.time() + timeout_s
-        event = self._engine.call(lambda client: self._next_event(client, since_s, until_s), timeout_s + 15)
-        self._events_since_s = until_s if event is None else (event["timeNano"] + 1) / 1e9
+        now_ns = time.time_ns()
+        since_ns = now_ns if self._events_since_ns is None else self._events_since_ns
+        until_ns = now_ns + int(timeout_s * 1e9)
+        event = self._engine.call(lambda client: self._next_event(client, since_ns, until_ns), timeout_s + 15)
+        self._events_since_ns = until_ns if event is None else int(event["timeNano"]) + 1
         return event is not None
 
-    def _next_event(self, client: Any, since_s: float, until_s: float) -> Mapping[str, Any] | None:
-        """The engine replays what happened since `since_s` and ends the stream at `until_s` by its own timer."""
+    def _next_event(self, client: Any, since_ns: int, until_ns: int) -> Mapping[str, Any] | None:
+        """The engine replays what happened since `since_ns` and ends the stream at `until_ns` by its own timer."""
         self._watching = client
         try:
             if self._closed:
                 return None
             filters = {"type": "container", "container": CONTAINER_NAME, "event": list(_EVENTS)}
-            stream = client.events(since=f"{since_s:.9f}", until=f"{until_s:.9f}", filters=filters, decode=True)
+            stream = client.events(since=_seconds(since_ns), until=_seconds(until_ns), filters=filters, decode=True)
             event: Mapping[str, Any] | None = next(iter(stream), None)
             return event
         finally:
@@ -208,6 +209,11 @@ class DockerEngine:
         self._closed = True
         if (client := self._watching) is not None:
             client.abort()
+
+
+def _seconds(time_ns: int) -> str:
+    """Exact: a float of today's seconds has no nanoseconds left, and the last event would come for ever."""
+    return f"{time_ns // 10**9}.{time_ns % 10**9:09d}"
 
 
 def version_of(seen: Observation, version: str) -> bool:

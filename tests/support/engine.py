@@ -72,6 +72,9 @@ class Engine:
 
     def answers(self) -> bool:
         assert self.process is None or self.process.poll() is None, self.log()[-2000:]
+        scheme, _, path = self.host.partition("://")
+        if scheme == "unix" and not Path(path).is_socket():
+            return False
         try:
             with closing_client(self.client) as client:
                 return bool(client.ping())
