@@ -11,6 +11,7 @@ WORKDIR /opt/teg
 COPY constraints.txt pyproject.toml README.md ./
 COPY gateway.py settings.py ./
 COPY adapters adapters
+COPY composition composition
 COPY console console
 COPY controller_client controller_client
 COPY domain domain

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from domain.reporting import Auxiliary, LogLines, Reporter
     from domain.rpc import Calls
     from domain.supervisor import NoController, Supervisor
+    from domain.takeover import Takeover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,7 @@ class Services:
     log_lines: LogLines
     synchroniser: Synchroniser
     housekeeping: Housekeeping
+    takeover: Takeover
     supervisor: Supervisor | NoController
     files: Files
     calls: Calls

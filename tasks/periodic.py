@@ -4,6 +4,7 @@ By monotonic time since the start, each once at the start and then every interva
 after boot and harmless twice.
 """
 
+from domain.backoff import Backoff
 from tasks.attributes import publish_attributes, read_software
 from tasks.files import reconcile_files
 from tasks.lanes import Lane
@@ -50,6 +51,12 @@ def tidy_archive() -> None:
     huey.services.housekeeping.run()
 
 
+@task(name="take_over_reference", lane=Lane.COMMAND, retry=Backoff(first_s=5.0, cap_s=300.0))
+def take_over_reference() -> None:
+    """Bring in what the reference gateway left behind; after the first time there is nothing."""
+    huey.services.takeover.run()
+
+
 TIMETABLE = (
     Every(5, store_log_lines),
     Every(20, send_auxiliary_telemetry),
@@ -58,4 +65,5 @@ TIMETABLE = (
     Every(MINUTE_S, advance_update),
     Every(10 * MINUTE_S, read_wanted_state),
     Every(HOUR_S, tidy_archive),
+    Every(HOUR_S, take_over_reference),
 )
