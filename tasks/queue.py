@@ -52,7 +52,6 @@ class GatewayHuey(Huey):
         self._worker = threading.local()
         self._url = ""
         self._queue_file: WatchedFile | None = None
-        self._trouble: Unavailable | None = None
         self._damaged = False
         super().__init__("teg", results=False, serializer=PlainSerializer())
 
@@ -63,6 +62,7 @@ class GatewayHuey(Huey):
         self.lanes = {lane: MemoryStorage(f"teg-{lane}") for lane in Lane}
         self.triggers = Triggers()
         self._kept: dict[str, Task] = {}
+        self._trouble: Unavailable | None = None
         return self.lanes[Lane.WORK]
 
     def open(self, url: str) -> None:
@@ -102,21 +102,24 @@ class GatewayHuey(Huey):
                 logger.error("%s; kept as %s, starting an empty queue (work is found again)", damage, move_aside(path))
 
     def tend_storage(self) -> None:
-        """Twice a second: a new queue file for a removed or damaged one; workers woken for other processes' tasks."""
+        """Twice a second: a new queue file for a removed or damaged one; workers woken for other processes' tasks.
+
+        Raises:
+            Unavailable: the queue cannot be read or opened now.
+        """
         if self._queue_file is None:
             return
         with storage_errors(self._url):
-            removed = self._queue_file.replaced()
-            written = not removed and self._queue_file.written()
-        if self._damaged and not removed:
-            self._move_aside(self._url, self._trouble or Damaged("the queue file is damaged"))
-        elif removed:
-            logger.warning("the queue file was removed; starting an empty one (unfinished work is found again)")
-        if removed or self._damaged:
-            self.open(self._url)
-            self._look_again()
-        elif written:
-            self.wake_up.ring_all()
+            if self._queue_file.replaced():
+                logger.warning("the queue file was removed; starting an empty one (unfinished work is found again)")
+            elif self._damaged:
+                self._move_aside(self._url, self._trouble or Damaged("the queue file is damaged"))
+            else:
+                if self._queue_file.written():
+                    self.wake_up.ring_all()
+                return
+        self.open(self._url)
+        self._look_again()
 
     def storage_failed(self, reason: Unavailable) -> None:
         """Say it once; until the queue is back, what should be queued is kept in memory."""

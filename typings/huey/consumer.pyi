@@ -23,6 +23,11 @@ class Consumer:
     worker_class: type[Worker]
     scheduler_class: type[Scheduler]
     _signal_actions: dict[int, tuple[bool, bool]]
+    scheduler: threading.Thread
+    workers: int
+    periodic: bool
+    shutdown_timeout: float | None
+    def check_worker_health(self) -> bool: ...
     worker_threads: list[tuple[Worker, threading.Thread]]
     def __init__(self, huey: Huey, **options: Any) -> None: ...
     def run(self) -> None: ...

@@ -1,0 +1,3 @@
+import datetime
+
+def utcnow() -> datetime.datetime: ...
