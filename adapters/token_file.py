@@ -17,6 +17,9 @@ class AccessTokenFile:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def __str__(self) -> str:
+        return f"access token file {self._path}"
+
     def read(self) -> str | None:
         try:
             with self._path.open("rb") as file:

@@ -53,7 +53,7 @@ class Credentials:
         if token is not None:
             return token
         if self._keys is None:
-            raise Refused("there is no access token file and no provisioning key and secret; create one of the two")
+            raise Refused(f"there is no {self._file} and no provisioning key and secret; create one of the two")
         token = parse_provision_answer(self._ask(encode_provision_request(self._keys)), self._keys.device_name)
         self._file.write(token)
         logger.info("provisioned as device '%s'; the access token is stored", self._keys.device_name)
