@@ -9,16 +9,20 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from domain.errors import Unavailable
+from domain.recording import Replaced
+from domain.records import Oversized
 
 #: Lock time aimed at; the promise is 100 ms, and one slow fsync of an SD card must fit on top.
 AIM_S = 0.02
 MAX_CHUNK = 2000
-WAL_LIMIT_BYTES = 4 << 20
+#: No message of this size is ever published; a bigger one is met by its beginning only, so it cannot eat our memory.
+MAX_VALUE_BYTES = 1 << 20
+BEGINNING_BYTES = 1 << 16
 
 
 class Inbox:
@@ -29,6 +33,8 @@ class Inbox:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
+        self._generation = 0  #: how often the file was opened
+        self._read_generation = 0
         self._chunk = 250
 
     def read(self, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, Any, Any]]:
@@ -38,8 +44,8 @@ class Inbox:
         with self._open() as connection:
             if connection is None or not _is_plain_table(connection, "messages"):
                 return rows
-            sql = "SELECT id, type, message FROM messages WHERE id > ? ORDER BY id LIMIT ?"
-            for row in connection.execute(sql, (after_id, max_rows)):
+            self._read_generation = self._generation
+            for row in _rows(connection, after_id, max_rows):
                 rows.append(row)
                 size += len(row[2]) if isinstance(row[2], (bytes, bytearray)) else 8
                 if size >= max_bytes:
@@ -52,8 +58,8 @@ class Inbox:
         while position < len(ids):
             chunk = ids[position : position + self._chunk]
             with self._open() as connection:
-                if connection is None:
-                    return  # the file is gone, and the rows with it
+                if connection is None or self._generation != self._read_generation:
+                    raise Replaced(f"{self._path} is not the file any more that the rows were read from")
                 self._adapt(_delete_chunk(connection, chunk))
             position += len(chunk)
 
@@ -87,8 +93,12 @@ class Inbox:
             try:
                 yield self._current()
             except sqlite3.DatabaseError as error:
-                self._close()
+                if not _is_busy(error):
+                    self._close()
                 raise Unavailable(f"{self._path}: {error}") from error
+            except OSError as error:
+                self._close()
+                raise Unavailable(f"{self._path}: {error.strerror}") from error
 
     def _current(self) -> sqlite3.Connection | None:
         try:
@@ -100,6 +110,7 @@ class Inbox:
         if self._connection is None or inode != self._inode:
             self._close()
             self._connection, self._inode = _connect(self._path), inode
+            self._generation += 1
         return self._connection
 
     def _close(self) -> None:
@@ -112,15 +123,43 @@ def _connect(path: Path) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=2.0, check_same_thread=False)
     connection.text_factory = bytearray
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
     for pragma in ("synchronous=FULL", "trusted_schema=OFF", "mmap_size=0", "wal_autocheckpoint=0", "cache_size=-1000"):
         connection.execute(f"PRAGMA {pragma}")
     return connection
 
 
+def _is_busy(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _rows(connection: sqlite3.Connection, after_id: int, max_rows: int) -> Iterator[tuple[int, Any, Any]]:
+    """By rowid, which `id INTEGER PRIMARY KEY` is another name of, and which nothing in the table can bend."""
+    sql = "SELECT rowid, type, message FROM messages WHERE rowid > ? ORDER BY rowid LIMIT ?"
+    try:
+        for row in connection.execute(sql, (after_id, max_rows)):
+            after_id = row[0]
+            yield row
+    except sqlite3.DataError:  # a value over MAX_VALUE_BYTES, in the next row or in the one after it
+        next_row = "SELECT rowid FROM messages WHERE rowid > ? ORDER BY rowid LIMIT 1"
+        yield _row(connection, connection.execute(next_row, (after_id,)).fetchone()[0])
+
+
+def _row(connection: sqlite3.Connection, row_id: int) -> tuple[int, Any, Any]:
+    """One row, however big: without its type if that is too big, with the beginning of its message if it must be."""
+    for columns in ("rowid, type, message", "rowid, NULL, message"):
+        with suppress(sqlite3.DataError):
+            found = connection.execute(f"SELECT {columns} FROM messages WHERE rowid = ?", (row_id,)).fetchone()
+            return found or (row_id, None, None)
+    with connection.blobopen("messages", "message", row_id, readonly=True) as blob:
+        return row_id, None, Oversized(blob.read(BEGINNING_BYTES), len(blob))
+
+
 def _is_plain_table(connection: sqlite3.Connection, name: str) -> bool:
     """A trigger planted in the inbox would run inside our DELETE, a view could be anything: neither is touched."""
     kinds = connection.execute(
-        "SELECT type FROM sqlite_master WHERE tbl_name = ?1 AND type IN ('table', 'view', 'trigger')", (name,)
+        "SELECT type FROM sqlite_master WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('table', 'view', 'trigger')",
+        (name,),
     ).fetchall()
     if any(kind != b"table" for (kind,) in kinds):
         raise Unavailable(f"the inbox's '{name}' is a view or carries a trigger; the controller must remove it")
@@ -132,10 +171,11 @@ def _delete_chunk(connection: sqlite3.Connection, ids: Sequence[int]) -> float:
     connection.execute("BEGIN IMMEDIATE")
     started_s = time.monotonic()
     try:
+        _is_plain_table(connection, "messages")
         if ids[-1] - ids[0] == len(ids) - 1:
-            connection.execute("DELETE FROM messages WHERE id BETWEEN ? AND ?", (ids[0], ids[-1]))
+            connection.execute("DELETE FROM messages WHERE rowid BETWEEN ? AND ?", (ids[0], ids[-1]))
         else:
-            connection.executemany("DELETE FROM messages WHERE id = ?", [(row_id,) for row_id in ids])
+            connection.executemany("DELETE FROM messages WHERE rowid = ?", [(row_id,) for row_id in ids])
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

@@ -22,10 +22,12 @@ class InboxChanges:
 
     def wait(self, timeout_s: float) -> bool:
         """Return when the database was written to, or after the time-out. True: something changed."""
-        inotify = self._inotify or self._watch()
-        if inotify is None:
+        if self._inotify is None:
+            if self._watch():
+                return True  # something may have been written before we watched
             time.sleep(min(timeout_s, LOOK_AGAIN_S))
             return False
+        inotify = self._inotify
         events = inotify.read(timeout=int(timeout_s * 1000))
         if any(event.mask & (flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED) for event in events):
             self.close()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from hashlib import blake2b
 from typing import Any, Protocol
 
 from domain.records import Record, SetAside
@@ -18,9 +19,14 @@ class Lane(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Inbox rows that are archived but may still be in the inbox: their ids and what they held."""
+    """Inbox rows that are archived but may still be in the inbox: their ids and `fingerprint`s of what they held."""
 
     messages: Mapping[int, bytes]
+
+
+def fingerprint(message: bytes) -> bytes:
+    """Tells whether an inbox row is the one that was archived under its id; a table of rows would not fit in memory."""
+    return blake2b(message, digest_size=16).digest()
 
 
 class Archive(Protocol):

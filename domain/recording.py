@@ -8,10 +8,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from domain.archive import Archive
+from domain.archive import Archive, fingerprint
 from domain.bell import Bell
 from domain.errors import Unavailable
-from domain.records import Record, SetAside, judge
+from domain.records import Record, SetAside, as_bytes, judge
 
 logger = logging.getLogger("gateway.recording")
 
@@ -30,8 +30,16 @@ class Inbox(Protocol):
         ...
 
     def delete(self, ids: Sequence[int]) -> None:
-        """Remove exactly these rows (ascending ids); durable when it returns."""
+        """Remove exactly these rows (ascending ids) of the file that the last `read` saw; durable when it returns.
+
+        Raises:
+            Replaced: it may be another file now; nothing (more) was removed.
+        """
         ...
+
+
+class Replaced(Unavailable):
+    """The inbox was opened anew since it was read: its ids may mean other rows now."""
 
 
 class Recorder:
@@ -62,7 +70,7 @@ class Recorder:
                     break
 
     def record_batch(self) -> int:
-        """One batch: read, archive, delete. Returns the number of rows archived.
+        """One batch: read, archive, delete. Returns the number of rows archived, or 1 when there may be more.
 
         A locked inbox stops only the deleting: reading and archiving go on behind the rows that are already safe.
         """
@@ -75,7 +83,7 @@ class Recorder:
             self._stored()
         if self._archived:
             self._empty_inbox()
-        return len(rows)
+        return len(rows) or int(full and not self._archived)
 
     def _store(self, rows: list[tuple[int, Any, Any]]) -> None:
         verdicts = [judge(*row) for row in rows]
@@ -89,25 +97,27 @@ class Recorder:
     def _empty_inbox(self) -> None:
         try:
             self._inbox.delete(self._archived)
+        except Replaced:
+            self._archived, self._recovered = [], False  # what is in there now is told by its text, not by its id
         except Unavailable as reason:
             logger.debug("the inbox cannot be emptied now: %s", reason)
         else:
             self._archived = []
 
     def _recover(self) -> None:
-        """Rows of the last life that were archived but not deleted: same id and same text means the same row."""
+        """Rows that were archived but perhaps not deleted: same id and same text means the same row."""
         messages = self._archive.unfinished().messages
-        if messages:
-            rows = self._inbox.read(min(messages) - 1, len(messages) + BATCH_ROWS, 64 << 20)
-            self._archived = [row_id for row_id, _, text in rows if _same(messages.get(row_id), text)]
-            if self._archived:
-                logger.info("%d inbox rows were archived before the last stop; removing them", len(self._archived))
-                self._inbox.delete(self._archived)
-                self._archived = []
+        after_id = min(messages) - 1 if messages else 0
+        found = 0
+        while messages and after_id < max(messages):
+            rows = self._inbox.read(after_id, BATCH_ROWS, BATCH_BYTES)
+            if not rows:
+                break
+            archived = [row_id for row_id, _, text in rows if messages.get(row_id) == fingerprint(as_bytes(text))]
+            if archived:
+                self._inbox.delete(archived)
+            found += len(archived)
+            after_id = rows[-1][0]
+        if found:
+            logger.info("%d inbox rows had been archived before; removed", found)
         self._recovered = True
-
-
-def _same(archived: bytes | None, message: Any) -> bool:
-    if archived is None:
-        return False
-    return archived == (bytes(message) if isinstance(message, (bytes, bytearray)) else str(message or "").encode())

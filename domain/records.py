@@ -67,6 +67,17 @@ class SetAside:
     reason: str
 
 
+class Oversized(bytes):
+    """The beginning of a message too big to be read as a whole; `size_bytes` is its full size."""
+
+    size_bytes: int
+
+    def __new__(cls, beginning: bytes, size_bytes: int) -> "Oversized":
+        message = super().__new__(cls, beginning)
+        message.size_bytes = size_bytes
+        return message
+
+
 def is_log(row_type: Any) -> bool:
     """Log records are published but not archived: `type` is exactly `log` or begins with `log_`."""
     if isinstance(row_type, bytearray):
@@ -79,7 +90,7 @@ def judge(row_id: int, row_type: Any, message: Any) -> Record | SetAside:
     try:
         return _accept(row_id, row_type, message)
     except Refused as reason:
-        return SetAside(row_id, _as_text(row_type), _as_bytes(message), str(reason))
+        return SetAside(row_id, _as_text(row_type), as_bytes(message), str(reason))
 
 
 def _accept(row_id: int, row_type: Any, message: Any) -> Record:
@@ -115,6 +126,8 @@ def _text(message: Any) -> str:
             raise Refused(f"message is not UTF-8 text: {error.reason} at byte {error.start}") from error
     if message is None:
         raise Refused("message is NULL")
+    if isinstance(message, Oversized):
+        raise Refused(f"message of {message.size_bytes} bytes is over the limit; only its beginning is kept")
     raise Refused(f"message is a {'BLOB' if isinstance(message, bytes) else type(message).__name__}, not text")
 
 
@@ -297,7 +310,8 @@ def _as_text(value: Any) -> str:
     return "" if value is None else str(value)[:200]
 
 
-def _as_bytes(value: Any) -> bytes:
+def as_bytes(value: Any) -> bytes:
+    """The message as the archive keeps it, whatever SQLite held."""
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
     return b"" if value is None else str(value).encode()

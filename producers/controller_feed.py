@@ -37,6 +37,7 @@ class ControllerFeed:
         self._inbox = inbox
         self._records_waiting = records_waiting
         self._stopping = threading.Event()
+        self._trouble = ""
         self._thread = threading.Thread(target=self._run, name="controller-feed", daemon=True)
 
     def start(self) -> None:
@@ -62,9 +63,18 @@ class ControllerFeed:
         try:
             found = self._inbox.has_rows()
         except Unavailable as reason:
-            logger.debug("the inbox cannot be read now: %s", reason)
+            self._say(str(reason))
             self._stopping.wait(RETRY_S)
             return False
+        self._say("")
         if found:
             self._records_waiting()
         return found
+
+    def _say(self, trouble: str) -> None:
+        """Once when it begins, once when it changes, once when it is over."""
+        if trouble and trouble != self._trouble:
+            logger.warning("the inbox cannot be read now: %s", trouble)
+        elif self._trouble and not trouble:
+            logger.info("the inbox can be read again")
+        self._trouble = trouble

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any
 
-from domain.archive import Delivery, Lane, Unfinished
+from domain.archive import Delivery, Lane, Unfinished, fingerprint
 from domain.records import Record, SetAside
 
 from .database import Database
@@ -62,7 +62,8 @@ class RecordTable:
             return Unfinished(found)
         for table, first in (("record", first_record), ("dead_letter", first_dead)):
             sql = f"SELECT source_row, CAST(message AS BLOB) FROM {table} WHERE id >= ? AND source_row BETWEEN ? AND ?"
-            found |= dict(self._database.rows(sql, (first, first_row, last_row)))
+            with self._database.reading(sql, (first, first_row, last_row)) as rows:
+                found |= {source_row: fingerprint(message) for source_row, message in rows}
         return Unfinished(found)
 
     def store_own(self, records: Sequence[tuple[int, bytes]]) -> None:
@@ -88,10 +89,9 @@ class RecordTable:
     def mark_published(self, deliveries: Sequence[Delivery]) -> None:
         """Not fsynced: losing the mark in a power cut sends rows again that the server stores once (same ts)."""
         with self._database.transaction(durable=False) as connection:
-            for delivery in deliveries:
-                _remove_from_outbox(connection, delivery)
-            data = sum(len(delivery.ids) for delivery in deliveries if delivery.lane == Lane.DATA)
-            count(connection, delivered=data)
+            removed = [(delivery.lane, _remove_from_outbox(connection, delivery)) for delivery in deliveries]
+            # Counted is what really left: a row may have been evicted while its publish was on the way.
+            count(connection, delivered=sum(rows for lane, rows in removed if lane == Lane.DATA))
 
     def set_aside(self, lane: Lane, record_id: int, reason: str) -> None:
         with self._database.transaction() as connection:
@@ -126,20 +126,23 @@ def counters(database: Database) -> Mapping[str, int]:
     return dict(database.rows("SELECT name, value FROM counter"))
 
 
-def _remove_from_outbox(connection: Connection, delivery: Delivery) -> None:
+def _remove_from_outbox(connection: Connection, delivery: Delivery) -> int:
+    """Returns the number of rows that were still there."""
     if delivery.lane == Lane.REPUBLISH:  # ids of earlier rows may join this lane at any time: only exactly these
-        connection.executemany(
+        return connection.executemany(
             "DELETE FROM outbox WHERE lane = ? AND record_id = ?", [(delivery.lane, i) for i in delivery.ids]
-        )
-        return
+        ).rowcount
     span = (delivery.ids[0], delivery.ids[-1])
-    connection.execute("DELETE FROM outbox WHERE lane = ? AND record_id BETWEEN ? AND ?", (delivery.lane, *span))
+    removed = connection.execute(
+        "DELETE FROM outbox WHERE lane = ? AND record_id BETWEEN ? AND ?", (delivery.lane, *span)
+    ).rowcount
     if delivery.transient:
         connection.execute(
             f"DELETE FROM record WHERE id BETWEEN ? AND ? AND kind = {TRANSIENT}"
             " AND id NOT IN (SELECT record_id FROM outbox WHERE record_id BETWEEN ? AND ?)",
             (*span, *span),
         )
+    return removed
 
 
 def insert_dead(connection: Connection, set_aside: Sequence[SetAside]) -> None:
