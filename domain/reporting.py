@@ -12,6 +12,7 @@ import orjson
 
 from domain.archive import OwnRecords
 from domain.errors import NotConnected
+from domain.one_at_a_time import OneAtATime
 from domain.ports import Clock, Controller, Heartbeat, Session
 from domain.thingsboard import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, encode_telemetry
 
@@ -51,6 +52,8 @@ class Reporter:
         self._clock = clock
         self._stored = stored
         self._attributes_waiting = attributes_waiting
+        #: Two workers could deliver an older value of a key after a newer one.
+        self._sending = OneAtATime()
 
     def telemetry(self, values: Mapping[str, Any], ts_ms: int | None = None) -> None:
         ts_ms = self._clock.now_ms() if ts_ms is None else ts_ms
@@ -67,6 +70,9 @@ class Reporter:
         Raises:
             Unavailable: no session, or no PUBACK; the rest stays pending.
         """
+        self._sending.run(self._publish_pending)
+
+    def _publish_pending(self) -> None:
         for group in _grouped(self._pending.pending()):
             body = b",".join(orjson.dumps(key) + b":" + value for key, value, _ in group)
             self._session.deliver(ATTRIBUTES, b"{" + body + b"}")
@@ -138,6 +144,10 @@ class LogLines:
             self._waiting.append((ts_ms, severity, encodable(text[:MAX_LINE_CHARACTERS])))
             lines += 1
         self._minute = (minute, lines)
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._waiting or self._suppressed)
 
     def store(self) -> None:
         """Move what waits into the outbox, durably; called once a second or so, and before the stop."""

@@ -58,8 +58,8 @@ def take_over_reference() -> None:
 
 
 TIMETABLE = (
-    Every(5, store_log_lines),
-    Every(20, send_auxiliary_telemetry),
+    Every(5, store_log_lines, when=lambda: huey.services.log_lines.waiting),
+    Every(20, send_auxiliary_telemetry, when=lambda: huey.services.session.connected),
     Every(MINUTE_S, sweep),
     Every(MINUTE_S, tend_rpc),
     Every(MINUTE_S, advance_update),
