@@ -23,6 +23,7 @@ class Consumer:
     worker_class: type[Worker]
     scheduler_class: type[Scheduler]
     _signal_actions: dict[int, tuple[bool, bool]]
+    _stop_flag_timeout: float
     scheduler: threading.Thread
     workers: int
     periodic: bool
