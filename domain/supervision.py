@@ -218,7 +218,7 @@ def _plan_start(now: Moment, history: History) -> Decision:
 
 
 def _plan_running(now: Moment, history: History, rules: Rules) -> Decision:
-    silent_s = now.monotonic_s - max(history.run_since_s, history.alive_s or 0.0)
+    silent_s = now.monotonic_s - (history.run_since_s if history.alive_s is None else history.alive_s)
     limit_s = max(rules.health_limit_s, rules.start_grace_s if history.alive_s is None else 0.0)
     left_s = limit_s - silent_s
     if left_s <= 0:

@@ -62,5 +62,6 @@ class ControllerWatch:
             self._stopping.wait(COALESCE_S)
 
     def _wait_for_plan(self) -> None:
-        if self._next_look.wait(WATCH_S) and not self._stopping.is_set():
+        self._next_look.wait(WATCH_S)
+        if not self._stopping.is_set():  # also without a plan: its task may have been lost with the queue
             self._look()

@@ -109,6 +109,7 @@ class RuntimeInMemory:
         self.start_failure: Exception | None = None
         self.output: list[str] = []
         self.changed = False
+        self.now_ms: Callable[[], int] = lambda: 1_767_225_600_000
         self._profile = profile
         self._runs = 0
 
@@ -147,7 +148,7 @@ class RuntimeInMemory:
             run_id=f"run-{self._runs}",
             version=version,
             profile=self._profile,
-            started_ms=1_767_225_600_000,
+            started_ms=self.now_ms(),
         )
         self.changed = True
         if self.images[version] == "exits":
@@ -219,6 +220,7 @@ class Supervised:
     start_grace_s: float = 60
 
     def __post_init__(self) -> None:
+        self.runtime.now_ms = self.clock.now_ms
         self.again()
 
     @property
