@@ -20,6 +20,7 @@ from domain.file_store import FileStore, Seen
 from domain.file_telling import Telling
 from domain.file_wanted import CONTENTS_A_REQUEST, Answer, Content, KeptAnswer, Wanted, ask, plan_wanted
 from domain.file_writer import Disk, Writer
+from domain.one_at_a_time import OneAtATime
 from domain.ports import AttributeSource, Clock, Controller, Heartbeat, Report, State
 
 logger = logging.getLogger("gateway.files")
@@ -47,10 +48,8 @@ class Files:
         self._clock = clock
         self._controller = controller
         self._data_path = data_path
-        #: One asks the server at a time; whoever finds it taken leaves `_again` set for the one who asks.
-        self._asking = threading.Lock()
-        self._again = threading.Event()
-        self._again.set()
+        self._asking = OneAtATime()
+        self._asking.want()
         #: Guards everything below; held for disk and State, never while the network is waited for.
         self._lock = threading.Lock()
         self._opened = False
@@ -85,16 +84,7 @@ class Files:
         Raises:
             Unavailable: no answer; nothing was changed.
         """
-        self._again.set()
-        while self._again.is_set() and self._asking.acquire(blocking=False):
-            try:
-                self._again.clear()
-                self._reconcile()
-            except BaseException:
-                self._again.set()
-                raise
-            finally:
-                self._asking.release()
+        self._asking.run(self._reconcile)
 
     def check(self) -> None:
         """Compare the disk with the wanted state last heard, also without a server, and end trials whose time is up."""
@@ -109,7 +99,7 @@ class Files:
             self._open()
             self._telling.forget()
             self._next_s = float("-inf")
-        self._again.set()
+        self._asking.want()
 
     def restart_controller(self) -> None:
         """Do the restart that changed files asked for, once for all of them.
@@ -132,7 +122,7 @@ class Files:
     @property
     def stale(self) -> bool:
         """True until the server's newest answer has been applied."""
-        return self._again.is_set()
+        return self._asking.wanted
 
     @property
     def restart_due(self) -> bool:

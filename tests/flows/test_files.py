@@ -14,6 +14,7 @@ from producers.drift_watch import DriftWatch
 from tasks.attributes import handle_attribute_push
 from tasks.files import check_files, reconcile_files, restart_controller_for_files
 from tasks.queue import huey
+from tasks.triggers import Triggers
 from tests.support.remote_files import Device, md5, services_with
 
 
@@ -32,10 +33,16 @@ def device(tmp_path: Path) -> Iterator[Device]:
     huey.immediate = True
     with huey.serving(services_with(files=device.files)):
         yield device
-    huey.storage.flush_all()
+    flush()
     huey.immediate = False
     huey.disconnect_signal(note, SIGNAL_ERROR)
     assert errors == []
+
+
+def flush() -> None:
+    """Lose the whole queue, waiting retries included."""
+    huey.close()
+    huey.triggers = Triggers()
 
 
 def push(device: Device, **shared: Any) -> None:
@@ -147,7 +154,7 @@ def test_an_answer_that_never_comes_is_asked_for_again_by_the_watch(device: Devi
     device.server.shared |= {"FILES": {"cfg": {"path": "$DATA_PATH/cfg"}}, "FILE_CONTENT_cfg": "x"}
     device.server.online = False
     reconcile_files()
-    huey.storage.flush_all()
+    flush()
     device.server.online = True
     let_time_pass(device, 31)
     assert (device.root / "cfg").read_text() == "x"
@@ -157,7 +164,7 @@ def test_a_restart_that_is_not_possible_now_is_tried_again(device: Device) -> No
     device.controller.problem = Unavailable("Docker does not answer")
     push(device, FILES={"cfg": {"path": "$DATA_PATH/cfg", "restart_controller_on_change": True}}, FILE_CONTENT_cfg="x")
     assert (device.root / "cfg").read_text() == "x"
-    huey.storage.flush_all()
+    flush()
     device.controller.problem = None
     let_time_pass(device, 31)
     assert len(device.controller.restarts) == 1

@@ -11,8 +11,8 @@ import orjson
 
 from adapters.files import ConfinedFiles
 from domain.errors import NotConnected, Refused, Unavailable
-from domain.files import Files
 from domain.file_store import FileStore
+from domain.files import Files
 from domain.services import Services
 
 

@@ -1,4 +1,4 @@
-"""kill -9 at every system call of an apply, of a trial and of putting back: old or new, never half, nothing left over."""
+"""kill -9 at every system call of an apply, of a trial and of putting back: old or new, never half, no leftovers."""
 
 import os
 import re

@@ -3,6 +3,7 @@
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,7 +178,12 @@ def test_unchanged_files_are_not_read_again(device: Device, monkeypatch: pytest.
     device.wait(62)
     opened: list[str] = []
     real = os.open
-    monkeypatch.setattr(os, "open", lambda name, *a, **k: (opened.append(name), real(name, *a, **k))[1])
+
+    def noted(name: str, *arguments: Any, **options: Any) -> int:
+        opened.append(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", noted)
     device.wait(120)
     assert opened, "the folder is walked"
     assert "cfg" not in opened
@@ -506,8 +512,12 @@ def test_the_lock_is_not_held_while_the_network_is_waited_for(device: Device) ->
     device.define("cfg")
     done: list[str] = []
 
+    def check() -> None:
+        device.files.check()
+        done.append("checked")
+
     def slow() -> None:
-        thread = threading.Thread(target=lambda: (device.files.check(), done.append("checked")))
+        thread = threading.Thread(target=check)
         thread.start()
         thread.join(10)
 

@@ -12,6 +12,10 @@ from tests.support.remote_files import Device, FailingStore, md5
 TRIAL = Trial(key="net", path="/r/net", digest="d", md5="m", confirm_s=60, deadline_s=1060.0, boot_id="b", written=True)
 
 
+class PowerCutError(Exception):
+    pass
+
+
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
     root = tmp_path / "controller"
@@ -370,16 +374,13 @@ def test_a_trial_whose_write_never_happened_is_dropped(device: Device) -> None:
     device.files.reconcile()
     device.server.shared["FILE_CONTENT_net"] = "new"
 
-    class PowerCut(Exception):
-        pass
-
     def cut(*_: object) -> None:
-        raise PowerCut
+        raise PowerCutError
 
     store, device.store = device.store, FailingStore(device.store)
-    device.store.write = cut  # type: ignore[method-assign]
+    device.store.write = cut  # type: ignore[method-assign,assignment]
     device.restart_process()
-    with pytest.raises(PowerCut):
+    with pytest.raises(PowerCutError):
         device.files.reconcile()
     assert "files/trial/net" in device.state.rows
     device.store = store
@@ -394,11 +395,8 @@ def test_a_trial_whose_write_never_happened_is_dropped(device: Device) -> None:
 
 
 def test_a_crash_while_putting_back_is_done_again(device: Device, path: Path) -> None:
-    class PowerCut(Exception):
-        pass
-
     def cut(*_: object) -> None:
-        raise PowerCut
+        raise PowerCutError
 
     device.server.online = False
     store = device.store
@@ -406,13 +404,13 @@ def test_a_crash_while_putting_back_is_done_again(device: Device, path: Path) ->
 
     def write_then_cut(path: str, content: bytes, mode: int | None = None) -> None:
         store.write(path, content, mode)
-        raise PowerCut
+        raise PowerCutError
 
     after_write.write = write_then_cut  # type: ignore[method-assign]
     device.store = after_write
     device.restart_process()
     device.clock.seconds += 61
-    with pytest.raises(PowerCut):
+    with pytest.raises(PowerCutError):
         device.files.check()
     device.store = store
     device.restart_process()

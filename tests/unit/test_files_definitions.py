@@ -106,10 +106,8 @@ def test_many_files_are_cut_where_their_hashes_fill_a_message() -> None:
     found = parse_definitions({f"{n:04}": {"path": f"/data/{n}"} for n in range(1000)}, "/data")
     assert 600 < len(found.usable) < 1000
     assert "too many files" in found.problems[f"{len(found.usable):04}"]
-    huge = parse_definitions(
-        {"a": {"path": "/data/a", "write_version": "v" * 60_000}, "b": {"path": "/data/b"}}, "/data"
-    )
-    assert "a" in huge.problems
+    huge = {"path": "/data/a", "write_version": "v" * 60_000}
+    assert "a" in parse_definitions({"a": huge, "b": {"path": "/data/b"}}, "/data").problems
 
 
 @pytest.mark.parametrize(

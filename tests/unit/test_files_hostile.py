@@ -1,9 +1,8 @@
 """Whatever the server's attributes hold, no exception escapes, nothing outside is touched, and no report lies."""
 
-import hashlib
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.thingsboard import parse_attributes
-from tests.support.remote_files import Device, Server
+from tests.support.remote_files import Device, Server, md5
 
 KEYS = ["cfg", "a", "b", "FILES", "", "x,y", "ü", "k" * 201]
 CASES = 2500
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
-scalars = (
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | texts
-)
+numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+scalars = st.none() | st.booleans() | numbers | texts
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6
 )
-paths = st.sampled_from(
-    ["$DATA_PATH/x", "$DATA_PATH/d/y", "%DATA_PATH%/z", "$DATA_PATH", "$DATA_PATH/../out", "/etc/hostname", "rel", "",
-     "$DATA_PATH/link", "$DATA_PATH/folder", "$DATA_PATH/fifo", "$DATA_PATH/link/in", "$DATA_PATH/\0", "$DATA_PATH//x/."]
-)  # fmt: skip
+ENDS = ("", "/x", "/d/y", "/../out", "/link", "/folder", "/fifo", "/link/in", "/\0", "//x/.")
+paths = st.sampled_from(["/etc/hostname", "rel", "", "%DATA_PATH%/z", *(f"$DATA_PATH{end}" for end in ENDS)])
 definitions = st.fixed_dictionaries(
     {"path": paths | values},
     optional={
@@ -79,39 +75,29 @@ def fresh_device(folder: Path, case: int) -> Device:
     return device
 
 
+def ordinary_files(device: Device) -> list[Path]:
+    return [path for path in device.root.rglob("*") if path.is_file() and not path.is_symlink()]
+
+
 def happen(device: Device, what: str) -> None:
-    ordinary = [path for path in device.root.rglob("*") if path.is_file() and not path.is_symlink()]
-    if what == "drift":
-        for path in ordinary:
-            path.write_bytes(b"drifted")
-    elif what == "remove":
-        for path in ordinary:
-            path.unlink()
-    elif what == "offline":
-        device.server.online = not device.server.online
-    elif what == "time":
-        device.clock.seconds += 45
-        device.files.check()
-    elif what == "restart":
-        device.files.restart_controller()
-    elif what == "reboot":
-        device.reboot()
-    elif what == "init":
-        device.files.init()
-    elif what == "check" or not device.server.online:
-        device.files.check()
-    else:
-        device.files.reconcile()
+    actions: dict[str, Callable[[], object]] = {
+        "reconcile": device.files.reconcile if device.server.online else device.files.check,
+        "check": device.files.check,
+        "drift": lambda: [path.write_bytes(b"drifted") for path in ordinary_files(device)],
+        "remove": lambda: list(map(Path.unlink, ordinary_files(device))),
+        "offline": lambda: setattr(device.server, "online", not device.server.online),
+        "time": lambda: device.wait(45),
+        "restart": device.files.restart_controller,
+        "reboot": device.reboot,
+        "init": device.files.init,
+    }
+    actions[what]()
 
 
 def assert_hashes_are_true(device: Device) -> None:
     """After a check every hash that the server has is that of the bytes on disk."""
     device.files.check()
-    on_disk = {
-        hashlib.md5(path.read_bytes()).hexdigest()
-        for path in device.root.rglob("*")
-        if path.is_file() and not path.is_symlink()
-    }
+    on_disk = {md5(path.read_bytes()) for path in ordinary_files(device)}
     for entry in (device.hashes or {}).values():
         assert entry["hash"] == "E_NOFILE" or entry["hash"] in on_disk
 

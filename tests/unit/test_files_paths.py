@@ -92,8 +92,9 @@ def test_the_gateways_own_files_are_refused_inside_a_root(path: str) -> None:
         locate(path, (Root("/data", "/data"), Root("/opt/teg", "/opt/teg")), OWN)
 
 
-@pytest.mark.parametrize("path", ["/data/config.json", "/data/sub/gateway.db", "/data/my_gateway.dbx", "/data/secret/tokens"])
-def test_the_controllers_files_beside_them_are_not(path: str) -> None:
+@pytest.mark.parametrize("name", ["config.json", "sub/gateway.db", "my_gateway.dbx", "secret/tokens"])
+def test_the_controllers_files_beside_them_are_not(name: str) -> None:
+    path = f"/data/{name}"
     assert locate(path, (Root("/data", "/data"),), OWN).path == path
 
 
@@ -105,9 +106,7 @@ def test_a_root_below_the_program_was_chosen_and_is_open() -> None:
 
 
 def test_odd_characters_in_the_gateways_paths_stand_for_themselves() -> None:
-    own = gateway_own_paths(
-        data_path="/d[a]*", controller_data_path="/d[a]*", program_path="/p", others=["/d[a]*/t"]
-    )
+    own = gateway_own_paths(data_path="/d[a]*", controller_data_path="/d[a]*", program_path="/p", others=["/d[a]*/t"])
     with pytest.raises(Refused):
         locate("/d[a]*/gateway.db", (Root("/d[a]*", "/d[a]*"),), own)
     assert locate("/da/gateway.db", (Root("/da", "/da"),), own)
