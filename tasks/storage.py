@@ -31,7 +31,7 @@ LOCK_WAIT_S = 2.0
 
 
 class Damaged(Unavailable):
-    """The queue file is no database any more; nothing in it is worth a stopped gateway."""
+    """The queue file is no database any more, or cannot be read; nothing in it is worth a stopped gateway."""
 
 
 # --- the wire ----------------------------------------------------------------------------------------------
@@ -265,6 +265,10 @@ def _library_errors(url: str) -> tuple[type[Exception], ...]:
     return ()
 
 
+#: An I/O error stays for ever when the -wal was cut under an open connection; a new file costs nothing.
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+
+
 def _is_damage(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    return code in _DAMAGE

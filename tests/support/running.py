@@ -69,11 +69,11 @@ class RunningGateway:
         if error is not None:
             print(self.log()[-8000:])
 
-    def start(self, *arguments: str) -> None:
+    def start(self, *arguments: str, target: str = "gateway.huey") -> None:
         assert self.process is None, "already started"
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [CONSUMER, *arguments, "gateway.huey"], cwd=PROJECT, env=self.environment, stdout=log, stderr=log
+                [CONSUMER, *arguments, target], cwd=PROJECT, env=self.environment, stdout=log, stderr=log
             )
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM, timeout_s: float = 30.0) -> int:

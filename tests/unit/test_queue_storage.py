@@ -340,6 +340,27 @@ def test_a_file_that_is_no_database_is_damaged(queue_path: Path, content: bytes)
         open_storage(f"sqlite://{queue_path}", "teg-rpc")
 
 
+@pytest.mark.parametrize(
+    ("code", "damage"),
+    [
+        (sqlite3.SQLITE_CORRUPT, True),
+        (sqlite3.SQLITE_NOTADB, True),
+        (sqlite3.SQLITE_IOERR_SHORT_READ, True),
+        (sqlite3.SQLITE_BUSY, False),
+        (sqlite3.SQLITE_LOCKED, False),
+        (sqlite3.SQLITE_FULL, False),
+        (sqlite3.SQLITE_READONLY, False),
+        (sqlite3.SQLITE_CANTOPEN, False),
+    ],
+)
+def test_which_errors_are_damage(code: int, damage: bool) -> None:
+    error = sqlite3.OperationalError("as SQLite says it")
+    error.sqlite_errorcode = code
+    with pytest.raises(Unavailable) as raised, storage_errors("sqlite:///data/huey.db"):
+        raise error
+    assert isinstance(raised.value, Damaged) is damage
+
+
 def test_damage_is_moved_aside_together_and_only_the_last_one_is_kept(queue_path: Path) -> None:
     queue_path.parent.mkdir()
     old = queue_path.with_name("huey.db.damaged-20200101T000000")
