@@ -38,10 +38,11 @@ class EngineClient(docker.APIClient):
 
     def __init__(self, host: str, timeout_s: float) -> None:
         try:
-            super().__init__(base_url=host, version="auto", timeout=math.ceil(timeout_s))
+            super().__init__(base_url=host, version="auto", timeout=math.ceil(SOCKET_TIMEOUT_S))
         except BaseException:  # it asks the engine for its version
             self.close()
             raise
+        self.timeout = math.ceil(timeout_s)
 
     def send(self, request: Any, **options: Any) -> Any:
         """`pull` and `events` pass no time-out; `timeout` of the constructor holds for them, too."""
@@ -73,8 +74,11 @@ class Engine:
         work: Callable[[Any], T],
         deadline_s: float = CALL_DEADLINE_S,
         cancelled: Callable[[], bool] = lambda: False,
+        silence_s: float | None = None,
     ) -> T:
         """Run `work` with an `EngineClient` of its own (typed Any: docker-py's stubs know half of it).
+
+        `silence_s`: a stream that says nothing for so long is given up before the deadline.
 
         Raises:
             NotThere: the engine answered 404.
@@ -84,7 +88,7 @@ class Engine:
         """
         clients: list[EngineClient] = []
         future: Future[T] = Future()
-        socket_timeout_s = deadline_s if deadline_s > CALL_DEADLINE_S else SOCKET_TIMEOUT_S
+        socket_timeout_s = silence_s or (deadline_s if deadline_s > CALL_DEADLINE_S else SOCKET_TIMEOUT_S)
 
         def run() -> None:
             try:

@@ -61,8 +61,9 @@ class DockerEngine:
         container_id, seen = self._find()
         if not seen.running:
             return None
-        stats = self._engine.call(lambda client: client.stats(container_id, stream=False, one_shot=True))
-        return parse_memory_bytes(stats)
+        return self._engine.call(
+            lambda client: parse_memory_bytes(client.stats(container_id, stream=False, one_shot=True))
+        )
 
     def start(self, version: str) -> None:
         container_id, seen = self._find()
@@ -96,20 +97,20 @@ class DockerEngine:
 
     def _is_created(self, container_id: str) -> bool:
         """Whether the engine answers again and has not started it: then it was the start that failed."""
-        state = self._engine.call(lambda client: client.inspect_container(container_id))["State"]
-        return str(state.get("Status")) == "created"
+        status = self._engine.call(lambda client: client.inspect_container(container_id)["State"].get("Status"))
+        return str(status) == "created"
 
     def _create(self, version: str, image_id: str) -> str:
         try:
-            return str(self._engine.call(lambda client: self._create_with(client, version), START_DEADLINE_S)["Id"])
+            return self._engine.call(lambda client: self._create_with(client, version), START_DEADLINE_S)
         except NotThere as reason:
             raise ImageMissing(f"the image {image_name(version)} ({image_id}) is gone: {reason}") from reason
         except Refused as reason:
             raise StartFailed(str(reason)) from reason
 
-    def _create_with(self, client: Any, version: str) -> Mapping[str, Any]:
+    def _create_with(self, client: Any, version: str) -> str:
         profile = self._profile
-        created: Mapping[str, Any] = client.create_container(
+        created = client.create_container(
             image_name(version),
             name=CONTAINER_NAME,
             labels={LABEL_MANAGED: "1", LABEL_VERSION: version, LABEL_PROFILE: self.profile()},
@@ -117,7 +118,7 @@ class DockerEngine:
             stop_timeout=STOP_TIMEOUT_S,
             host_config=client.create_host_config(**host_options(profile)),
         )
-        return created
+        return str(created["Id"])
 
     def _make_directories(self) -> None:
         """Docker would make a missing directory root's; group access is for gateways that do not run as root."""
@@ -151,19 +152,15 @@ class DockerEngine:
         if not seen.exists:
             return []
         count = max(1, min(lines, MAX_LOG_LINES))
-        output = self._engine.call(lambda client: client.logs(container_id, tail=count))
-        text = bytes(output).decode(errors="replace")
+        text = self._engine.call(lambda client: bytes(client.logs(container_id, tail=count)).decode(errors="replace"))
         return [line[:MAX_LOG_LINE] for line in text.splitlines()[-count:]]
 
     def _find(self) -> tuple[str, Observation]:
         """Id and observation of our container; raises NameTaken."""
         try:
-            found = self._engine.call(lambda client: client.inspect_container(CONTAINER_NAME))
+            return self._engine.call(lambda client: _identified(client.inspect_container(CONTAINER_NAME)))
         except NotThere:
             return "", ABSENT
-        if not isinstance(found, dict):
-            raise Unavailable("the Docker Engine answered something that is no container")
-        return str(found["Id"]), parse_observation(found)
 
     # --- images --------------------------------------------------------------------------------------------
 
@@ -209,6 +206,10 @@ class DockerEngine:
         self._closed = True
         if (client := self._watching) is not None:
             client.abort()
+
+
+def _identified(container: Mapping[str, Any]) -> tuple[str, Observation]:
+    return str(container["Id"]), parse_observation(container)
 
 
 def _seconds(time_ns: int) -> str:

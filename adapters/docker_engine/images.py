@@ -15,6 +15,8 @@ from domain.errors import Refused, Unavailable
 BUILD_DEADLINE_S = 3600.0
 PULL_DEADLINE_S = 3600.0
 LOAD_DEADLINE_S = 1800.0
+#: A pull and a load tell their progress all the time; a build step may say nothing for long.
+SILENCE_S = 300.0
 
 #: Reasons in an engine's error text that can pass: network, registry, disk.
 _PASSING = re.compile(
@@ -35,7 +37,7 @@ class Images:
     def find(self, version: str) -> str | None:
         """The id of the kept image of `version`."""
         try:
-            return str(self._engine.call(lambda client: client.inspect_image(image_name(version)))["Id"])
+            return self._engine.call(lambda client: str(client.inspect_image(image_name(version))["Id"]))
         except NotThere:
             return None
 
@@ -66,7 +68,7 @@ class Images:
         def run(client: Any) -> None:
             _follow(client.load_image(renamed_archive(path, name)), f"loading version {version}")
 
-        self._engine.call(run, LOAD_DEADLINE_S)
+        self._engine.call(run, LOAD_DEADLINE_S, silence_s=SILENCE_S)
         self._accept(version)
         self._drop_superseded(before, version)
 
@@ -78,7 +80,7 @@ class Images:
             _follow(client.pull(repository, tag=tag, stream=True, decode=True), f"pulling {reference}")
             client.tag(reference, *image_name(version).rsplit(":", 1))
 
-        self._engine.call(run, PULL_DEADLINE_S, cancelled)
+        self._engine.call(run, PULL_DEADLINE_S, cancelled, SILENCE_S)
         if not already_here:
             self._untag(reference)
         self._accept(version)
@@ -90,11 +92,11 @@ class Images:
 
     def _accept(self, version: str) -> None:
         """An image for another processor can only crash; raises Refused and lets go of it."""
-        image = self._engine.call(lambda client: client.inspect_image(image_name(version)))
-        ours = self._engine.call(lambda client: client.version())["Arch"]
-        if image.get("Architecture") not in (ours, None, ""):
+        its = self._engine.call(lambda client: client.inspect_image(image_name(version)).get("Architecture"))
+        ours = self._engine.call(lambda client: client.version()["Arch"])
+        if its not in (ours, None, ""):
             self._untag(image_name(version))
-            raise Refused(f"version {version} is an image for {image['Architecture']}, this device is {ours}")
+            raise Refused(f"version {version} is an image for {its}, this device is {ours}")
 
     def _is_here(self, reference: str) -> bool:
         try:
@@ -123,15 +125,15 @@ class Images:
             return
 
     def _kept(self) -> list[KeptImage]:
-        found = self._engine.call(_our_images)
-        used = {c["ImageID"] for c in self._engine.call(lambda client: client.containers(all=True))}
-        return [image for fields in found for image in kept_images(fields, fields["Id"] in used)]
+        return self._engine.call(_our_images)
 
 
-def _our_images(client: Any) -> Iterable[dict[str, Any]]:
+def _our_images(client: Any) -> list[KeptImage]:
     labelled = client.images(filters={"label": f"{LABEL_MANAGED}=1"})
     named = client.images(filters={"reference": f"{IMAGE_PREFIX}*"})
-    return {image["Id"]: image for image in [*labelled, *named]}.values()
+    used = {container["ImageID"] for container in client.containers(all=True)}
+    found = {image["Id"]: image for image in [*labelled, *named]}
+    return [image for image_id, fields in found.items() for image in kept_images(fields, image_id in used)]
 
 
 def kept_images(fields: dict[str, Any], in_use: bool) -> Iterator[KeptImage]:

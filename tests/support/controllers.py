@@ -220,7 +220,8 @@ class Supervised:
     start_grace_s: float = 60
 
     def __post_init__(self) -> None:
-        self.runtime.now_ms = self.clock.now_ms
+        if isinstance(self.runtime, RuntimeInMemory):
+            self.runtime.now_ms = self.clock.now_ms
         self.again()
 
     @property
