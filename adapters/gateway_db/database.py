@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
             raise Unavailable(f"{path}: {error}") from error
         raise
+    except OSError as error:
+        raise Unavailable(f"{path}: {error.strerror}") from error
 
 
 class Database:
@@ -75,13 +77,27 @@ class Database:
             Refused: the file was written by a newer version; it is left untouched.
             Unavailable: the disk does not let us.
         """
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with sqlite_errors(self.path):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._log_kept() as log:
+            try:
+                self._create(schemas)
+            except Damaged as damage:
+                self.close()
+                logger.error("%s; it is kept in %s and an empty one started", damage, self._move_aside(log))
+                self._create(schemas)
+
+    @contextmanager
+    def _log_kept(self) -> Iterator[Path]:
+        """A second name for the write-ahead log: SQLite removes the first when it closes a file that it cannot read."""
+        log, kept = (self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-wal-kept"))
+        kept.unlink(missing_ok=True)
+        with suppress(OSError):  # no log, or a file system without hard links
+            kept.hardlink_to(log)
         try:
-            self._create(schemas)
-        except Damaged as damage:
-            self.close()
-            logger.error("%s; it is kept in %s and an empty one started", damage, self._move_aside())
-            self._create(schemas)
+            yield kept
+        finally:
+            kept.unlink(missing_ok=True)
 
     def _create(self, schemas: Iterable[Iterable[str]]) -> None:
         version = self.rows("PRAGMA user_version")[0][0]
@@ -95,13 +111,15 @@ class Database:
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
-    def _move_aside(self) -> Path:
+    def _move_aside(self, log: Path) -> Path:
         folder = self.path.parent / "quarantine" / f"{self.path.name}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for suffix in ("", "-wal", "-shm"):
             part = self.path.with_name(self.path.name + suffix)
             if part.exists():
                 part.rename(folder / part.name)
+        if log.exists():
+            log.rename(folder / f"{self.path.name}-wal")
         return folder
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:

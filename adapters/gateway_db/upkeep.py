@@ -13,6 +13,10 @@ from .database import Database
 from .records import KEPT, count, counters, insert_records
 
 SLICE = 5_000
+#: Dead letters may be large, so fewer go at a time.
+LETTER_SLICE = 100
+#: Dead letters get a tenth of the quota: a controller that writes nonsense must not push measurements out.
+DEAD_LETTER_SHARE = 10
 DAY_MS = 86_400_000
 
 
@@ -83,7 +87,10 @@ class ArchiveUpkeep:
             (1 << 62 if before_id is None else before_id, limit),
         )
         names = ("id", "inbox_row", "type", "message", "message_bytes", "reason", "set_aside_ms")
-        return [dict(zip(names, (*row[:3], (row[3] or b"").decode(errors="replace"), *row[4:]), strict=True)) for row in found]
+        return [
+            dict(zip(names, (*row[:3], (row[3] or b"").decode(errors="replace"), *row[4:]), strict=True))
+            for row in found
+        ]
 
     def retry_dead_letters(self, ids: Sequence[int] | None) -> int:
         """Judge letters again by today's rules and put the acceptable ones on their way; returns how many."""
@@ -106,22 +113,33 @@ class ArchiveUpkeep:
             return connection.execute(f"DELETE FROM dead_letter WHERE {self._chosen(ids)}").rowcount
 
     def shrink(self, max_bytes: int, before_ms: int | None) -> Mapping[str, int]:
-        """Eviction order: delivered records past their age, then the oldest delivered ones, then the oldest of all.
+        """Delete what is past its age, then in the order of `_evict_something` until the quota holds; counts what went.
 
-        Whatever had to go is in the counters `expired` and `evicted`.
+        `expired` were delivered; `evicted` are measurements that never were: the caller says so loudly.
         """
         gone = {"expired": 0, "evicted": 0}
         while before_ms is not None and (deleted := self._delete_delivered("expired", "ts < ?", (before_ms,))):
             gone["expired"] += deleted
-        while self._database.size_bytes() > max_bytes:
-            if expired := self._delete_delivered("expired", "1", ()):
-                gone["expired"] += expired
-            elif evicted := self._evict_oldest():
-                gone["evicted"] += evicted
-            else:
-                break
+        while self._database.size_bytes() > max_bytes and (went := self._evict_something(max_bytes)):
+            counter, rows = went
+            gone[counter] = gone.get(counter, 0) + rows
         self._database.rows("PRAGMA incremental_vacuum(2000)")
         return gone
+
+    def _evict_something(self, max_bytes: int) -> tuple[str, int] | None:
+        """One slice of the least valuable there is; undelivered measurements are the last to go (docs/telemetry.md)."""
+        if self._dead_letter_bytes() > max_bytes // DEAD_LETTER_SHARE and (rows := self._drop_oldest_letters()):
+            return "dead_letters_evicted", rows
+        if rows := self._delete_delivered("expired", "1", ()):
+            return "expired", rows
+        for lane, counter in ((Lane.REPUBLISH, "republish_cancelled"), (Lane.OWN, "own_evicted")):
+            if rows := self._evict_lane(lane, counter):
+                return counter, rows
+        if rows := self._drop_oldest_letters():
+            return "dead_letters_evicted", rows
+        if rows := self._evict_lane(Lane.DATA, "evicted"):
+            return "evicted", rows
+        return None
 
     def checkpoint(self) -> None:
         self._database.checkpoint()
@@ -137,16 +155,28 @@ class ArchiveUpkeep:
             count(connection, **{counter: deleted})
         return deleted
 
-    def _evict_oldest(self) -> int:
-        """The last resort: measurements that were never delivered. Said loudly by the caller, counted exactly."""
+    def _evict_lane(self, lane: Lane, counter: str) -> int:
+        """The oldest rows of a lane, undelivered; of the republished ones only the order goes, they were delivered."""
         with self._database.transaction() as connection:
-            ids = connection.execute(
-                "SELECT record_id FROM outbox WHERE lane = ? ORDER BY record_id LIMIT ?", (Lane.DATA, SLICE)
-            ).fetchall()
-            connection.executemany("DELETE FROM outbox WHERE record_id = ?", ids)
-            connection.executemany("DELETE FROM record WHERE id = ?", ids)
-            count(connection, evicted=len(ids))
+            sql = "SELECT record_id FROM outbox WHERE lane = ? ORDER BY record_id LIMIT ?"
+            ids = connection.execute(sql, (lane, SLICE)).fetchall()
+            if lane == Lane.REPUBLISH:
+                connection.executemany(f"DELETE FROM outbox WHERE lane = {lane:d} AND record_id = ?", ids)
+            else:
+                connection.executemany("DELETE FROM outbox WHERE record_id = ?", ids)
+                connection.executemany("DELETE FROM record WHERE id = ?", ids)
+            count(connection, **{counter: len(ids)})
         return len(ids)
+
+    def _dead_letter_bytes(self) -> int:
+        return int(self._database.rows("SELECT coalesce(sum(length(message)), 0) FROM dead_letter")[0][0])
+
+    def _drop_oldest_letters(self) -> int:
+        oldest = f"SELECT id FROM dead_letter ORDER BY id LIMIT {LETTER_SLICE}"
+        with self._database.transaction() as connection:
+            rows = connection.execute(f"DELETE FROM dead_letter WHERE id IN ({oldest})").rowcount
+            count(connection, dead_letters_evicted=rows)
+        return rows
 
     @staticmethod
     def _chosen(ids: Sequence[int] | None) -> str:
