@@ -24,6 +24,7 @@ class Group(StrEnum):
     """Calls of one group never run side by side; calls of different groups never wait for each other."""
 
     COMMAND = "run_command"
+    LOOK = "a look at the state"
     DATA = "work on the archive or the files"
     CONTROLLER = "work on the controller"
     POWER = "reboot, shutdown or exit"
@@ -99,7 +100,7 @@ def methods(ports: MethodPorts) -> dict[str, Method]:
         Method(
             "status",
             "Show versions, uptime, connection, backlog, disk, controller and last errors",
-            lambda _: Job(run=lambda: status(ports.status)),
+            lambda _: Job(run=lambda: status(ports.status), group=Group.LOOK),
         ),
         Method(
             "get_logs",
@@ -260,7 +261,7 @@ def _get_logs(ports: MethodPorts) -> Callable[[Any], Job]:
         if request.source == "controller":
             return Job(run=lambda: ports.controller.logs(request.lines), group=Group.CONTROLLER)
         if request.source == "calls":
-            return Job(run=lambda: call_lines(ports.books.recent(request.lines)))
+            return Job(run=lambda: call_lines(ports.books.recent(request.lines)), group=Group.LOOK)
         return Job(run=lambda: ports.log.recent(request.lines))
 
     return plan

@@ -1,5 +1,7 @@
 """The gateway with every worker but the RPC lane's stuck: `huey_consumer tests.support.blocked_gateway.huey`."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -13,6 +13,7 @@ from simulator.device import Device
 from simulator.faults import next_n, when
 from simulator.rpc import RpcHandle
 from simulator.thingsboard import ThingsBoard
+from tasks.lanes import WORKERS, Lane
 from tests.support.running import ControllerInbox, RunningGateway, wait_until
 
 RPC_FILTER = "v1/devices/me/rpc/request/+"
@@ -101,6 +102,22 @@ def test_ping_overtakes_everything_that_takes_time(gateway: RunningGateway, devi
     assert ask(device, "run_command", {"command": ["true"]}).startswith("Error - busy: run_command is going on")
     assert ask(device, "archive_stats")["rows"] == 0
     assert not command.done
+
+
+def test_ping_is_answered_with_every_other_worker_stuck(server: ThingsBoard, device: Device, tmp_path: Path) -> None:
+    """Archive, publish, files, Docker, update, commands: none of them can make room, and none has to."""
+    gateway = RunningGateway(tmp_path, server.host, server.port, "T1", TEG_RPC_RUN_COMMAND="on")
+    gateway.start("tests.support.blocked_gateway.huey")
+    try:
+        device.wait_subscribed(RPC_FILTER, timeout_s=30)
+        stuck = sum(count for lane, count in WORKERS.items() if lane is not Lane.RPC)
+        wait_until(lambda: gateway.log().count("stuck: ") == stuck, 30, f"{stuck} workers are stuck")
+        waiting = device.rpc_async("run_command", {"command": ["true"]}, 60)
+        for _ in range(10):
+            assert ask(device, "ping") == "Pong"
+        assert not waiting.done
+    finally:
+        gateway.kill()
 
 
 def test_a_flood_is_answered_one_by_one(gateway: RunningGateway, device: Device) -> None:
