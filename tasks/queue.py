@@ -11,8 +11,8 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, ParamSpec
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, ParamSpec, TypeVar
 
 from huey.api import Huey, Task, TaskWrapper
 from huey.exceptions import HueyException, RetryTask
@@ -28,6 +28,7 @@ from tasks.storage import Damaged, PlainSerializer, WatchedFile, move_aside, ope
 from tasks.triggers import Triggers, is_trigger
 
 P = ParamSpec("P")
+T = TypeVar("T")
 logger = logging.getLogger("gateway.queue")
 
 #: Safety net of a waiting worker; rings wake it long before.
@@ -121,6 +122,18 @@ class GatewayHuey(Huey):
         self.open(self._url)
         self._look_again()
 
+    def _use(self, call: Callable[[], T]) -> T:
+        """Every use of the storage. A server gets a second chance: a connection that died unnoticed is no outage.
+
+        Raises:
+            Unavailable: the storage cannot do it now.
+        """
+        if self._url and self._queue_file is None:
+            with suppress(Unavailable), storage_errors(self._url):
+                return call()
+        with storage_errors(self._url):
+            return call()
+
     def storage_failed(self, reason: Unavailable) -> None:
         """Say it once; until the queue is back, what should be queued is kept in memory."""
         self._damaged = self._damaged or isinstance(reason, Damaged)
@@ -158,8 +171,7 @@ class GatewayHuey(Huey):
             return
         data = self.serialize_task(task)
         try:
-            with storage_errors(self._url):
-                self._put(task, data)
+            self._use(lambda: self._put(task, data))
         except Unavailable as reason:
             self._keep(task, reason)
 
@@ -180,9 +192,9 @@ class GatewayHuey(Huey):
         self._kept[task.name if is_trigger(task) else task.id] = task
 
     def add_schedule(self, task: Task) -> None:
+        schedule = super().add_schedule
         try:
-            with storage_errors(self._url):
-                super().add_schedule(task)
+            self._use(lambda: schedule(task))
         except Unavailable as reason:
             self._keep(task, reason)
 
@@ -192,8 +204,7 @@ class GatewayHuey(Huey):
         Raises:
             Unavailable: the queue cannot be read now.
         """
-        with storage_errors(self._url):
-            due = self.read_schedule()
+        due = self._use(self.read_schedule)
         self._storage_works()
         kept = [task for key in list(self._kept) if (task := self._kept.pop(key, None))]
         for task in due:
@@ -210,8 +221,7 @@ class GatewayHuey(Huey):
         lane: Lane = getattr(self._worker, "lane", Lane.WORK)
         seen = self.wake_up.rings(lane)
         try:
-            with storage_errors(self._url):
-                data = self._take(lane, seen)
+            data = self._use(lambda: self._take(lane, seen))
         except Unavailable as reason:
             self.storage_failed(reason)
             self.wake_up.wait(lane, seen, DOWN_WAIT_S)

@@ -1,0 +1,126 @@
+"""A real Redis and a real PostgreSQL on free ports, killed and started again at will.
+
+A missing program skips on a laptop and fails in CI. PostgreSQL refuses to run as root, so root starts it as `postgres`.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.support.running import free_port, wait_until
+
+
+class QueueServer(Protocol):
+    url: str
+
+    def start(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+def needed(program: str, package: str) -> str:
+    """The program's path; without it the test is skipped, in CI failed."""
+    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
+    found = shutil.which(program) or (str(installed[-1]) if installed else None)
+    if found:
+        return found
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{program} is missing: apt-get install {package}")
+    pytest.skip(f"{program} is not installed (Debian package {package})")
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class _Server:
+    def __init__(self, scheme_and_name: tuple[str, str]) -> None:
+        scheme, name = scheme_and_name
+        self.port = free_port()
+        self.url = f"{scheme}://127.0.0.1:{self.port}/{name}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            self.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        wait_until(self.ready, 30, f"{self.command()[0]} accepts connections")
+
+    def ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"{self.command()[0]} ended with {self.process.returncode}"
+        return accepts(self.port)
+
+    def kill(self) -> None:
+        """Nothing is saved, nobody is told: the process group is killed."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+            wait_until(lambda: not accepts(self.port), 10, "the port is free again")
+
+
+class RedisServer(_Server):
+    """Keeps nothing on disk: started again it is empty, the worst that can happen to a queue."""
+
+    def __init__(self) -> None:
+        self._program = needed("redis-server", "redis-server")
+        super().__init__(("redis", "0"))
+
+    def command(self) -> list[str]:
+        return [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+
+
+class PostgresqlServer(_Server):
+    def __init__(self) -> None:
+        self._program = needed("postgres", "postgresql")
+        self._initdb = needed("initdb", "postgresql")
+        super().__init__(("postgresql", "postgres?user=teg&password=none"))
+        self._directory = Path(tempfile.mkdtemp(prefix="teg-postgresql-"))
+        self._as_postgres(["chown", "postgres", str(self._directory)], user="root")
+        self._as_postgres([self._initdb, "-D", str(self._directory / "data"), "-U", "teg", "-A", "trust", "-N"])
+
+    def _prefix(self) -> list[str]:
+        return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
+
+    def _as_postgres(self, command: list[str], user: str = "postgres") -> None:
+        if user == "postgres" or os.geteuid() == 0:
+            prefix = self._prefix() if user == "postgres" else []
+            subprocess.run([*prefix, *command], cwd="/", check=True, capture_output=True, timeout=120)
+
+    def command(self) -> list[str]:
+        data = str(self._directory / "data")
+        options = ["-p", str(self.port), "-h", "127.0.0.1", "-k", str(self._directory), "-F"]
+        return [*self._prefix(), self._program, "-D", data, *options]
+
+    def ready(self) -> bool:
+        """It listens before it answers: only a query shows that recovery is over."""
+        return super().ready() and self._answers()
+
+    def _answers(self) -> bool:
+        import psycopg
+
+        try:
+            with psycopg.connect(self.url, connect_timeout=3) as connection:
+                return connection.execute("select 1").fetchone() == (1,)
+        except psycopg.OperationalError:
+            return False
+
+    def kill(self) -> None:
+        super().kill()
+        (self._directory / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        shutil.rmtree(self._directory)
