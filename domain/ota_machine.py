@@ -120,19 +120,19 @@ class SoftwareUpdate:
         attributes = relevant(shared)
         with self._writing:
             known = self._records.wanted()
-            if known.serial == 0 or attributes != known.attributes:
+            if known.serial == 0 or known.anew or attributes != known.attributes:
                 self._records.put_wanted(Wanted(known.serial + 1, attributes, self._clock.now_ms()))
         self._wake()
 
     def pushed(self, keys: Collection[str]) -> None:
-        """Shared attributes were changed or deleted: a version that failed counts as assigned anew if it is among them.
+        """Shared attributes were changed or deleted; if the version is among them, it was assigned anew.
 
-        The attributes alone do not tell: assigning the same package again leaves them as they were.
+        The attributes themselves do not tell: un-assigned and assigned again they are as before. What was pushed is only
+        a hint, so it takes effect with the answer that is read next, in `wanted`.
         """
-        with self._writing:
-            known, settled = self._records.wanted(), self._records.settled()
-            if is_assigned_anew(keys) and settled.failed and settled.serial == known.serial:
-                self._records.put_wanted(Wanted(known.serial + 1, known.attributes, self._clock.now_ms()))
+        if is_assigned_anew(keys):
+            with self._writing:
+                self._records.put_wanted(replace(self._records.wanted(), anew=True))
 
     # --- one step after the other ------------------------------------------------------------------------------
 

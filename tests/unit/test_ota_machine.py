@@ -256,12 +256,50 @@ def test_a_bad_version_is_tried_again_when_it_is_assigned_anew(world: World, ane
     assert world.runs == "v2"
 
 
-def test_a_push_about_other_keys_or_a_good_version_asks_for_nothing(world: World) -> None:
+def test_a_push_about_other_keys_asks_for_nothing(world: World) -> None:
+    world.engine.crashing.add("v2")
+    world.assign("v2")
+    world.settle()
+    world.update.pushed(["FILES", "sw_tag", "sw_url"])
+    world.assign("v2")
+    world.settle()
+    assert world.engine.starts == ["v1", "v2", "v1"]
+
+
+def test_a_good_version_assigned_anew_is_told_again_without_a_restart(world: World) -> None:
+    """The server has set sw_state to QUEUED meanwhile and waits for an answer."""
     world.assign("v2")
     world.settle()
     world.update.pushed(["sw_version"])
-    world.update.pushed(["FILES"])
+    world.assign("v2")
     world.settle()
+    assert world.report.states()[-2:] == ["UPDATED", "UPDATED"]
+    assert world.engine.starts == ["v1", "v2"]
+
+
+def test_a_push_alone_is_only_a_hint(world: World) -> None:
+    """It may be about a version that is read in a moment: nothing happens before that."""
+    world.engine.crashing.add("v2")
+    world.assign("v2")
+    world.settle()
+    world.update.pushed(["sw_version"])
+    world.settle()
+    assert world.engine.starts == ["v1", "v2", "v1"]
+    world.assign("v3")
+    world.settle()
+    assert world.engine.starts == ["v1", "v2", "v1", "v3"]
+
+
+def test_the_version_assigned_anew_during_its_own_update_goes_on(world: World) -> None:
+    def anew() -> None:
+        if world.source.steps[-1] == "verify v2":
+            world.update.pushed(["sw_version"])
+            world.assign("v2")
+
+    world.source.during = anew
+    world.assign("v2")
+    world.settle()
+    assert world.source.steps == ["fetch v2", "verify v2", "install v2"]
     assert world.engine.starts == ["v1", "v2"]
 
 
