@@ -32,6 +32,8 @@ SOFTWARE_KEYS = tuple(
     for prefix in ("sw", "sf")
     for name in ("title", "version", "tag", "url", "size", "checksum", "checksum_algorithm", "ts")
 )
+#: The client RPC that ThingsBoard answers by itself, without a rule chain.
+LIMITS_QUESTION = "getSessionLimits"
 FILES_KEY = "FILES"
 FILE_CONTENT_PREFIX = "FILE_CONTENT_"
 
@@ -82,7 +84,7 @@ class ServerAttributes:
         request_id = next(self._ids)
         payload = self._session.request(
             RPC_REQUEST.format(id=request_id),
-            encode_client_rpc("getSessionLimits", {}),
+            encode_client_rpc(LIMITS_QUESTION, {}),
             RPC_RESPONSE.format(id=request_id),
         )
         try:

@@ -2,6 +2,7 @@
 
 import logging
 
+from domain.attributes import LIMITS_QUESTION
 from domain.errors import Refused
 from domain.masking import masked_text
 from domain.thingsboard import AttributePush, RpcRequest, parse_message, parse_rpc_topic
@@ -36,7 +37,9 @@ class MqttListener:
     def _enqueue(self, topic: str, payload: bytes) -> None:
         try:
             request = parse_message(topic, payload)
-            if isinstance(request, RpcRequest):
+            if isinstance(request, RpcRequest) and request.method == LIMITS_QUESTION:
+                logger.debug("a plain broker sent our own question back")
+            elif isinstance(request, RpcRequest):
                 handle_rpc(request.id, request.method, request.params)
             elif isinstance(request, AttributePush):
                 handle_attribute_push(sorted(request.changed), list(request.deleted))
