@@ -207,6 +207,13 @@ class _Connection:
 
     def run(self, stopping: threading.Event) -> Ended:
         try:
+            return self._run(stopping)
+        finally:
+            # paho would leave this to the garbage collector: six file descriptors an attempt, for hours.
+            self._client._reset_sockets()
+
+    def _run(self, stopping: threading.Event) -> Ended:
+        try:
             self._client.connect(self._server.host, self._server.port, self._keepalive_s)
         except (OSError, ValueError) as error:  # ValueError: host names that cannot be encoded, certificate mismatch
             return Ended(False, False, f"{self._server.host}:{self._server.port}: {error}")
@@ -271,7 +278,11 @@ class _Connection:
         if self._over.is_set():
             self._window.release()
             raise NotConnected("the connection has ended")
-        mid = self._client.publish(topic, payload, qos=1).mid
+        try:
+            mid = self._client.publish(topic, payload, qos=1).mid
+        except OSError as error:
+            self._window.release()
+            raise NotConnected(f"the connection has ended: {error}") from error
         self._waiting[mid] = on_done
         if mid in self._early:  # the PUBACK was faster than the line above
             self._settle(mid, True)
