@@ -85,14 +85,8 @@ def test_attack_4_a_link_in_place_of_a_folder(store: FileStore, root: Path, outs
     refused_everywhere(store, root / "sub" / "deeper" / "new")
 
 
-@pytest.mark.parametrize("step", range(24))
-@pytest.mark.parametrize("what", ["folder", "file"])
-def test_attack_5_a_link_put_there_at_any_moment(
-    store: FileStore, root: Path, outside: Path, step: int, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Swap before the n-th system call of a write, for every n: the walk holds descriptors, not names."""
-    (root / "sub").mkdir()
-    (root / "sub" / "victim").write_bytes(b"inside")
+def swapping(root: Path, outside: Path, what: str, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a link in place of the folder or the file just before the `step`-th system call from now on."""
     calls = 0
 
     def swap() -> None:
@@ -100,7 +94,7 @@ def test_attack_5_a_link_put_there_at_any_moment(
             (root / "sub").rename(root / "moved")
             (root / "sub").symlink_to(outside)
         else:
-            (root / "sub" / "victim").unlink()
+            (root / "sub" / "victim").unlink(missing_ok=True)
             (root / "sub" / "victim").symlink_to(outside / "victim")
 
     def counted(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,14 +108,28 @@ def test_attack_5_a_link_put_there_at_any_moment(
 
         return call
 
-    for name in ("open", "stat", "mkdir", "fsync", "rename", "fchmod", "write"):
+    for name in ("open", "stat", "mkdir", "fsync", "rename", "fchmod", "write", "fstat", "read"):
         monkeypatch.setattr(os, name, counted(getattr(os, name)))
-    try:
-        store.write(str(root / "sub" / "victim"), b"evil")
-    except (Refused, Unavailable):
-        pass
-    finally:
-        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("step", range(24))
+@pytest.mark.parametrize("what", ["folder", "file"])
+@pytest.mark.parametrize("access", ["look", "write", "remove"])
+def test_attack_5_a_link_put_there_at_any_moment(
+    store: FileStore, root: Path, outside: Path, access: str, what: str, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Swap before the n-th system call, for every n: the walk holds descriptors, not names."""
+    (root / "sub").mkdir()
+    (root / "sub" / "victim").write_bytes(b"inside")
+    path = str(root / "sub" / "victim")
+    swapping(root, outside, what, step, monkeypatch)
+    with contextlib.suppress(Refused, Unavailable):
+        if access == "write":
+            store.write(path, b"evil")
+        elif access == "remove":
+            store.remove(path)
+        elif seen := store.look(path):
+            assert seen.content == b"inside"
 
 
 def test_attack_5_hammered(store: FileStore, root: Path, outside: Path) -> None:
