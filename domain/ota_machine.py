@@ -127,8 +127,8 @@ class SoftwareUpdate:
     def pushed(self, keys: Collection[str]) -> None:
         """Shared attributes were changed or deleted; if the version is among them, it was assigned anew.
 
-        The attributes themselves do not tell: un-assigned and assigned again they are as before. What was pushed is only
-        a hint, so it takes effect with the answer that is read next, in `wanted`.
+        The attributes themselves do not tell: un-assigned and assigned again they are as before. What was pushed is
+        only a hint, so it takes effect with the answer that is read next, in `wanted`.
         """
         if is_assigned_anew(keys):
             with self._writing:
