@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,7 +60,8 @@ class TimetableScheduler(Scheduler):
         except Unavailable as reason:
             self.huey.storage_failed(reason)
         for entry in self.huey.timetable:
-            entry.tick(time.monotonic())
+            with suppress(Unavailable):  # its condition cannot be looked at now
+                entry.tick(time.monotonic())
         self.stop_flag.wait(POLL_S)
 
 

@@ -40,6 +40,12 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "huey_data" / "huey.db"
 
 
+@pytest.fixture(autouse=True)
+def no_timetable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another test of this session may have imported the gateway with its own."""
+    monkeypatch.setattr(the_huey, "timetable", ())
+
+
 @pytest.fixture
 def queue(path: Path) -> Iterator[GatewayHuey]:
     the_huey.open(f"sqlite://{path}")
