@@ -65,7 +65,7 @@ class ConfinedFiles:
         with _errors(path), contextlib.suppress(FileNotFoundError), _folder(place) as folder:
             if self._before(place, folder) is not None:
                 os.unlink(place.name, dir_fd=folder)
-                os.fsync(folder)
+                _sync_folder(folder)
 
     def clean(self, path: str) -> None:
         place = self._place(path)
@@ -166,7 +166,7 @@ def _make_folder(name: str, parent: int) -> None:
     if os.geteuid() == 0:
         owner = os.fstat(parent)
         os.chown(name, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
-    os.fsync(parent)
+    _sync_folder(parent)
 
 
 def _replace(folder: int, name: str, content: bytes, before: os.stat_result | None, mode: int | None) -> None:
@@ -183,7 +183,16 @@ def _replace(folder: int, name: str, content: bytes, before: os.stat_result | No
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=folder)
             raise
-    os.fsync(folder)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: int) -> None:
+    """Make a rename durable. File systems without such a thing (network, FUSE) say EINVAL; then it is theirs to do."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def _write_all(descriptor: int, content: bytes) -> None:

@@ -19,8 +19,9 @@ from domain.file_definitions import (
 from domain.ports import AttributeSource, State
 
 FILE_HASHES = "FILE_HASHES"
-#: Contents asked for in one request; one at a time after an answer that never came (a slow link, large files).
-CONTENTS_A_REQUEST = 8
+#: Contents asked for in one request. Few requests, because a server may limit messages (20 a second is common);
+#: half as many after an answer that did not come in time (large files on a slow link).
+CONTENTS_A_REQUEST = 64
 
 _DEFINITIONS = "files/definitions"
 _CONTENT = "files/content/"

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from domain.errors import Refused, Unavailable
+from domain.errors import NotConnected, Refused, Unavailable
 from domain.file_confirm import Confirmation
 from domain.file_definitions import Definition
 from domain.file_memory import Remembered
@@ -147,10 +147,12 @@ class Files:
         begun_s = self._clock.monotonic_s()
         try:
             answer = ask(self._source, self._data_path, self._contents_a_request)
-        except Unavailable:
-            self._contents_a_request = 1
+        except NotConnected:
             raise
-        self._contents_a_request = CONTENTS_A_REQUEST
+        except Unavailable:
+            self._contents_a_request = max(1, self._contents_a_request // 2)
+            raise
+        self._contents_a_request = min(CONTENTS_A_REQUEST, self._contents_a_request * 2)
         self._adopt(answer, begun_s)
 
     def _adopt(self, answer: Answer, begun_s: float) -> None:

@@ -493,18 +493,38 @@ def test_without_an_answer_nothing_changes_and_the_work_stays_due(device: Device
     assert not device.files.stale
 
 
-def test_after_a_lost_answer_contents_are_asked_for_one_by_one(device: Device) -> None:
-    for number in range(3):
-        device.define(f"f{number}")
+def test_a_link_too_slow_for_many_contents_gets_fewer_at_a_time(device: Device) -> None:
+    for number in range(100):
+        device.define(f"f{number:03}")
+        device.server.shared[f"FILE_CONTENT_f{number:03}"] = "x"
     device.files.reconcile()
-    assert ("FILE_CONTENT_f0", "FILE_CONTENT_f1", "FILE_CONTENT_f2") in device.server.requests
-    device.server.online = False
-    with pytest.raises(Unavailable):
-        device.files.reconcile()
-    device.server.online = True
+    assert [len(request) for request in device.server.requests] == [2, 64, 36]
+
+    def too_slow() -> None:
+        if len(device.server.requests[-1]) > 10:
+            raise Unavailable("no answer within 10 s")
+
+    device.server.before_answer = too_slow
+    device.define("more")
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            device.files.reconcile()
     device.server.requests.clear()
     device.files.reconcile()
-    assert ("FILE_CONTENT_f0",) in device.server.requests
+    assert max(len(request) for request in device.server.requests) == 8
+    assert "more" in device.hashes
+
+
+def test_being_offline_is_no_reason_to_ask_for_fewer(device: Device) -> None:
+    for number in range(20):
+        device.define(f"f{number}")
+    device.server.online = False
+    for _ in range(5):
+        with pytest.raises(Unavailable):
+            device.files.reconcile()
+    device.server.online = True
+    device.files.reconcile()
+    assert [len(request) for request in device.server.requests] == [2, 20]
 
 
 def test_the_lock_is_not_held_while_the_network_is_waited_for(device: Device) -> None:

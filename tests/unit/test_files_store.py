@@ -401,6 +401,45 @@ def test_the_order_of_a_write_is_the_one_that_survives_power_loss(
     assert calls == ["write", "fchmod", "fsync", "rename", "fsync folder"]
 
 
+@pytest.mark.parametrize(("code", "fine"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)])
+def test_a_file_system_that_cannot_sync_folders(
+    store: FileStore, root: Path, code: int, fine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with contextlib.nullcontext() if fine else pytest.raises(Unavailable):
+        store.write(str(root / "cfg"), b"new")
+    assert (root / "cfg").read_bytes() == b"new"
+
+
+@pytest.mark.root
+@as_root
+def test_a_full_disk_keeps_the_old_file_and_the_next_try_works(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=1m none {disk}") != 0:
+        pytest.skip("no permission to mount")
+    try:
+        store = ConfinedFiles([disk])
+        store.write(str(disk / "cfg"), b"old" * 100_000)
+        (disk / "filler").write_bytes(b"x" * 500_000)
+        with pytest.raises(Unavailable, match="No space left"):
+            store.write(str(disk / "cfg"), b"new" * 150_000)
+        assert (disk / "cfg").read_bytes() == b"old" * 100_000
+        assert sorted(path.name for path in disk.iterdir()) == ["cfg", "filler"]
+        (disk / "filler").unlink()
+        store.write(str(disk / "cfg"), b"new" * 150_000)
+        assert (disk / "cfg").read_bytes() == b"new" * 150_000
+    finally:
+        os.system(f"umount {disk}")
+
+
 def test_short_writes_are_continued(store: FileStore, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
