@@ -119,6 +119,7 @@ def test_many_files_are_cut_where_their_hashes_fill_a_message() -> None:
         ("base64", 1234, "end the text with a line break"),
         ("base64", "abc", "not valid base64"),
         ("base64", "ü", "not valid base64"),
+        ("base64", "AAEC!", "not valid base64"),
         ("base64", "a-_=", "not valid base64"),
         ("base64", {"a": 1}, "JSON object, not base64"),
         ("json", float("nan"), "cannot be written as JSON"),
