@@ -74,6 +74,7 @@ class Images:
 
     def pull(self, version: str, reference: str, cancelled: Callable[[], bool]) -> None:
         repository, tag = split_reference(reference)
+        reference = f"{repository}@{tag}" if tag.startswith("sha256:") else f"{repository}:{tag}"
         before, already_here = self.find(version), self._is_here(reference)
 
         def run(client: Any) -> None:
@@ -145,12 +146,11 @@ def kept_images(fields: dict[str, Any], in_use: bool) -> Iterator[KeptImage]:
 
 
 def split_reference(reference: str) -> tuple[str, str]:
-    """`host/name:tag` or `host/name@sha256:…` into (repository, tag or digest)."""
-    repository, at, digest = reference.partition("@")
-    if at:
-        return repository, digest
-    head, colon, tag = reference.rpartition(":")
-    return (head, tag) if colon and "/" not in tag else (reference, "latest")
+    """`host/name:tag` or `host/name@sha256:…` into (repository, tag or digest); beside a digest a tag says nothing."""
+    named, at, digest = reference.partition("@")
+    head, colon, tag = named.rpartition(":")
+    repository, tag = (head, tag) if colon and "/" not in tag else (named, "latest")
+    return repository, digest if at else tag
 
 
 def _follow(lines: Iterable[Any], doing: str) -> None:
