@@ -17,7 +17,7 @@ from domain.backoff import Backoff
 from domain.ota import Assignment, SwState
 
 MAX_ATTEMPTS = 3
-RETRY = Backoff(first_s=20, cap_s=900, factor=3)
+RETRY = Backoff(first_s=10, cap_s=900, factor=3)
 #: A planned retry further ahead than this was planned by another clock.
 MAX_WAIT_MS = 2 * 900_000
 
