@@ -92,9 +92,11 @@ class Settings:
 def read_env_file(path: Path) -> dict[str, str]:
     """`NAME=value` lines; `#` comments, an optional `export` and matching quotes are allowed. Missing file: empty."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings([f"{path} cannot be read: {error}"]) from error
     found: dict[str, str] = {}
     for line in lines:
         name, separator, value = line.strip().removeprefix("export ").partition("=")
@@ -114,7 +116,7 @@ class _Reader:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-        self._problems: list[str] = []
+        self._problems: dict[str, str] = {}  #: variable → the first thing wrong with it
 
     def settings(self) -> Settings:
         data = self._directory("TEG_DATA_PATH", PROJECT)
@@ -125,7 +127,7 @@ class _Reader:
             tb_port=self._number("TB_PORT", None, 1, 65_535),
             tb_tls=self._switch("TB_TLS", True),
             ca_cert=self._file("THINGSBOARD_CA_CERT"),
-            access_token_path=Path(self._text("THINGSBOARD_ACCESS_TOKEN", "./tb_access_token")),
+            access_token_path=self._path("THINGSBOARD_ACCESS_TOKEN", "./tb_access_token"),
             provision_key=self._text("THINGSBOARD_PROVISION_DEVICE_KEY") or None,
             provision_secret=self._text("THINGSBOARD_PROVISION_DEVICE_SECRET") or None,
             device_name=self._text("THINGSBOARD_DEVICE_NAME") or _default_device_name(),
@@ -162,28 +164,36 @@ class _Reader:
             console=self._console(),
         )
         if self._problems:
-            raise InvalidSettings(self._problems)
+            raise InvalidSettings(list(self._problems.values()))
         return settings
 
+    def _complain(self, problem: str) -> None:
+        """`problem` begins with the variable's name; only its first one is kept, the others follow from it."""
+        self._problems.setdefault(re.split(r"[^A-Z0-9_]", problem, maxsplit=1)[0], problem)
+
     def _text(self, name: str, default: str = "") -> str:
-        return self._environment.get(name, "").strip() or default
+        text = self._environment.get(name, "").strip()
+        if "\0" in text:
+            self._complain(f"{name}={text[:80]!r} holds a zero byte")
+            return default
+        return text or default
 
     def _required(self, name: str) -> str:
         value = self._text(name)
         if not value:
-            self._problems.append(f"{name} is not set")
+            self._complain(f"{name} is not set")
         elif re.search(r"[\s/]", value):
-            self._problems.append(f"{name}={value!r} is not a host name or address")
+            self._complain(f"{name}={value!r} is not a host name or address")
         return value
 
     def _number(self, name: str, default: int | None, low: int, high: int) -> int:
         text = self._text(name)
         if not text:
             if default is None:
-                self._problems.append(f"{name} is not set")
+                self._complain(f"{name} is not set")
             return default or 0
-        if not re.fullmatch(r"\d{1,15}", text) or not low <= int(text) <= high:
-            self._problems.append(f"{name}={text!r} is not a whole number from {low} to {high}")
+        if not re.fullmatch(r"[0-9]{1,15}", text) or not low <= int(text) <= high:
+            self._complain(f"{name}={text!r} is not a whole number from {low} to {high}")
             return default or 0
         return int(text)
 
@@ -193,7 +203,7 @@ class _Reader:
     def _switch(self, name: str, default: bool) -> bool:
         text = self._text(name, "on" if default else "off").lower()
         if text not in ("on", "off", "true", "false", "1", "0", "yes", "no"):
-            self._problems.append(f"{name}={text!r} is neither 'on' nor 'off'")
+            self._complain(f"{name}={text!r} is neither 'on' nor 'off'")
         return text in ("on", "true", "1", "yes")
 
     def _choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
@@ -201,7 +211,7 @@ class _Reader:
         for choice in choices:
             if text.lower() == choice.lower():
                 return choice
-        self._problems.append(f"{name}={text!r} is not one of {', '.join(choices)}")
+        self._complain(f"{name}={text!r} is not one of {', '.join(choices)}")
         return default
 
     def _list(self, name: str, separator: str) -> tuple[str, ...]:
@@ -212,54 +222,67 @@ class _Reader:
         entries = self._list(name, ",")
         for entry in entries:
             if not re.fullmatch(pattern, entry, re.DOTALL):
-                self._problems.append(f"{name}: {entry!r} is not {example}")
+                self._complain(f"{name}: {entry!r} is not {example}")
         return entries
 
     def _controller_command(self) -> str | None:
         text = self._text("TEG_CONTROLLER_COMMAND")
         if not text and self._text("TEG_CONTROLLER_RUNTIME").lower() == "process":
-            self._problems.append("TEG_CONTROLLER_RUNTIME=process needs TEG_CONTROLLER_COMMAND, the command to run")
+            self._complain("TEG_CONTROLLER_RUNTIME=process needs TEG_CONTROLLER_COMMAND, the command to run")
         return text or None
 
     def _docker_host(self) -> str:
         text = self._text("DOCKER_HOST", "unix:///var/run/docker.sock")
         if not re.fullmatch(r"(unix:///|tcp://|http://).+", text):
-            self._problems.append(f"DOCKER_HOST={text!r} is not unix:///path or tcp://host:port")
+            self._complain(f"DOCKER_HOST={text!r} is not unix:///path or tcp://host:port")
         return text
 
+    def _path(self, name: str, default: str) -> Path:
+        """Absolute, with `~` resolved; what no file system takes is a problem."""
+        return self._usable(name, self._text(name, default))
+
+    def _usable(self, name: str, text: str) -> Path:
+        try:
+            path = Path(text).expanduser().absolute()
+            path.exists()
+        except (OSError, RuntimeError) as error:
+            self._complain(f"{name}={text[:200]!r} is not a usable path: {error}")
+            return PROJECT
+        return path
+
     def _directory(self, name: str, default: Path) -> Path:
-        path = Path(self._text(name, str(default))).expanduser().absolute()
-        if path.exists() and not path.is_dir():
-            self._problems.append(f"{name}={path} is not a directory")
+        path = self._path(name, str(default))
+        if self._text(name) and path.exists() and not path.is_dir():
+            self._complain(f"{name}={path} is not a directory")
         return path
 
     def _file(self, name: str) -> Path | None:
         """An empty variable means 'not set': compose files pass those."""
-        if not (text := self._text(name)):
+        if not self._text(name):
             return None
-        path = Path(text).expanduser().absolute()
+        path = self._path(name, "")
         if not path.is_file():
-            self._problems.append(f"{name}={path} does not exist or is not a file")
+            self._complain(f"{name}={path} does not exist or is not a file")
         return path
 
     def _git_path(self) -> Path | None:
-        text = self._text("TEG_CONTROLLER_GIT_PATH")
-        if not text or text == "UNKNOWN":
+        if self._text("TEG_CONTROLLER_GIT_PATH") in ("", "UNKNOWN"):
             return None
-        return Path(text).expanduser().absolute()
+        return self._path("TEG_CONTROLLER_GIT_PATH", "")
 
     def _docker_context(self, git: Path | None) -> Path | None:
-        if text := self._text("TEG_CONTROLLER_DOCKERCONTEXT_PATH"):
-            return Path(text).expanduser().absolute()
+        if self._text("TEG_CONTROLLER_DOCKERCONTEXT_PATH"):
+            return self._path("TEG_CONTROLLER_DOCKERCONTEXT_PATH", "")
         return git.parent / "docker" if git else None
 
     def _queue_url(self, data: Path) -> str:
         url = self._text("TEG_QUEUE_URL", "sqlite:")
         if url == "sqlite:":
             return f"sqlite://{data / 'huey_data' / 'huey.db'}"
-        if url.startswith("sqlite:///") or re.match(r"(rediss?|unix|postgres(ql)?)://.", url):
-            return url
-        self._problems.append("TEG_QUEUE_URL is none of sqlite:///path, redis://…, postgresql://…")
+        if not re.match(r"(sqlite:///|rediss?://|unix:///|postgres(ql)?://).", url):
+            self._complain("TEG_QUEUE_URL is none of sqlite:///path, redis://…, postgresql://…")
+        elif url.startswith("sqlite:") and self._usable("TEG_QUEUE_URL", url[9:]).is_dir():
+            self._complain("TEG_QUEUE_URL names a directory, not the queue file")
         return url
 
     def _run_command(self) -> str:
@@ -267,17 +290,16 @@ class _Reader:
         text = self._text("TEG_RPC_RUN_COMMAND", "off")
         if text.lower() in ("on", "off"):
             return text.lower()
-        if not Path(text).is_file():
-            self._problems.append(
-                f"TEG_RPC_RUN_COMMAND={text!r} is neither 'on', 'off' nor an existing allow-list file"
-            )
-        return text
+        path = self._path("TEG_RPC_RUN_COMMAND", "")
+        if not path.is_file():
+            self._complain(f"TEG_RPC_RUN_COMMAND={text!r} is neither 'on', 'off' nor an existing allow-list file")
+        return str(path)
 
     def _roots(self, controller_data: Path) -> tuple[Path, ...]:
         roots = tuple(Path(part) for part in self._list("TEG_FILE_ROOTS", ":")) or (controller_data,)
         for root in roots:
             if not root.is_absolute():
-                self._problems.append(f"TEG_FILE_ROOTS: {str(root)!r} is not an absolute path")
+                self._complain(f"TEG_FILE_ROOTS: {str(root)!r} is not an absolute path")
         return roots
 
     def _archive_max_bytes(self, data: Path) -> int:
@@ -287,8 +309,10 @@ class _Reader:
 
     def _console(self) -> str:
         text = self._text("TEG_CONSOLE")
-        if text and not re.fullmatch(r"[^\s:]+:\d{1,5}", text):
-            self._problems.append(f"TEG_CONSOLE={text!r} is not host:port, e.g. 127.0.0.1:8765")
+        host, _, port = text.rpartition(":")
+        good_port = re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65_535
+        if text and not (good_port and re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[^\s:/]+", host)):
+            self._complain(f"TEG_CONSOLE={text!r} is not host:port, e.g. 127.0.0.1:8765")
         return text
 
 

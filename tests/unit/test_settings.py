@@ -1,0 +1,416 @@
+"""Every variable, good and bad; `.env` under the environment; only InvalidSettings ever escapes, naming everything."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import settings as settings_module
+from settings import InvalidSettings, Settings, read_env_file
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIRED = {"TB_HOST": "things.example.org", "TB_PORT": "8883"}
+GIB = 1 << 30
+
+
+def read(**variables: str) -> Settings:
+    return Settings.from_environment({**REQUIRED, **variables})
+
+
+def problems(**variables: str) -> list[str]:
+    with pytest.raises(InvalidSettings) as raised:
+        read(**variables)
+    return raised.value.problems
+
+
+def variables_read() -> set[str]:
+    """The names that `_Reader` asks for."""
+    tree = ast.parse((ROOT / "settings.py").read_text())
+    reader = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "_Reader")
+    return {
+        call.args[0].value
+        for call in ast.walk(reader)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+        and isinstance(call.args[0].value, str)
+        and re.fullmatch(r"[A-Z][A-Z0-9_]+", call.args[0].value)
+    }
+
+
+HERE = str(ROOT / "pyproject.toml")
+FOLDER = str(ROOT / "tests")
+
+#: variable, text, field, value
+GOOD: list[tuple[str, str, str, Any]] = [
+    ("TB_HOST", "10.0.0.7", "tb_host", "10.0.0.7"),
+    ("TB_HOST", " things.example.org ", "tb_host", "things.example.org"),
+    ("TB_PORT", "1", "tb_port", 1),
+    ("TB_PORT", "65535", "tb_port", 65535),
+    ("TB_TLS", "off", "tb_tls", False),
+    ("TB_TLS", "FALSE", "tb_tls", False),
+    ("TB_TLS", "1", "tb_tls", True),
+    ("TB_TLS", "", "tb_tls", True),
+    ("THINGSBOARD_CA_CERT", HERE, "ca_cert", Path(HERE)),
+    ("THINGSBOARD_CA_CERT", "", "ca_cert", None),
+    ("THINGSBOARD_ACCESS_TOKEN", "/run/secrets/token", "access_token_path", Path("/run/secrets/token")),
+    ("THINGSBOARD_PROVISION_DEVICE_KEY", "key", "provision_key", "key"),
+    ("THINGSBOARD_PROVISION_DEVICE_SECRET", "secret", "provision_secret", "secret"),
+    ("THINGSBOARD_DEVICE_NAME", "roof 7", "device_name", "roof 7"),
+    ("TEG_DATA_PATH", FOLDER, "data_path", Path(FOLDER)),
+    ("TEG_DATA_PATH", "/does/not/exist/yet", "data_path", Path("/does/not/exist/yet")),
+    ("TEG_CONTROLLER_DATA_PATH", FOLDER, "controller_data_path", Path(FOLDER)),
+    ("TEG_CONTROLLER_LOGS_PATH", FOLDER, "controller_logs_path", Path(FOLDER)),
+    ("TEG_CONTROLLER_GIT_PATH", "/srv/controller/.git", "controller_git_path", Path("/srv/controller/.git")),
+    ("TEG_CONTROLLER_GIT_PATH", "UNKNOWN", "controller_git_path", None),
+    ("TEG_CONTROLLER_GIT_PATH", "/srv/c/.git", "controller_docker_context", Path("/srv/c/docker")),
+    ("TEG_CONTROLLER_DOCKERCONTEXT_PATH", "/srv/context", "controller_docker_context", Path("/srv/context")),
+    ("TEG_CONTROLLER_DOCKERFILE_PATH", "pi/Dockerfile", "controller_dockerfile", "pi/Dockerfile"),
+    ("TEG_DEFAULT_CONTROLLER_VERSION", "1.2.3", "default_controller_version", "1.2.3"),
+    ("LOG_LEVEL", "debug", "log_level", "DEBUG"),
+    ("TEG_QUEUE_URL", "sqlite:///var/lib/q.db", "queue_url", "sqlite:///var/lib/q.db"),
+    ("TEG_QUEUE_URL", "redis://:pw@h:6379/1", "queue_url", "redis://:pw@h:6379/1"),
+    ("TEG_QUEUE_URL", "rediss://h", "queue_url", "rediss://h"),
+    ("TEG_QUEUE_URL", "unix:///run/redis.sock", "queue_url", "unix:///run/redis.sock"),
+    ("TEG_QUEUE_URL", "postgresql://u:p@h/db", "queue_url", "postgresql://u:p@h/db"),
+    ("TEG_QUEUE_URL", "postgres://h/db", "queue_url", "postgres://h/db"),
+    ("TEG_RPC_RUN_COMMAND", "ON", "rpc_run_command", "on"),
+    ("TEG_RPC_RUN_COMMAND", HERE, "rpc_run_command", HERE),
+    ("TEG_RPC_DISABLED", "reboot, shutdown,,", "rpc_disabled", frozenset({"reboot", "shutdown"})),
+    ("TEG_FILE_ROOTS", "/srv/a:/srv/b", "file_roots", (Path("/srv/a"), Path("/srv/b"))),
+    ("TEG_CONTROLLER_RUNTIME", "None", "controller_runtime", "none"),
+    ("DOCKER_HOST", "tcp://127.0.0.1:2375", "docker_host", "tcp://127.0.0.1:2375"),
+    ("TEG_CONTROLLER_PRIVILEGED", "on", "controller_privileged", True),
+    ("TEG_CONTROLLER_COMMAND", "python main.py", "controller_command", "python main.py"),
+    ("TEG_CONTROLLER_NETWORK", "host", "controller_network", "host"),
+    (
+        "TEG_CONTROLLER_DEVICES",
+        "/dev/ttyUSB0, /dev/a:/dev/b:rw",
+        "controller_devices",
+        ("/dev/ttyUSB0", "/dev/a:/dev/b:rw"),
+    ),
+    ("TEG_CONTROLLER_MOUNTS", "/srv/maps:/maps:ro", "controller_mounts", ("/srv/maps:/maps:ro",)),
+    ("TEG_CONTROLLER_ENVIRONMENT", "SITE=roof,EMPTY=", "controller_environment", ("SITE=roof", "EMPTY=")),
+    ("TEG_CONTROLLER_MEMORY_BYTES", str(GIB), "controller_memory_bytes", GIB),
+    ("TEG_CONTROLLER_PIDS", "64", "controller_pids", 64),
+    ("TEG_HEALTH_LIMIT_S", "600", "health_limit_s", 600),
+    ("TEG_START_GRACE_S", "0", "start_grace_s", 0),
+    ("TEG_OTA_TRIAL_S", "30", "ota_trial_s", 30),
+    ("TEG_OTA_REQUIRE_KEYS", "yes", "ota_require_keys", True),
+    ("TEG_OTA_REQUIRE_SIGNATURE", "true", "ota_require_signature", True),
+    ("TEG_OTA_REGISTRIES", "ghcr.io,docker.io", "ota_registries", ("ghcr.io", "docker.io")),
+    ("TEG_ARCHIVE_MAX_BYTES", str(GIB), "archive_max_bytes", GIB),
+    ("TEG_ARCHIVE_MAX_DAYS", "30", "archive_max_days", 30),
+    ("TEG_ARCHIVE_MAX_DAYS", "", "archive_max_days", None),
+    ("TEG_CONSOLE", "127.0.0.1:8765", "console", "127.0.0.1:8765"),
+    ("TEG_CONSOLE", "[::1]:8765", "console", "[::1]:8765"),
+]
+
+LONG = "/" + "a" * 5000
+NOBODY = "~no-such-user-here/x"
+BAD: list[tuple[str, str]] = [
+    ("TB_HOST", ""),
+    ("TB_HOST", "mqtts://things.example.org"),
+    ("TB_HOST", "two words"),
+    ("TB_PORT", ""),
+    ("TB_PORT", "0"),
+    ("TB_PORT", "65536"),
+    ("TB_PORT", "-1"),
+    ("TB_PORT", "8883.0"),
+    ("TB_PORT", "٣"),
+    ("TB_TLS", "maybe"),
+    ("THINGSBOARD_CA_CERT", "/no/such/file"),
+    ("THINGSBOARD_CA_CERT", FOLDER),
+    ("THINGSBOARD_CA_CERT", LONG),
+    ("THINGSBOARD_ACCESS_TOKEN", LONG),
+    ("THINGSBOARD_ACCESS_TOKEN", NOBODY),
+    ("TEG_DATA_PATH", HERE),
+    ("TEG_DATA_PATH", LONG),
+    ("TEG_DATA_PATH", NOBODY),
+    ("TEG_CONTROLLER_DATA_PATH", HERE),
+    ("TEG_CONTROLLER_LOGS_PATH", HERE),
+    ("TEG_CONTROLLER_GIT_PATH", LONG),
+    ("TEG_CONTROLLER_DOCKERCONTEXT_PATH", NOBODY),
+    ("LOG_LEVEL", "LOUD"),
+    ("TEG_QUEUE_URL", "mysql://h/db"),
+    ("TEG_QUEUE_URL", "sqlite://relative.db"),
+    ("TEG_QUEUE_URL", "sqlite:///"),
+    ("TEG_QUEUE_URL", f"sqlite://{FOLDER}"),
+    ("TEG_QUEUE_URL", f"sqlite://{LONG}"),
+    ("TEG_QUEUE_URL", "redis://"),
+    ("TEG_QUEUE_URL", "huey.db"),
+    ("TEG_RPC_RUN_COMMAND", "/no/such/list"),
+    ("TEG_RPC_RUN_COMMAND", "yes"),
+    ("TEG_RPC_RUN_COMMAND", LONG),
+    ("TEG_FILE_ROOTS", "relative"),
+    ("TEG_FILE_ROOTS", "/srv:relative"),
+    ("TEG_CONTROLLER_RUNTIME", "podman"),
+    ("TEG_CONTROLLER_RUNTIME", "process"),
+    ("DOCKER_HOST", "ssh://host"),
+    ("TEG_CONTROLLER_PRIVILEGED", "very"),
+    ("TEG_CONTROLLER_DEVICES", "ttyUSB0"),
+    ("TEG_CONTROLLER_MOUNTS", "/srv/maps"),
+    ("TEG_CONTROLLER_MOUNTS", "/srv:/root/data"),
+    ("TEG_CONTROLLER_ENVIRONMENT", "no equals sign"),
+    ("TEG_CONTROLLER_MEMORY_BYTES", "512M"),
+    ("TEG_CONTROLLER_PIDS", "1"),
+    ("TEG_HEALTH_LIMIT_S", "0"),
+    ("TEG_START_GRACE_S", "-1"),
+    ("TEG_OTA_TRIAL_S", "2 minutes"),
+    ("TEG_OTA_REQUIRE_KEYS", "2"),
+    ("TEG_OTA_REQUIRE_SIGNATURE", "oui"),
+    ("TEG_ARCHIVE_MAX_BYTES", "1000"),
+    ("TEG_ARCHIVE_MAX_DAYS", "0"),
+    ("TEG_ARCHIVE_MAX_DAYS", "for ever"),
+    ("TEG_CONSOLE", "8765"),
+    ("TEG_CONSOLE", "localhost"),
+    ("TEG_CONSOLE", "localhost:0"),
+    ("TEG_CONSOLE", "localhost:65536"),
+    ("TEG_CONSOLE", "::1:8765"),
+]
+#: Any text will do for these; only a zero byte will not.
+FREE_TEXT = {
+    "THINGSBOARD_PROVISION_DEVICE_KEY",
+    "THINGSBOARD_PROVISION_DEVICE_SECRET",
+    "THINGSBOARD_DEVICE_NAME",
+    "TEG_CONTROLLER_DOCKERFILE_PATH",
+    "TEG_DEFAULT_CONTROLLER_VERSION",
+    "TEG_RPC_DISABLED",
+    "TEG_CONTROLLER_COMMAND",
+    "TEG_CONTROLLER_NETWORK",
+    "TEG_OTA_REGISTRIES",
+}
+
+
+@pytest.mark.parametrize(("name", "text", "field", "value"), GOOD)
+def test_a_good_value(name: str, text: str, field: str, value: Any) -> None:
+    assert getattr(read(**{name: text}), field) == value
+
+
+@pytest.mark.parametrize(("name", "text"), BAD, ids=[f"{name}={text[:20]}" for name, text in BAD])
+def test_a_bad_value_is_named(name: str, text: str) -> None:
+    [problem] = problems(**{name: text})
+    assert name in problem
+
+
+def test_every_variable_is_tried_with_good_and_bad_values() -> None:
+    assert {name for name, *_ in GOOD} == variables_read()
+    assert {name for name, _ in BAD} | FREE_TEXT == variables_read()
+
+
+@pytest.mark.parametrize("name", sorted(variables_read()))
+def test_a_zero_byte_is_refused_everywhere(name: str) -> None:
+    assert any(problem.startswith(name) and "zero byte" in problem for problem in problems(**{name: "/a\0b"}))
+
+
+def test_all_problems_come_in_one_message() -> None:
+    with pytest.raises(InvalidSettings) as raised:
+        Settings.from_environment({"TB_TLS": "x", "LOG_LEVEL": "x", "TEG_CONSOLE": "x", "TEG_HEALTH_LIMIT_S": "x"})
+    for name in ("TB_HOST", "TB_PORT", "TB_TLS", "LOG_LEVEL", "TEG_CONSOLE", "TEG_HEALTH_LIMIT_S"):
+        assert str(raised.value).count(name) == 1
+    assert len(str(raised.value).splitlines()) == 7
+
+
+def test_secrets_are_not_repeated_in_a_problem() -> None:
+    secret = "hunter2-hunter2"
+    said = problems(THINGSBOARD_PROVISION_DEVICE_SECRET=secret, TEG_QUEUE_URL=f"mysql://u:{secret}@h/db")
+    assert secret not in str(said)
+
+
+def test_paths_do_not_change_with_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = read(TEG_DATA_PATH="data", THINGSBOARD_ACCESS_TOKEN="token")
+    assert found.data_path == tmp_path / "data"
+    assert found.access_token_path == tmp_path / "token"
+    assert found.queue_url == f"sqlite://{tmp_path}/data/huey_data/huey.db"
+    assert found.inbox_path == tmp_path / "data" / "communication_queue.db"
+
+
+def test_reading_creates_nothing(tmp_path: Path) -> None:
+    read(TEG_DATA_PATH=str(tmp_path / "new"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        read().tb_host = "other"  # type: ignore[misc]
+
+
+def test_process_with_a_command_is_fine() -> None:
+    assert read(TEG_CONTROLLER_RUNTIME="process", TEG_CONTROLLER_COMMAND="run").controller_runtime == "process"
+
+
+values = st.text(max_size=60) | st.sampled_from([text for _, text in BAD] + [text for _, text, _, _ in GOOD])
+
+
+@given(st.dictionaries(st.sampled_from(sorted(variables_read())), values))
+def test_only_invalid_settings_escapes(environment: dict[str, str]) -> None:
+    try:
+        found = Settings.from_environment(environment)
+    except InvalidSettings as error:
+        assert error.problems
+        assert all(problem.split("=")[0].split(":")[0].split(" ")[0] in variables_read() for problem in error.problems)
+    else:
+        assert 1 <= found.tb_port <= 65_535
+        assert found.tb_host
+
+
+# --- .env --------------------------------------------------------------------------------------------------
+
+ENV_FILE = """\
+# a comment
+TB_HOST=things.example.org
+export TB_PORT=8883
+  THINGSBOARD_DEVICE_NAME = "roof # 7"
+TEG_CONTROLLER_ENVIRONMENT='A=1,B=2'
+LOG_LEVEL=DEBUG # louder
+TEG_RPC_DISABLED=
+not a line
+1BAD=name
+=nothing
+"""
+
+
+def test_the_lines_of_an_env_file(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(ENV_FILE)
+    assert read_env_file(path) == {
+        "TB_HOST": "things.example.org",
+        "TB_PORT": "8883",
+        "THINGSBOARD_DEVICE_NAME": "roof # 7",
+        "TEG_CONTROLLER_ENVIRONMENT": "A=1,B=2",
+        "LOG_LEVEL": "DEBUG",
+        "TEG_RPC_DISABLED": "",
+    }
+
+
+def test_a_missing_env_file_is_fine(tmp_path: Path) -> None:
+    assert read_env_file(tmp_path / ".env") == {}
+
+
+def test_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfTB_HOST=h\r\nTB_PORT=1\r\n")
+    assert read_env_file(tmp_path / ".env") == {"TB_HOST": "h", "TB_PORT": "1"}
+
+
+@pytest.mark.parametrize("content", [b"TB_HOST=\xff\xfe", None])
+def test_an_env_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / ".env"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(InvalidSettings, match=r"\.env cannot be read"):
+        read_env_file(path)
+
+
+def test_the_environment_wins_over_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("TB_HOST=from-file\nTB_PORT=1\nTHINGSBOARD_DEVICE_NAME=file\n")
+    monkeypatch.setattr(settings_module, "PROJECT", tmp_path)
+    for name in variables_read():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TB_HOST", "from-process")
+    monkeypatch.setenv("THINGSBOARD_DEVICE_NAME", "")
+    found = Settings.from_environment()
+    assert found.tb_host == "from-process"
+    assert found.tb_port == 1
+    assert found.device_name != "file", "set but empty means none, as compose files write it"
+
+
+@given(st.binary(max_size=200))
+def test_any_env_file_is_read_or_refused(data: bytes) -> None:
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"teg-env-{os.getpid()}"
+    path.write_bytes(data)
+    try:
+        found = read_env_file(path)
+        assert all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) for name in found)
+    except InvalidSettings:
+        pass
+    finally:
+        path.unlink()
+
+
+# --- the documents -----------------------------------------------------------------------------------------
+
+ROW = re.compile(r"^\| `([A-Z_]+)` \| (.*?) \| (.+) \|$", re.MULTILINE)
+DOCUMENTED = {
+    name: (default, meaning) for name, default, meaning in ROW.findall((ROOT / "docs" / "settings.md").read_text())
+}
+EXAMPLE = (ROOT / ".env.example").read_text()
+EXAMPLE_LINES = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
+#: Worked out by the program; tested below.
+IN_WORDS = {
+    "THINGSBOARD_DEVICE_NAME",
+    "TEG_DATA_PATH",
+    "TEG_ARCHIVE_MAX_BYTES",
+    "TEG_CONTROLLER_DOCKERCONTEXT_PATH",
+}
+
+
+def test_every_variable_is_documented_and_no_other() -> None:
+    assert set(DOCUMENTED) == variables_read()
+    assert set(EXAMPLE_LINES) == variables_read()
+
+
+def literal(default: str) -> str | None:
+    found = re.fullmatch(r"`([^`]+)`", default)
+    return found.group(1) if found else None
+
+
+@pytest.mark.parametrize("name", sorted(variables_read() - set(REQUIRED) - IN_WORDS))
+def test_the_documented_default_is_the_default(name: str) -> None:
+    """Setting it to what the page says changes nothing."""
+    default = DOCUMENTED[name][0]
+    text = literal(default) or ""
+    assert text or default == "none", f"{name}: neither a literal nor 'none': {default}"
+    for parent in ("TEG_CONTROLLER_DATA_PATH", "TEG_DATA_PATH"):
+        text = text.replace(f"${parent}", str(read().data_path))
+    assert read(**{name: text}) == read()
+
+
+def test_the_defaults_in_words() -> None:
+    assert set(IN_WORDS) == {n for n, (default, _) in DOCUMENTED.items() if default not in ("none", "required")} - {
+        n for n, (default, _) in DOCUMENTED.items() if literal(default)
+    }
+    assert read().data_path == ROOT
+    assert read().device_name == os.uname().nodename
+    assert read(TEG_CONTROLLER_GIT_PATH="/srv/c/.git").controller_docker_context == Path("/srv/c/docker")
+    partition = os.statvfs(ROOT)
+    assert read().archive_max_bytes == partition.f_frsize * partition.f_blocks // 4
+
+
+def test_the_required_ones_are_marked_and_given_an_example() -> None:
+    assert {name for name, (default, _) in DOCUMENTED.items() if default == "required"} == set(REQUIRED)
+    assert set(re.findall(r"^([A-Z_]+)=.+$", EXAMPLE, re.MULTILINE)) == set(REQUIRED)
+    for name in REQUIRED:
+        left = {key: value for key, value in REQUIRED.items() if key != name}
+        with pytest.raises(InvalidSettings, match=f"{name} is not set"):
+            Settings.from_environment(left)
+
+
+def test_the_example_shows_the_documented_defaults() -> None:
+    for name, (default, _) in DOCUMENTED.items():
+        text = literal(default)
+        if name not in REQUIRED:
+            assert EXAMPLE_LINES[name] == (text if text and "$" not in text else ""), name
+
+
+def test_the_example_works_as_it_is_and_with_every_line_uncommented(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(EXAMPLE)
+    as_it_is = Settings.from_environment(read_env_file(path))
+    path.write_text(re.sub(r"^#([A-Z_]+=)", r"\1", EXAMPLE, flags=re.MULTILINE))
+    assert set(read_env_file(path)) == variables_read()
+    assert Settings.from_environment(read_env_file(path)) == as_it_is
+
+
+def test_settings_need_nothing_but_the_standard_library() -> None:
+    """`python -S` has no site packages: the console and scripts may read settings on a half-installed machine."""
+    code = "import settings; print(settings.Settings.from_environment({'TB_HOST': 'h', 'TB_PORT': '1'}).tb_host)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "h\n", done.stderr
