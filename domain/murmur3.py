@@ -1,7 +1,7 @@
 """MurmurHash3 (Austin Appleby, public domain), 32 bits and 128 bits for x64, seed 0, fed piece by piece.
 
 ThingsBoard offers both as package checksums. Written here instead of taking a library:
-docs/decisions/0030-checksums-of-packages.md.
+docs/decisions/0040-checksums-of-packages.md.
 """
 
 import struct

@@ -196,7 +196,7 @@ def _only_unsigned(signed_only: bool, what: str) -> None:
 def reported_version(version: str) -> str:
     """`version` as the server keeps it: it would store text that looks like a number as that number.
 
-    `1.10` becomes `v1.10`; everything else is unchanged (docs/decisions/0031-versions-that-look-like-numbers.md).
+    `1.10` becomes `v1.10`; everything else is unchanged (docs/decisions/0041-versions-that-look-like-numbers.md).
     """
     return f"v{version}" if _NUMBER.fullmatch(version) else version
 
