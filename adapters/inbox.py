@@ -23,6 +23,8 @@ MAX_CHUNK = 2000
 #: No message of this size is ever published; a bigger one is met by its beginning only, so it cannot eat our memory.
 MAX_VALUE_BYTES = 1 << 20
 BEGINNING_BYTES = 1 << 16
+#: Controllers checkpoint their own log; for those that do not, we do it from here on.
+LOG_LIMIT_BYTES = 4 << 20
 
 
 class Inbox:
@@ -62,6 +64,7 @@ class Inbox:
                     raise Replaced(f"{self._path} is not the file any more that the rows were read from")
                 self._adapt(_delete_chunk(connection, chunk))
             position += len(chunk)
+        self._keep_log_small()
 
     def has_rows(self) -> bool:
         with self._open() as connection:
@@ -79,6 +82,15 @@ class Inbox:
     def close(self) -> None:
         with self._lock:
             self._close()
+
+    def _keep_log_small(self) -> None:
+        """PASSIVE takes no write lock and waits for nobody, so the controller does not notice it."""
+        log = self._path.with_name(self._path.name + "-wal")
+        with suppress(FileNotFoundError):
+            if log.stat().st_size > LOG_LIMIT_BYTES:
+                with self._open() as connection:
+                    if connection is not None:
+                        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def _adapt(self, taken_s: float) -> None:
         if taken_s > AIM_S:

@@ -283,6 +283,22 @@ def test_a_directory_that_appears_and_one_that_is_replaced_are_found(tmp_path: P
     changes.close()
 
 
+def test_the_log_of_a_controller_that_never_checkpoints_is_moved_into_the_file(
+    controller: ControllerInbox, inbox: Inbox
+) -> None:
+    """SQLite starts a log anew once all of it has been moved: it cannot grow for ever."""
+    controller.connection.execute("PRAGMA wal_autocheckpoint=0")
+    controller.insert_many("x" * 1000 for _ in range(6000))
+    log = controller.path.with_name(controller.path.name + "-wal")
+    assert log.stat().st_size > 5_000_000
+    assert controller.path.stat().st_size < 1_000_000
+    inbox.delete([row[0] for row in inbox.read(0, 100, 1 << 20)])
+    assert controller.path.stat().st_size > 5_000_000
+    before = log.stat().st_size
+    controller.insert_many("x" * 1000 for _ in range(1000))
+    assert log.stat().st_size == before
+
+
 class Rows:
     """An inbox that fails as told."""
 
