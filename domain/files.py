@@ -231,8 +231,10 @@ class Files:
         elif content is not None and step is Step.KEEP:
             self._applied.put(key, applied_entry(definition, content))
         elif content is not None and step is Step.WRITE:
-            seen = self._writer.write(definition, content, seen)
-            self._looks[key] = self._as_look(definition, content, seen)
+            try:
+                self._writer.write(definition, content, seen)
+            finally:  # also after a failure: what is told is what is there now
+                self._looks[key] = self._as_look(definition, content, self._disk.look(definition.path))
 
     def _as_look(self, definition: Definition, content: Content | None, seen: Seen | None) -> Look:
         """The new version is claimed only when its bytes are on disk, or when nothing is wanted there."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adapters.files import TEMPORARY_PREFIX
 from domain.errors import Refused, Unavailable
 from tests.support.remote_files import Device, FailingStore, md5
 
@@ -665,3 +666,76 @@ def test_the_summary_names_files_errors_and_trials(device: Device) -> None:
     assert summary["files"] == 1
     assert "three octal digits" in summary["errors"]["b"]
     assert summary["on_trial"] == ["a"]
+
+
+# --- what is remembered ------------------------------------------------------------------------------------------
+
+
+def test_a_deleted_content_stays_deleted_in_a_new_process_without_a_server(device: Device) -> None:
+    path = device.define("cfg")
+    device.server.shared["FILE_CONTENT_cfg"] = "x"
+    device.files.reconcile()
+    del device.server.shared["FILE_CONTENT_cfg"]
+    device.files.reconcile()
+    device.server.online = False
+    device.restart_process()
+    path.write_text("edited by hand")
+    device.wait(31)
+    assert path.read_text() == "edited by hand"
+
+
+def test_what_an_interrupted_write_left_is_removed_at_the_start(device: Device) -> None:
+    path = device.define("cfg", "sub/cfg")
+    device.server.shared["FILE_CONTENT_cfg"] = "x"
+    device.files.reconcile()
+    leftover = path.parent / f"{TEMPORARY_PREFIX}0123.tmp"
+    leftover.write_text("half")
+    del device.server.shared["FILES"]
+    device.restart_process()
+    device.files.reconcile()
+    assert not leftover.exists()
+
+
+def test_hashes_that_somebody_else_changed_are_told_anew(device: Device) -> None:
+    device.define("cfg").write_text("x")
+    device.files.reconcile()
+    device.server.client |= {"FILE_HASHES": {"cfg": {"hash": "0" * 32, "write_version": 9}}, "FILE_READ_cfg": "odd"}
+    device.clock.seconds += 10
+    device.files.reconcile()
+    assert device.hashes == {"cfg": {"hash": md5(b"x"), "write_version": None}}
+    assert device.read("cfg") == "x"
+
+
+def test_a_report_on_its_way_is_not_sent_twice(device: Device) -> None:
+    device.define("cfg").write_text("x")
+    device.files.reconcile()
+    device.server.client.pop("FILE_HASHES")  # not there yet: our report is still on its way
+    reports = len(device.server.reports)
+    device.files.reconcile()
+    assert len(device.server.reports) == reports
+
+
+def test_all_contents_together_are_bounded(device: Device) -> None:
+    for number in range(17):
+        device.define(f"f{number:02}")
+        device.server.shared[f"FILE_CONTENT_f{number:02}"] = "x" * (1 << 20)
+    device.files.reconcile()
+    assert "all contents together" in device.error("f16")
+    assert (device.root / "f15").stat().st_size == 1 << 20
+    assert not (device.root / "f16").exists()
+
+
+def test_bytes_that_are_not_there_after_the_write_are_not_claimed(device: Device, failing: FailingStore) -> None:
+    """Somebody writes in the same moment: what is told is what was read back."""
+    device.define("cfg", write_version=1)
+    device.server.shared["FILE_CONTENT_cfg"] = "wanted"
+    real = failing.write
+
+    def write_and_lose(path: str, content: bytes, mode: int | None = None) -> None:
+        real(path, content, mode)
+        Path(path).write_text("somebody else's")
+
+    failing.write = write_and_lose  # type: ignore[method-assign]
+    device.files.reconcile()
+    assert device.hashes == {"cfg": {"hash": md5(b"somebody else's"), "write_version": None}}
+    assert device.error("cfg") == "not written: the file was changed while it was written"

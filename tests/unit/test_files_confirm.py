@@ -264,8 +264,10 @@ def test_going_back_by_hand_ends_the_trial(device: Device, path: Path) -> None:
     device.server.shared["FILE_CONTENT_net"] = "old"
     device.files.reconcile()
     assert path.read_text() == "old"
+    assert confirmation(device) == "replaced"
     device.server.online = False
     device.wait(120)
+    assert confirmation(device) == "replaced"
     assert device.error("net") == ""
     assert device.hashes["net"] == {"hash": md5(b"old"), "write_version": 3}
 
@@ -433,3 +435,57 @@ def test_a_trial_of_another_version_of_the_gateway_is_understood(device: Device,
     device.restart_process()
     device.wait(60)
     assert confirmation(device) == "confirmed"
+
+
+# --- around the edges --------------------------------------------------------------------------------------------
+
+
+def test_a_write_that_failed_leaves_no_trial(device: Device) -> None:
+    failing = FailingStore(device.store)
+    failing.problem = Unavailable("no space left on device")
+    device.store = failing
+    device.restart_process()
+    path = device.define("net", confirm_s=60)
+    path.write_text("old")
+    device.server.shared["FILE_CONTENT_net"] = "new"
+    device.files.reconcile()
+    assert device.files.summary()["on_trial"] == []
+    device.server.online = False
+    device.wait(120)
+    assert device.error("net") == "not written: no space left on device"
+    assert confirmation(device) is None
+
+
+def test_a_newer_content_without_confirm_s_ends_the_trial(device: Device, path: Path) -> None:
+    device.define("net", write_version=3)
+    device.server.shared["FILE_CONTENT_net"] = "newer"
+    device.files.reconcile()
+    assert confirmation(device) == "replaced"
+    device.server.online = False
+    device.wait(120)
+    assert path.read_text() == "newer"
+    assert confirmation(device) == "replaced"
+
+
+def test_the_old_bytes_put_there_by_hand_are_no_end_of_the_trial(device: Device, path: Path) -> None:
+    """After a restart of the gateway, too: the trial was written, so this is drift."""
+    path.write_text("old")
+    device.server.online = False
+    device.restart_process()
+    device.files.check()
+    assert path.read_text() == "new"
+    device.wait(65)
+    assert path.read_text() == "old"
+    assert str(confirmation(device)).startswith("put back: ")
+
+
+def test_the_restart_after_putting_back_survives_the_process(device: Device) -> None:
+    device.define("net", confirm_s=60, restart_controller_on_change=True).write_text("old")
+    device.server.shared["FILE_CONTENT_net"] = "new"
+    device.files.reconcile()
+    device.files.restart_controller()
+    device.wait(65)
+    device.restart_process()
+    device.files.check()
+    device.files.restart_controller()
+    assert len(device.controller.restarts) == 2
