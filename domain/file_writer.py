@@ -51,27 +51,26 @@ class Writer:
         self._clock = clock
         self.failures = Failures()
 
-    def write(self, definition: Definition, content: Content, seen: Seen | None) -> Seen:
-        """Put `content` in place of `seen`; return what is on disk then.
+    def write(self, definition: Definition, content: Content, seen: Seen | None) -> None:
+        """Put `content` in place of `seen`.
 
         Raises:
-            Unavailable, Refused: nothing was changed (also while the last failure is too recent for another try).
+            Unavailable: it is not there; also while the last failure is too recent for another try.
         """
         key, digest = definition.key, content.digest(definition.write_version)
         now_s = self._clock.monotonic_s()
         if reason := self.failures.waiting(key, digest, now_s):
             raise Unavailable(reason)
         try:
-            written = self._write(definition, content, seen)
+            self._write(definition, content, seen)
         except (Refused, Unavailable) as error:
             said = f"not written: {error}"
             self.failures.add(key, digest, said, now_s)
             raise Unavailable(said) from error
         self.failures.clear(key)
         self._applied.put(key, applied_entry(definition, content))
-        return written
 
-    def _write(self, definition: Definition, content: Content, seen: Seen | None) -> Seen:
+    def _write(self, definition: Definition, content: Content, seen: Seen | None) -> None:
         changed = seen is None or seen.md5 != content.md5
         drift = changed and self._applied.get(definition.key) == applied_entry(definition, content)
         restart = changed and definition.restart_controller and self._may_restart(definition.key, drift)
@@ -81,7 +80,7 @@ class Writer:
         if restart:
             self._restarts.arm(definition.key)
         try:
-            written = self._store(definition, content)
+            self._store(definition, content)
         except (Refused, Unavailable):
             self._restarts.disarm(definition.key)
             self._confirmation.take_back(definition.key, before)
@@ -90,18 +89,16 @@ class Writer:
             self._restarts.now_due(definition.key)
         self._confirmation.written(definition.key, content.digest(definition.write_version))
         _log(definition, drift)
-        return written
 
     def _may_restart(self, key: str, drift: bool) -> bool:
         return not drift or self._restarts.allowed_for_drift(key, self._clock.monotonic_s())
 
-    def _store(self, definition: Definition, content: Content) -> Seen:
-        """The hash that will be told is that of the bytes read back."""
+    def _store(self, definition: Definition, content: Content) -> None:
+        """Believe the bytes that are read back, not those that were handed over."""
         self._disk.store.write(definition.path, content.data, definition.mode)
         written = self._disk.read(definition.path)
         if written is None or written.md5 != content.md5:
             raise Unavailable("the file was changed while it was written")
-        return written
 
 
 def _log(definition: Definition, drift: bool) -> None:
