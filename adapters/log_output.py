@@ -20,6 +20,7 @@ class LogOutput:
     def __init__(self, level: str) -> None:
         self._secrets: set[str] = set()
         self._ring: deque[tuple[int, str]] = deque(maxlen=RING_LINES)
+        self._ring_lock = threading.Lock()
         self._forward: Forward | None = None
         self._inside = threading.local()
         self._root = logging.getLogger()
@@ -29,8 +30,11 @@ class LogOutput:
         self._sink.setFormatter(_SecretsHidden("%(message)s", self._secrets))
         self._ring_format = _SecretsHidden(FORMAT, self._secrets)
         self._level = level
+        self._before: tuple[list[logging.Handler], int] = ([], self._root.level)
 
     def install(self) -> None:
+        """Take the place of whatever handled lines until now; `remove` gives it back."""
+        self._before = list(self._root.handlers), self._root.level
         self._root.handlers[:] = [self._stderr, self._sink]
         self.set_level(self._level)
         huey = logging.getLogger("huey")
@@ -39,9 +43,8 @@ class LogOutput:
             logging.getLogger(noisy).setLevel(logging.WARNING)
 
     def remove(self) -> None:
-        self._root.handlers[:] = [
-            handler for handler in self._root.handlers if handler not in (self._stderr, self._sink)
-        ]
+        self._root.handlers[:], level = self._before
+        self._root.setLevel(level)
 
     def set_level(self, level: str) -> None:
         """DEBUG, INFO, WARNING or ERROR, from now on."""
@@ -62,11 +65,14 @@ class LogOutput:
 
     def recent(self, lines: int, level: int = logging.DEBUG) -> list[str]:
         """The newest lines at or above `level`, oldest first."""
-        found = [text for number, text in list(self._ring) if number >= level]
+        with self._ring_lock:  # lines may come while we look
+            found = [text for number, text in self._ring if number >= level]
         return found[-lines:] if lines > 0 else []
 
     def _take(self, record: logging.LogRecord, text: str) -> None:
-        self._ring.append((record.levelno, self._ring_format.format(record)[:MAX_LINE_CHARACTERS]))
+        line = self._ring_format.format(record)[:MAX_LINE_CHARACTERS]
+        with self._ring_lock:
+            self._ring.append((record.levelno, line))
         if self._forward is None or record.levelno < logging.INFO or getattr(self._inside, "forwarding", False):
             return
         self._inside.forwarding = True  # a line logged while forwarding a line goes no further
@@ -82,7 +88,11 @@ class _Sink(logging.Handler):
         self._take = take
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._take(record, self.format(record))
+        """A line that cannot be written (wrong arguments, a forward that fails) must not end whoever wrote it."""
+        try:
+            self._take(record, self.format(record))
+        except Exception:  # noqa: BLE001 - as every handler of the standard library does
+            self.handleError(record)
 
 
 class _SecretsHidden(logging.Formatter):
@@ -92,7 +102,7 @@ class _SecretsHidden(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        for secret in tuple(self._secrets):
+        for secret in sorted(self._secrets, key=len, reverse=True):  # one may be the beginning of another
             text = text.replace(secret, "***")
         return text
 

@@ -4,6 +4,7 @@ Everything but the auxiliary telemetry is kept until the server has acknowledged
 """
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 import orjson
 
 from domain.archive import OwnRecords
-from domain.errors import NotConnected
+from domain.errors import NotConnected, Refused
 from domain.one_at_a_time import OneAtATime
 from domain.ports import Clock, Controller, Heartbeat, Session
 from domain.thingsboard import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, encode_telemetry
@@ -61,7 +62,11 @@ class Reporter:
         self._stored()
 
     def attributes(self, values: Mapping[str, Any]) -> None:
-        self._pending.set({key: orjson.dumps(value) for key, value in values.items()})
+        """
+        Raises:
+            Refused: a value is not JSON, or so large that the server would close the connection on it, every time.
+        """
+        self._pending.set({key: _encode_attribute(key, value) for key, value in values.items()})
         self._attributes_waiting()
 
     def publish_attributes(self) -> None:
@@ -79,11 +84,27 @@ class Reporter:
             self._pending.mark([(key, change) for key, _, change in group])
 
 
+def _encode_attribute(key: str, value: Any) -> bytes:
+    try:
+        encoded = orjson.dumps(value)
+        size = 2 + _size(key, encoded)
+    except orjson.JSONEncodeError as error:
+        raise Refused(f"client attribute {key!r} is not JSON: {error}") from error
+    if size > MAX_PAYLOAD_BYTES:
+        raise Refused(f"client attribute {key} of {len(encoded)} bytes does not fit into a message")
+    return encoded
+
+
+def _size(key: str, value: bytes) -> int:
+    """Bytes of `"key":value,`."""
+    return len(orjson.dumps(key)) + len(value) + 2
+
+
 def _grouped(pending: list[tuple[str, bytes, int]]) -> list[list[tuple[str, bytes, int]]]:
     groups: list[list[tuple[str, bytes, int]]] = []
     size = MAX_PAYLOAD_BYTES
     for item in pending:
-        needed = len(item[0].encode()) * 2 + len(item[1]) + 8
+        needed = _size(item[0], item[1])
         if size + needed > MAX_PAYLOAD_BYTES:
             groups.append([])
             size = 2
@@ -132,6 +153,7 @@ class LogLines:
         self._suppressed = 0
         self._minute = (0, 0)
         self._last_ts_ms = 0
+        self._storing = threading.Lock()
 
     def add(self, ts_ms: int, severity: str, text: str) -> None:
         """Callable from any thread, at any moment, also while the archive is failing: it only remembers."""
@@ -150,22 +172,39 @@ class LogLines:
         return bool(self._waiting or self._suppressed)
 
     def store(self) -> None:
-        """Move what waits into the outbox, durably; called once a second or so, and before the stop."""
+        """Move what waits into the outbox, durably; called every few seconds, and before the stop.
+
+        Raises:
+            Unavailable: the archive cannot be written now; the lines go on waiting.
+        """
+        with self._storing:  # two at a time would store lines twice and drop others
+            self._store()
+
+    def _store(self) -> None:
         if self._suppressed and self._minute[0] != self._clock.now_ms() // 60_000:
             suppressed, self._suppressed = self._suppressed, 0
             self._waiting.append((self._clock.now_ms(), "WARN", f"{suppressed} log lines were not sent (rate limit)"))
         lines = list(self._waiting)
         if lines:
-            self._own.store_own([self._record(*line) for line in lines])
+            records = _log_records(lines, self._last_ts_ms)
+            self._own.store_own(records)
+            self._last_ts_ms = records[-1][0]
             for _ in lines:
                 self._waiting.popleft()
             self._stored()
 
-    def _record(self, ts_ms: int, severity: str, text: str) -> tuple[int, bytes]:
-        """Two lines of the same millisecond would overwrite each other on the server: time moves on by one."""
-        self._last_ts_ms = max(ts_ms, self._last_ts_ms + 1) if ts_ms > self._last_ts_ms - 5_000 else ts_ms
+
+def _log_records(lines: list[tuple[int, str, str]], last_ts_ms: int) -> list[tuple[int, bytes]]:
+    """Two lines of the same millisecond would overwrite each other on the server: time moves on by one.
+
+    A clock that was set back by more than five seconds is believed; less is made up for by going on from the last.
+    """
+    records: list[tuple[int, bytes]] = []
+    for ts_ms, severity, text in lines:
+        last_ts_ms = max(ts_ms, last_ts_ms + 1) if ts_ms > last_ts_ms - 5_000 else ts_ms
         values = {"severity": severity, "message": f"GATEWAY - {text}"}
-        return self._last_ts_ms, encode_telemetry(self._last_ts_ms, values)
+        records.append((last_ts_ms, encode_telemetry(last_ts_ms, values)))
+    return records
 
 
 def encodable(text: str) -> str:

@@ -16,6 +16,7 @@ ALLOWED = Exceptions(
     },
     broad={
         "domain/rpc.py:_outcome": "a call is answered whatever its method raised; the trace is logged",
+        "adapters/log_output.py:emit": "logging's own way: a line that cannot be written is shown by handleError",
         "adapters/docker_engine/client.py:run": "handed to the thread that asked, which raises it",
         "producers/controller_feed.py:_run": "a producer's loop: it must outlive every surprise",
         "producers/controller_watch.py:_run": "a producer's loop: it must outlive every surprise",
