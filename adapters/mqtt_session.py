@@ -19,7 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from domain.connection import ConnectionPolicy, Ended
+from domain.connection import Advice, ConnectionPolicy, Ended
 from domain.errors import NotConnected, Refused, Unavailable
 from domain.thingsboard import MAX_UNACKNOWLEDGED, SUBSCRIPTIONS
 
@@ -62,7 +62,7 @@ class MqttSession:
         self._connection: _Connection | None = None
         self._last: _Connection | None = None
         self._epoch = 0
-        self._hurry = False
+        self._hurry = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="mqtt-session", daemon=True)
 
@@ -84,6 +84,7 @@ class MqttSession:
     def stop(self, timeout_s: float = 5.0) -> None:
         """Disconnect properly; what is unacknowledged then counts as not sent."""
         self._stopping.set()
+        self._hurry.set()
         if (connection := self._connection) is not None:
             connection.end("the gateway stops")
         if self._thread.is_alive():
@@ -113,7 +114,7 @@ class MqttSession:
             connection.end(reason)
 
     def hurry(self) -> None:
-        self._hurry = True
+        self._hurry.set()
 
     def _live(self) -> "_Connection":
         connection = self._connection
@@ -126,10 +127,15 @@ class MqttSession:
             ended = self._one_connection()
             if self._stopping.is_set():
                 return
-            hurry, self._hurry = self._hurry, False
-            advice = self._policy.after(ended, hurry)
+            advice = self._policy.after(ended)
             logger.log(advice.level, advice.text)
-            self._stopping.wait(advice.wait_s)
+            self._pause(advice)
+
+    def _pause(self, advice: Advice) -> None:
+        """The hurried may come at any moment of the wait: the publisher notices a lost connection after we do."""
+        if not self._stopping.wait(advice.soonest_s) and self._hurry.wait(advice.wait_s - advice.soonest_s):
+            self._policy.hurried()
+        self._hurry.clear()
 
     def _one_connection(self) -> Ended:
         try:

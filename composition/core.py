@@ -25,6 +25,7 @@ from domain.attributes import ServerAttributes
 from domain.errors import Unavailable
 from domain.housekeeping import Housekeeping
 from domain.log_level import LogLevel
+from domain.pacing import CAUTIOUS
 from domain.provisioning import Credentials, ProvisionKeys
 from domain.publishing import Publisher
 from domain.reporting import LogLines, Reporter
@@ -129,7 +130,9 @@ class CoreParts:
 
     @cached_property
     def publisher(self) -> Publisher:
-        return Publisher(self.table, self.session, self.clock)
+        publisher = Publisher(self.table, self.session, self.clock)
+        publisher.pacer.use(CAUTIOUS, self.clock.monotonic_s())
+        return publisher
 
     @cached_property
     def reporter(self) -> Reporter:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from domain.errors import Unavailable
+from domain.errors import NotConnected, Unavailable
 from domain.pacing import Limits, Pacer, parse_limits
 from domain.ports import Clock, Host, Report, Session
 from domain.thingsboard import (
@@ -124,7 +124,17 @@ class Synchroniser:
         self._software.wanted(shared)
 
     def read_limits(self) -> None:
-        limits = self._attributes.request_limits()
+        """
+        Raises:
+            NotConnected: the connection ended before the answer.
+        """
+        try:
+            limits = self._attributes.request_limits()
+        except NotConnected:
+            raise
+        except Unavailable as reason:
+            logger.info("the server does not tell its limits (%s): assuming none", reason)
+            limits = Limits()
         self._pacer.use(limits, self._clock.monotonic_s())
         if limits.messages or limits.points:
             logger.info("the server limits this session: %s", limits)

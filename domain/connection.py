@@ -41,9 +41,10 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Wait this long, and log this."""
+    """Wait this long (`soonest_s` if somebody is in a hurry), and log this."""
 
     wait_s: float
+    soonest_s: float
     level: int
     text: str
 
@@ -56,16 +57,19 @@ class ConnectionPolicy:
         self._attempt = 0
         self._kicks = 0
 
-    def after(self, ended: Ended, hurry: bool = False) -> Advice:
-        """`hurry` asks for the shortest wait once, without forgetting how many attempts there were."""
+    def after(self, ended: Ended) -> Advice:
         if ended.established and ended.lasted_s >= STABLE_S:
             self._attempt = 0
-        wait_s = self._backoff.wait_s(0 if hurry else self._attempt)
+        soonest_s, wait_s = self._backoff.wait_s(0), self._backoff.wait_s(self._attempt)
         self._attempt += 1
         if ended.refusal in (2, 4, 5):
             wait_s = max(wait_s, CREDENTIALS_WAIT_S)
         level, text = self._say(ended)
-        return Advice(wait_s, level, f"{text}; next try in {wait_s:.1f} s")
+        return Advice(wait_s, min(soonest_s, wait_s), level, f"{text}; next try in {wait_s:.1f} s")
+
+    def hurried(self) -> None:
+        """The last wait was cut short on purpose: it does not make the next one longer."""
+        self._attempt = max(0, self._attempt - 1)
 
     def _say(self, ended: Ended) -> tuple[int, str]:
         if self._kicked(ended):

@@ -59,6 +59,10 @@ def _rates(text: Any) -> tuple[Rate, ...]:
     return tuple(rate for rate in found if rate.capacity and rate.seconds)
 
 
+#: Until the server has answered what it allows: enough for live data, too little to be cut off by any sane limit.
+CAUTIOUS = Limits(messages=(Rate(10, 1),), points=(Rate(100, 1),))
+
+
 @dataclass(slots=True)
 class _Bucket:
     rate: Rate
@@ -95,7 +99,12 @@ class Pacer:
     _points: list[_Bucket] = field(default_factory=list)
 
     def use(self, limits: Limits, now_s: float) -> None:
-        """Start with empty-handed caution: half a bucket, for what earlier sessions may have spent."""
+        """Begin with half a bucket, for what earlier sessions may have spent; the same limits again change nothing.
+
+        The server's buckets belong to the device: a new connection does not fill them.
+        """
+        if limits == self.limits:
+            return
         self.limits = limits
         self._messages = [_Bucket(rate, rate.capacity * SHARE / 2, now_s) for rate in limits.messages]
         self._points = [_Bucket(rate, rate.capacity * SHARE / 2, now_s) for rate in limits.points]

@@ -22,11 +22,11 @@ def handle_attribute_push(changed: list[str], deleted: list[str]) -> None:
 
 @task(name="synchronise", lane=Lane.WORK, expires_s=300)
 def synchronise() -> None:
-    """A connection was made: everything is read and told anew."""
+    """A connection was made: everything is read and told anew; the limits first, the backlog waits for them."""
+    read_limits()
     publish_attributes()
     read_software()
     reconcile_files()
-    read_limits()
     huey.services.synchroniser.tell_system()
 
 

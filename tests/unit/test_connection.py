@@ -66,12 +66,14 @@ def test_sessions_that_do_not_hold_keep_the_wait_growing() -> None:
     assert waits[-1] >= 32.0
 
 
-def test_hurry_shortens_one_wait_only() -> None:
+def test_whoever_is_in_a_hurry_waits_briefly_and_makes_no_later_wait_longer() -> None:
     policy = ConnectionPolicy()
-    for _ in range(6):
-        policy.after(CLOSED)
-    assert policy.after(CLOSED, hurry=True).wait_s <= 1.0
-    assert policy.after(CLOSED).wait_s >= 30.0
+    for _ in range(20):
+        advice = policy.after(CLOSED)
+        assert 0.5 <= advice.soonest_s <= 1.0
+        policy.hurried()
+    assert policy.after(CLOSED).wait_s <= 1.0
+    assert 1.0 <= policy.after(CLOSED).wait_s <= 2.0
 
 
 def test_a_second_session_with_our_token_is_recognised() -> None:

@@ -481,6 +481,24 @@ def test_a_callback_that_raises_does_not_end_the_network_thread(
     session.stop()
 
 
+@pytest.mark.parametrize("moment", ["before the wait", "in the wait"])
+def test_a_hurry_cuts_the_wait_short(server: ThingsBoard, device: Device, clients: list[Client], moment: str) -> None:
+    policy = ConnectionPolicy(Backoff(first_s=0.05, cap_s=3600.0, factor=100_000))
+    session = MqttSession(Server("127.0.0.1", server.port, None), lambda: "T1", lambda *_: None, lambda: None, policy)
+    server.faults.connack_codes = [3]
+    session.start()
+    wait_until(lambda: session.connected, 10, "connected after the first, short wait")
+    if moment == "before the wait":
+        session.hurry()
+    server.drop_connections()
+    if moment == "in the wait":
+        device.wait_disconnected()
+        wait_until(lambda: session._connection is None, 10, "the session has noticed")
+        session.hurry()
+    wait_until(lambda: session.epoch == 2, 10, "connected again")
+    session.stop()
+
+
 def test_an_ended_connection_says_so_in_the_log(
     server: ThingsBoard, device: Device, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.pacing import SHARE, Limits, Pacer, Rate, parse_limits
+from domain.pacing import CAUTIOUS, SHARE, Limits, Pacer, Rate, parse_limits
 from domain.thingsboard import MAX_PAYLOAD_BYTES
 from simulator.rate_limits import RateLimits, TokenBucket
 from simulator.server_limits import ServerLimits
@@ -82,6 +82,25 @@ def test_a_new_session_begins_with_half_a_bucket() -> None:
         pacer.sent(1)
         sent += 1
     assert sent == 8
+
+
+def test_the_same_limits_after_a_reconnect_give_nothing_back() -> None:
+    pacer, limits = Pacer(), Limits(points=(Rate(100, 1),))
+    pacer.use(limits, 0.0)
+    pacer.sent(40)
+    pacer.use(Limits(points=(Rate(100, 1),)), 0.0)
+    assert pacer.wait_s(0.0, 40) == pytest.approx(0.5)
+
+
+def test_before_the_server_has_answered_live_data_flow_and_a_backlog_waits() -> None:
+    pacer = Pacer()
+    pacer.use(CAUTIOUS, 0.0)
+    assert pacer.wait_s(0.0, 10) == 0.0
+    assert pacer.limits.max_points == 80
+    pacer.sent(40)
+    assert pacer.wait_s(0.0, 80) == 1.0
+    pacer.use(Limits(), 0.1)
+    assert pacer.wait_s(0.1, 10_000) == 0.0
 
 
 def test_the_wait_is_just_long_enough() -> None:
