@@ -390,8 +390,22 @@ def test_more_than_five_a_second_are_answered_but_not_done(rig: Rig) -> None:
     assert [rig.call(n, "ping") for n in range(6)].count("Pong") == 5
 
 
+def test_the_limit_holds_for_what_takes_time_too(rig: Rig) -> None:
+    answers = [rig.call(n, "run_command", {"command": ["ls"]}) for n in range(30)]
+    assert len(rig.machine.runs) == 20
+    assert answers[20:] == ["Error - too many calls: more than 5 a second, try again later"] * 10
+
+
+def test_a_repeated_answer_does_not_count(rig: Rig) -> None:
+    """A flood of re-deliveries must not turn the answer of a call into 'too many calls'."""
+    answers = {rig.call(0, "run_command", {"command": ["ls"]}) for _ in range(100)}
+    assert len(answers) == 1 and len(rig.machine.runs) == 1
+
+
 def test_what_could_not_be_read_is_answered_too(rig: Rig) -> None:
     assert rig.refuse(9, "RPC request without a method name") == "Error - RPC request without a method name"
+    rig.refuse(10, "x" * 100_000)
+    assert rig.session.sizes[-1] <= 60_000
 
 
 def test_without_a_session_nothing_is_lost_but_the_answer(rig: Rig) -> None:

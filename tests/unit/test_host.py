@@ -63,7 +63,16 @@ def test_arguments_are_not_seen_by_a_shell() -> None:
 
 
 def test_the_input_is_closed() -> None:
-    assert run("cat") == CommandResult(0, "", False, False)
+    """Whatever the gateway's own input is: here a pipe that never ends."""
+    own = os.dup(0)
+    reader, writer = os.pipe()
+    os.dup2(reader, 0)
+    try:
+        assert run("cat") == CommandResult(0, "", False, False)
+    finally:
+        os.dup2(own, 0)
+        for descriptor in (own, reader, writer):
+            os.close(descriptor)
 
 
 def test_a_killed_command_has_a_negative_code() -> None:
@@ -255,6 +264,14 @@ def test_head_and_tail(sizes: list[int]) -> None:
     else:
         note = f"\n… [{len(data) - 100} bytes left out] …\n"
         assert (kept.text(), kept.truncated) == (data[:50].decode() + note + data[-50:].decode(), True)
+
+
+def test_what_is_kept_of_endless_output_is_bounded() -> None:
+    kept = HeadAndTail(100)
+    for _ in range(10_000):
+        kept.add(b"y\n" * 20)
+    assert kept.total_bytes == 400_000
+    assert sum(map(len, kept._tail)) < 100
 
 
 # --- the machine -------------------------------------------------------------------------------------------

@@ -386,6 +386,13 @@ def test_what_cannot_be_written_now_waits(rig: Rig, monkeypatch: pytest.MonkeyPa
     assert len(rig.ledger.recent(10)) == 1
 
 
+def test_a_restart_marks_what_was_begun_without_waiting_for_a_redelivery(rig: Rig) -> None:
+    rig.machine.broken = Killed()  # type: ignore[assignment]
+    later = crash(rig, 0, "run_command", LS)
+    assert states(later) == [State.INTERRUPTED]
+    later.database.close()
+
+
 def test_a_restart_marks_only_what_was_begun(rig: Rig) -> None:
     rig.take(0, "run_command", LS)
     rig.session.refusals = [NotConnected("gone")]
