@@ -12,6 +12,7 @@ from typing import Any
 
 from domain.checksums import new_hasher
 from domain.errors import Refused
+from domain.reporting import encodable
 
 #: What is read of `sw_<name>`; the reference's `sf_<name>` counts only while there is no `sw_version`.
 FIELDS = ("title", "version", "tag", "url", "size", "checksum", "checksum_algorithm", "ts")
@@ -205,6 +206,7 @@ def status(version: str, title: str, state: SwState, error: str = "") -> dict[st
     """The telemetry of one step; `version` and `title` are of what really runs, never of what is wanted."""
     if len(error) > MAX_ERROR_TEXT:
         error = error[: MAX_ERROR_TEXT - 1] + "…"
+    error = encodable(error)
     return {
         "current_sw_title": reported_version(title),
         "current_sw_version": reported_version(version),

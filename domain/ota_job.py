@@ -15,6 +15,7 @@ from typing import Any
 
 from domain.backoff import Backoff
 from domain.ota import Assignment, SwState
+from domain.reporting import encodable
 
 MAX_ATTEMPTS = 3
 RETRY = Backoff(first_s=10, cap_s=900, factor=3)
@@ -95,7 +96,7 @@ class Job:
         return self.phase in UNTOUCHED or (self.phase is Phase.REPLACING and self.attempt == 0)
 
     def encode(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(replace(self, reason=encodable(self.reason)))
 
     @classmethod
     def parse(cls, stored: Mapping[str, Any]) -> "Job":

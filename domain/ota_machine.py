@@ -344,8 +344,6 @@ class SoftwareUpdate:
         if job.previous:
             self._records.put_previous(job.previous)
         self._records.tell(job.serial, SwState.UPDATED)
-        with suppress(Unavailable, Refused):  # space is made at the next update then
-            self._runtime.remove_old_images([job.version, self._records.previous()], self._clock.now_ms())
         settled = self._records.settled()  # a version obtained again says nothing about the assigned one
         self._end(job, failed=settled.failed and settled.serial == job.serial)
         logger.info("update to version %s is done", job.version)
@@ -357,6 +355,9 @@ class SoftwareUpdate:
 
     def _end(self, job: Job, *, failed: bool) -> None:
         clear_quietly(self._sources[job.assignment.source])
+        with suppress(Unavailable, Refused):  # space is made at the next update then
+            keep = [self._hand.version() or job.version, self._records.previous()]
+            self._runtime.remove_old_images(keep, self._clock.now_ms())
         restoring = job.phase is Phase.FAILING and job.previous == "" and job.version == self._hand.version()
         self._records.settle(job.serial, failed=failed, restore_failed_ms=self._clock.now_ms() if restoring else None)
         self._records.end_job()

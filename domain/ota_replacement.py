@@ -79,6 +79,7 @@ class Replacement:
     def replace(self, job: Job) -> Job:
         """One attempt; raises Unavailable when it can be repeated, Refused when it cannot."""
         if not self._runtime.has_image(job.version):
+            self._versions.note_trial(None)
             return self._records.put_job(replace(job, phase=Phase.FETCHING))
         keys = self._regular_keys()
         self._versions.note_trial(job.version)

@@ -14,8 +14,10 @@ def handle_attribute_push(changed: list[str], deleted: list[str]) -> None:
     """Something was changed or deleted on the server: read the subjects it is about again."""
     subjects = subjects_of([*changed, *deleted])
     if Subject.SOFTWARE in subjects:
-        huey.services.ota.pushed([*changed, *deleted])
-        read_software()
+        try:
+            huey.services.ota.pushed([*changed, *deleted])
+        finally:
+            read_software()
     if Subject.FILES in subjects:
         reconcile_files()
 

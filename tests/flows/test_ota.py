@@ -104,6 +104,17 @@ def test_a_version_that_failed_is_tried_again_after_a_push_of_it(flow: Flow) -> 
     assert flow.world.runs == "v2"
 
 
+def test_a_push_that_cannot_be_noted_leads_to_the_question_nevertheless(
+    flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def locked(keys: Any) -> None:
+        raise Unavailable("the database is locked")
+
+    monkeypatch.setattr(flow.world.update, "pushed", locked)
+    flow.assign("v2")
+    assert flow.world.runs == "v2"
+
+
 def test_deleted_attributes_are_an_unassignment(flow: Flow) -> None:
     flow.assign("v2")
     flow.assign(None)

@@ -1,5 +1,6 @@
 """A whole device for tests of updates: a Git repository of controller versions, a real gateway, a real engine."""
 
+import gzip
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -177,9 +178,9 @@ def push_image(engine: Engine, reference: str, context: Path) -> str:
 
 
 def save_image(engine: Engine, name: str, context: Path) -> bytes:
-    """Build `context` and return it as `docker save` writes it; the image is forgotten locally."""
+    """Build `context` and return it as `docker save | gzip` writes it; the image is forgotten locally."""
     make_image(engine, name, context)
     with closing_client(engine.client) as client:
         data = b"".join(client.get_image(name))
         client.remove_image(name, force=True)
-    return data
+    return gzip.compress(data, 1)

@@ -135,6 +135,15 @@ def test_the_projects_directory_serves_as_well_as_its_dot_git(tmp_path: Path, lo
     assert repository.commit_of("v1") == git(local, "rev-parse", "v1")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give files away")
+def test_a_repository_of_another_user_can_be_read_by_root(repository: GitRepository, local: Path, remote: Path) -> None:
+    """Git itself refuses that as dubious; devices have it so: the clone belongs to `pi`, the gateway runs as root."""
+    head = git(local, "rev-parse", "v1")
+    subprocess.run(["chown", "-R", "12345:12345", str(local)], check=True)
+    assert repository.commit_of("v1") == head
+    assert repository.check_out(head).context.is_dir()
+
+
 def test_a_moved_tag_does_not_follow_by_itself(repository: GitRepository, remote: Path) -> None:
     before = repository.commit_of("v1")
     commit(remote, {"docker/main.py": "print('other')\n"})

@@ -84,6 +84,37 @@ def test_current_and_previous_images_are_kept(world: World) -> None:
     assert world.engine.removals == [("v2", "v1"), ("v3", "v2")]
 
 
+def test_images_of_versions_that_failed_do_not_pile_up(world: World) -> None:
+    world.assign("v2")
+    world.settle()
+    world.engine.crashing.add("v3")
+    world.assign("v3")
+    world.settle()
+    assert world.engine.removals[-1] == ("v2", "v1")
+
+
+def test_an_image_that_vanishes_before_the_change_is_obtained_anew(world: World) -> None:
+    original = world.source.install
+
+    def vanishes(job: Any, cancelled: Any) -> None:
+        original(job, cancelled)
+        world.engine.images.discard("v2")
+        world.source.install = original  # type: ignore[method-assign]
+
+    world.source.install = vanishes  # type: ignore[method-assign]
+    world.assign("v2")
+    world.settle()
+    assert world.source.steps == ["fetch v2", "verify v2", "install v2"] * 2
+    assert world.runs == "v2"
+
+
+def test_a_reason_json_cannot_carry_is_told_nevertheless(world: World) -> None:
+    world.source.failures = [Refused("cannot read \udcff")]
+    world.assign("v2")
+    world.settle()
+    assert world.last()["sw_error"] == "cannot read ?"
+
+
 def test_the_version_that_runs_is_only_remembered(world: World) -> None:
     world.assign("v1")
     world.settle()
