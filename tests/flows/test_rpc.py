@@ -1,5 +1,6 @@
 """Every method and every text, from the listener's task to the answer, in immediate mode."""
 
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 from domain.command_list import parse_command_list
 from domain.errors import NotConnected, Refused, Unavailable
 from domain.ports import CommandResult
-from tasks.rpc import run_rpc, tend_rpc
+from tasks.lanes import Lane
+from tasks.queue import huey
+from tasks.rpc import handle_rpc, run_rpc, tend_rpc
 from tests.support.rpc import Rig
 
 RANGE = {"start_timestamp_ms": 1_767_225_600_000, "end_timestamp_ms": 1_767_312_000_000}
@@ -421,6 +424,20 @@ def test_a_call_that_waited_too_long_for_its_lane_is_not_done(rig: Rig) -> None:
     run_rpc(4, "run_command", {"command": ["ls"]}, rig.clock.now_ms() + 3_600_000)
     assert rig.session.sent[-1][1].startswith("Error - expired")
     assert rig.machine.runs == []
+
+
+@pytest.mark.parametrize(("late_s", "answers"), [(9, ["Pong"]), (11, [])])
+def test_a_call_that_waited_too_long_in_the_queue_is_not_done(tmp_path: Path, late_s: int, answers: list[str]) -> None:
+    rig = Rig(tmp_path / "gateway.db")
+    with rig.serving():
+        huey.immediate = False
+        handle_rpc(3, "ping", None)
+        data = huey.lanes[Lane.RPC].dequeue()
+        assert data is not None
+        now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
+        huey.execute(huey.deserialize_task(data), timestamp=now + datetime.timedelta(seconds=late_s))
+    assert [message for _, message in rig.session.sent] == answers
+    rig.database.close()
 
 
 def test_long_answers_are_cut_below_the_limit(rig: Rig) -> None:

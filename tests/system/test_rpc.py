@@ -346,6 +346,34 @@ def test_republish_and_discard_include_both_ends(gateway: RunningGateway, device
     inbox.connection.close()
 
 
+def test_a_republish_cut_off_by_kill_9_goes_on_and_live_data_does_not_wait(
+    gateway: RunningGateway, server: ThingsBoard, device: Device
+) -> None:
+    rows = 20_000
+    inbox = ControllerInbox(gateway.inbox_path)
+    inbox.insert_many(f'{{"ts":{TS + n},"values":{{"t":{n}}}}}' for n in range(rows))
+    device.wait_for(lambda d: d.records_received >= rows, 60, "all records")
+    wait_until(lambda: ask(device, "status")["archive"]["pending"] == 0, 30, "all acknowledged")
+    span = {"start_timestamp_ms": TS, "end_timestamp_ms": TS + rows}
+    server.faults.puback_delay_s = 0.05
+    before, received = len(device.records()), device.records_received
+    assert ask(device, "archive_republish_messages", span).startswith(f"OK - {rows} messages republished")
+    device.wait_for(lambda d: d.records_received > received, 20, "the republish begins")
+    gateway.kill()
+    left = gateway.rows("SELECT count(*) FROM outbox WHERE lane = 2")[0][0]
+    assert isinstance(left, int) and 0 < left <= rows, "killed in the middle"
+    gateway.start()
+    device.wait_subscribed(RPC_FILTER, timeout_s=30)
+    inbox.insert(f'{{"ts":{TS + 10**9},"values":{{"live":1}}}}')
+    device.wait_for(lambda d: d.latest("live") == 1, 30, "the live record")
+    assert gateway.rows("SELECT count(*) FROM outbox WHERE lane = 2")[0][0] != 0, "it overtook the republish"
+    server.faults.puback_delay_s = 0.0
+    wait_until(lambda: ask(device, "status")["archive"]["republish_pending"] == 0, 60, "the republish is done")
+    again = {ts for ts, values in device.records()[before:] if "t" in values}
+    assert again == {TS + n for n in range(rows)}
+    inbox.connection.close()
+
+
 def test_dead_letters_can_be_seen_and_dropped(gateway: RunningGateway, device: Device) -> None:
     inbox = ControllerInbox(gateway.inbox_path)
     inbox.insert('{"values":{"t":1}}')
