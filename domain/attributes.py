@@ -5,6 +5,7 @@ A push only says that something about a subject changed; what holds is the answe
 
 import itertools
 import logging
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
@@ -114,14 +115,17 @@ class Synchroniser:
         self._host = host
         self._clock = clock
         self._software = software
+        self._reading_software = threading.Lock()
 
     def read_software(self) -> None:
-        """
+        """One at a time: two workers could hand on their answers in the wrong order, and the older one would hold.
+
         Raises:
             Unavailable: no session or no answer; to be tried again.
         """
-        _, shared = self._attributes.request_attributes(shared_keys=SOFTWARE_KEYS)
-        self._software.wanted(shared)
+        with self._reading_software:
+            _, shared = self._attributes.request_attributes(shared_keys=SOFTWARE_KEYS)
+            self._software.wanted(shared)
 
     def read_limits(self) -> None:
         """

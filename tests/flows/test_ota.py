@@ -1,5 +1,6 @@
 """From a push or an answer of the server to the update, through the queue in immediate mode."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,27 @@ def test_without_a_controller_to_supervise_nothing_is_done() -> None:
         huey.services.ota.wanted({"sw_version": "v2"})
         huey.services.ota.pushed(["sw_version"])
         huey.services.ota.advance()
+
+
+def test_answers_are_handed_on_in_the_order_of_the_questions(flow: Flow) -> None:
+    """Two workers at once: the second asks only when the first has handed on what it got."""
+    first_asked, may_answer = threading.Event(), threading.Event()
+    order: list[str] = []
+    answer = flow.server.request_attributes
+
+    def request_attributes(client_keys: Any = (), shared_keys: Any = ()) -> Any:
+        order.append("asked")
+        first_asked.set()
+        assert may_answer.wait(10)
+        return answer(client_keys, shared_keys)
+
+    flow.server.request_attributes = request_attributes  # type: ignore[method-assign]
+    flow.world.update._wake = lambda: order.append("handed on")
+    workers = [threading.Thread(target=flow.synchroniser.read_software) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    assert first_asked.wait(10)
+    may_answer.set()
+    for worker in workers:
+        worker.join(10)
+    assert order == ["asked", "handed on"] * 2
