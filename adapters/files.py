@@ -28,6 +28,8 @@ NEW_FILE_MODE = 0o644
 NEW_FOLDER_MODE = 0o755
 
 _CHUNK_BYTES = 1 << 18
+#: Passes through a folder that may be entered but not listed; only Linux knows it.
+_PASS = getattr(os, "O_PATH", os.O_RDONLY)
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -139,10 +141,10 @@ def _folder(place: Place, *, make: bool = False) -> Iterator[int]:
             opened.callback(os.close, descriptor)
             return descriptor
 
-        folder = enter("/", None, os.O_PATH)
+        folder = enter("/", None, _PASS)
         for name in _names(place.root.resolved):
             try:
-                folder = enter(name, folder, os.O_PATH)
+                folder = enter(name, folder, _PASS)
             except FileNotFoundError as error:
                 raise Unavailable(f"the folder {place.root.resolved} does not exist") from error
         folder = enter(".", folder, os.O_RDONLY)

@@ -224,8 +224,8 @@ def _spelling(path: str) -> str:
 
 
 def _bounded(problems: dict[str, str], most: int = 100) -> dict[str, str]:
-    """Ten thousand bad entries must not become ten thousand reports."""
-    return dict(list(problems.items())[:most])
+    """Ten thousand bad entries must not become ten thousand reports, nor a huge key a report that cuts the session."""
+    return {key[:MAX_KEY_LENGTH]: problem for key, problem in list(problems.items())[:most]}
 
 
 def _type_name(value: Any) -> str:

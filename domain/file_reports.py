@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from domain.file_definitions import Definition
+from domain.file_definitions import MAX_KEY_LENGTH, Definition
 from domain.file_store import Seen
 from domain.file_wanted import FILE_HASHES
 from domain.thingsboard import MAX_PAYLOAD_BYTES
@@ -83,8 +83,9 @@ def plan_errors(told: Mapping[str, str], errors: Mapping[str, str]) -> dict[str,
 
 
 def gone(told: Told, looks: Mapping[str, Look]) -> set[str]:
-    """Keys whose last `FILE_READ_` no longer stands for a file."""
-    return (set(told.reads) | set(told.hashes or {})) - set(looks)
+    """Keys whose last `FILE_READ_` no longer stands for a file (a longer key was never one of ours)."""
+    keys = (set(told.reads) | set(told.hashes or {})) - set(looks)
+    return {key for key in keys if len(key) <= MAX_KEY_LENGTH}
 
 
 def encode_read(look: Look) -> Any:

@@ -129,12 +129,15 @@ class Files:
         return bool(self._restarts.due())
 
     def take_due(self) -> bool:
-        """True once per time that a check is due; cheap enough for every second."""
+        """True once per time that a check is due; cheap enough for every second. Without files nothing is ever due."""
         now_s = self._clock.monotonic_s()
-        if now_s < self._next_s:
+        if now_s < self._next_s or not (self.stale or self._has_work()):
             return False
         self._next_s = now_s + CHECK_INTERVAL_S
         return True
+
+    def _has_work(self) -> bool:
+        return bool(self._wanted.definitions or self._confirmation.running() or self.restart_due) or not self._opened
 
     def summary(self) -> Mapping[str, Any]:
         """For `status`, from memory."""

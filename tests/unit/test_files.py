@@ -739,3 +739,21 @@ def test_bytes_that_are_not_there_after_the_write_are_not_claimed(device: Device
     device.files.reconcile()
     assert device.hashes == {"cfg": {"hash": md5(b"somebody else's"), "write_version": None}}
     assert device.error("cfg") == "not written: the file was changed while it was written"
+
+
+def test_a_device_without_files_has_nothing_to_check(device: Device) -> None:
+    device.files.reconcile()
+    device.clock.seconds += 100
+    assert not device.files.take_due()
+    device.define("cfg")
+    device.files.reconcile()
+    device.clock.seconds += 100
+    assert device.files.take_due()
+
+
+def test_a_huge_key_does_not_become_a_message_that_cuts_the_session(device: Device) -> None:
+    device.server.shared["FILES"] = {"k" * 70_000: {"path": "$DATA_PATH/x"}}
+    device.server.client["FILE_HASHES"] = {"h" * 70_000: {"hash": "0" * 32}}
+    device.files.reconcile()
+    assert "200 characters" in device.error("k" * 200)
+    assert max(len(key) for report in device.server.reports for key in report) < 255
