@@ -35,7 +35,8 @@ class AccessTokenFile:
         token = raw.decode("utf-8", "replace").strip()
         if not token:
             raise Refused(f"token file {self._path} is empty")
-        if len(raw) > MAX_BYTES or not token.isprintable() or any(character.isspace() for character in token):
+        odd = not token.isprintable() or "\ufffd" in token or any(character.isspace() for character in token)
+        if odd or len(raw) > MAX_BYTES:
             raise Refused(f"token file {self._path} does not hold one access token")
         return token
 

@@ -42,11 +42,12 @@ class Credentials:
         self._file = file
         self._keys = keys
         self._ask = ask
+        self._unsaved: str | None = None
 
     def token(self) -> str:
         """
         Raises:
-            Unavailable: no answer from the server, or the token cannot be stored.
+            Unavailable: no answer from the server.
             Refused: no token and no way to get one; the message says what a person has to do.
         """
         token = self._file.read()
@@ -54,9 +55,22 @@ class Credentials:
             return token
         if self._keys is None:
             raise Refused(f"there is no {self._file} and no provisioning key and secret; create one of the two")
-        token = parse_provision_answer(self._ask(encode_provision_request(self._keys)), self._keys.device_name)
-        self._file.write(token)
-        logger.info("provisioned as device '%s'; the access token is stored", self._keys.device_name)
+        if self._unsaved is None:
+            answer = self._ask(encode_provision_request(self._keys))
+            self._unsaved = parse_provision_answer(answer, self._keys.device_name)
+        return self._stored(self._unsaved, self._keys.device_name)
+
+    def _stored(self, token: str, device_name: str) -> str:
+        """The server gives a token once: one that cannot be stored now is used, and stored at a later connection."""
+        try:
+            self._file.write(token)
+        except Unavailable as reason:
+            logger.error(
+                "provisioned as device '%s', but the access token is lost at a restart: %s", device_name, reason
+            )
+        else:
+            self._unsaved = None
+            logger.info("provisioned as device '%s'; the access token is stored", device_name)
         return token
 
 
