@@ -21,8 +21,8 @@ logger = logging.getLogger("gateway.supervision")
 
 HISTORY_KEY = "controller.history"
 
-#: An engine that cannot be reached is asked again after this.
-ENGINE_RETRY_S = 10.0
+#: An engine that cannot be reached, a name that is taken, an image that is missing: looked at again after this.
+RETRY_S = 10.0
 #: Memory is reported, and a heartbeat alone written to the disk, no more often than this.
 SLOW_FACTS_S = 600.0
 #: A stop takes 60 s and a kill at most: so long one hand waits for the other.
@@ -155,7 +155,7 @@ class Supervisor:
             self._glance()
             return
         try:
-            self.next_look.plan_in(ENGINE_RETRY_S)
+            self.next_look.plan_in(RETRY_S)
             self._turn()
         finally:
             self._hand.release()
@@ -172,9 +172,10 @@ class Supervisor:
         try:
             self._look_and_act(wanted, trial)
         except NameTaken as reason:
-            self._show(View(Condition.NAME_TAKEN, str(reason)), supervision.SLOW_LOOK_S)
+            self._show(View(Condition.NAME_TAKEN, str(reason)), RETRY_S)
         except Unavailable as reason:
-            self._show(View(Condition.ENGINE_UNREACHABLE, str(reason)), ENGINE_RETRY_S)
+            self._show(View(Condition.ENGINE_UNREACHABLE, str(reason)), RETRY_S)
+        self._store()  # before it is told: a gateway killed here would not know this run, and not count its end
         self._tell()
         self._store()
 
@@ -185,7 +186,8 @@ class Supervisor:
             missing = self._act(decision, wanted, seen)
             seen, decision = self._look(wanted, trial)
         self._missing = wanted if missing else None
-        self._show(self._view_of(seen, decision, missing, wanted), decision.look_again_s)
+        look_again_s = RETRY_S if missing else decision.look_again_s
+        self._show(self._view_of(seen, decision, missing, wanted), look_again_s)
 
     def _look(self, wanted: str | None, trial: str | None) -> tuple[Observation, Decision]:
         seen = self._runtime.observe()

@@ -86,19 +86,42 @@ class Engine:
         if self.process is None:
             return
         self.process.send_signal(with_signal)
-        self.process.wait(60)
+        self.process.wait(90)
         self.process = None
+        wait_until(lambda: not self._containerd_runs(), 30, "the end of containerd: a new engine would rely on it")
 
     def log(self) -> str:
         assert self.directory is not None
         return (self.directory / "dockerd.log").read_text(errors="replace")
 
+    def _containerd_runs(self) -> bool:
+        return any(Path(arguments[0]).name == "containerd" for arguments in self._processes().values())
+
+    def _processes(self) -> dict[int, list[str]]:
+        """What runs with our directory among its arguments: the engine, containerd, one shim a container."""
+        found = {}
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(OSError):
+                arguments = path.read_text(errors="replace").split("\0")
+                if any(argument.startswith(f"{self.directory}/") for argument in arguments):
+                    found[int(path.parent.name)] = arguments
+        return found
+
     def remove(self) -> None:
         assert self.directory is not None
+        if self.process is not None and self.answers():
+            with closing_client(self.client) as client:
+                for container in client.containers():
+                    client.kill(container["Id"])
         self.stop()
-        pid_file = self.directory / "exec" / "containerd" / "containerd.pid"
-        with suppress(OSError, ValueError):
-            os.kill(int(pid_file.read_text()), signal.SIGTERM)
+        for pid in self._processes():  # shims of containers that outlived a killed engine
+            with suppress(OSError):
+                for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                    os.kill(int(child), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+        for mount in reversed(Path("/proc/mounts").read_text().splitlines()):
+            if mount.split()[1].startswith(f"{self.directory}/"):
+                subprocess.run(["umount", "-l", mount.split()[1]], check=False)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def import_base(self) -> None:

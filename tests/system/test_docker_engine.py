@@ -382,6 +382,8 @@ def test_an_image_for_another_processor_is_refused_and_let_go(
     with pytest.raises(Refused, match=its):
         runtime.load_archive("v7", archive)
     assert not runtime.has_image("v7")
+    with closing_client(at.client) as client:
+        client.remove_image("mine/wrong:1")
 
 
 def _for_architecture(archive: Path, architecture: str) -> Path:
@@ -476,7 +478,7 @@ def push(at: Engine, name: str) -> str:
 
 def test_pull_by_tag_and_by_digest(at: Engine, runtime: DockerEngine, tmp_path: Path, registry: str) -> None:
     name = f"{registry}/site/controller"
-    image = make_image(at, f"{name}:v5", write_context(tmp_path / "context", SLEEP))
+    image = make_image(at, f"{name}:v5", write_context(tmp_path / "context", SLEEP + "# for the registry\n"))
     digest = push(at, f"{name}:v5")
     with closing_client(at.client) as client:
         client.remove_image(f"{name}:v5")

@@ -10,7 +10,7 @@ import pytest
 
 from domain.controller_runtime import NameTaken, Observation, StartFailed
 from domain.errors import Refused, Unavailable
-from domain.supervisor import ENGINE_RETRY_S, HISTORY_KEY, NoController
+from domain.supervisor import RETRY_S, HISTORY_KEY, NoController
 from tests.support.controllers import RuntimeInMemory, Supervised
 from tests.support.running import wait_until
 
@@ -290,7 +290,7 @@ def test_an_engine_that_is_away_is_told_once_and_asked_again_soon(around: Superv
     assert around.report.current["controller_state"] == "engine unreachable"
     assert around.report.current["controller_state_reason"] == "Connection refused"
     assert around.supervisor.running_since_ms() is None
-    assert around.supervisor.next_look.left_s() == ENGINE_RETRY_S
+    assert around.supervisor.next_look.left_s() == RETRY_S
     told = around.report.attribute_calls
     around.look_until(HOUR_S)
     assert around.report.attribute_calls == told
@@ -312,7 +312,7 @@ def test_an_engine_that_breaks_off_in_the_start_counts_no_failure(around: Superv
     around.look_until(60)
     assert around.report.current["controller_state"] == "engine unreachable"
     around.runtime.start_failure = None
-    around.look_until(ENGINE_RETRY_S)
+    around.look_until(RETRY_S)
     assert around.runtime.seen.running
     assert around.state.get(HISTORY_KEY)["failures"] == 0
 
