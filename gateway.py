@@ -67,6 +67,8 @@ class Parts(ControllerParts):
     @cached_property
     def services(self) -> Services:
         self.log_output.forward_to(self.log_lines.add)
+        if leftovers := self.machine.end_leftover_commands():
+            logger.warning("ended %d processes of commands that the last process left behind", leftovers)
         self.calls.recover()
         return Services(
             session=self.session,

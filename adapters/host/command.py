@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -69,15 +69,17 @@ class HeadAndTail:
 
 
 def run_command(
-    argv: Sequence[str], timeout_s: float, output_cap_bytes: int, stopping: threading.Event
+    argv: Sequence[str], timeout_s: float, output_cap_bytes: int, stopping: threading.Event, owner: str = ""
 ) -> CommandResult:
     """Run `argv` to its end or to the time-out, whichever comes first; nothing of it is alive afterwards.
+
+    `owner` names the gateway in the mark, so that its next life finds what this one could not end (`end_leftovers`).
 
     Raises:
         Refused: there is no such program, or it may not be run.
         Unavailable: the machine has no resources for it, or the gateway stops meanwhile (the command is killed).
     """
-    mark = uuid.uuid4().hex
+    mark = f"{owner}:{uuid.uuid4().hex}"
     output = HeadAndTail(output_cap_bytes)
     process = _start(argv, mark)
     try:
@@ -91,6 +93,18 @@ def run_command(
         raise Unavailable("the gateway is stopping; the command was killed")
     timed_out = ending == "timed out"
     return CommandResult(None if timed_out else process.returncode, output.text(), timed_out, output.truncated)
+
+
+def end_leftovers(owner: str) -> int:
+    """Kill what commands of an earlier life of this gateway left running (it was killed itself); returns how many."""
+    wanted = f"{MARK}={owner}:".encode()
+    killed = set[int]()
+    deadline_s = time.monotonic() + BURIAL_S
+    while (alive := _with(lambda process: _is_marked(process, wanted))) and time.monotonic() < deadline_s:
+        _kill_all(alive)
+        killed.update(alive)
+        time.sleep(0.01)
+    return len(killed)
 
 
 def _start(argv: Sequence[str], mark: str) -> "subprocess.Popen[bytes]":
@@ -187,9 +201,7 @@ def _bury(process: "subprocess.Popen[bytes]", mark: str) -> None:
     deadline_s = time.monotonic() + BURIAL_S
     _signal_group(process.pid, signal.SIGKILL)
     while (alive := _members(process.pid, mark)) and time.monotonic() < deadline_s:
-        for pid in alive:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        _kill_all(alive)
         time.sleep(0.01)
     with suppress(subprocess.TimeoutExpired):
         process.wait(max(0.1, deadline_s - time.monotonic()))
@@ -200,21 +212,37 @@ def _signal_group(leader: int, number: int) -> None:
         os.killpg(leader, number)
 
 
+def _kill_all(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def _members(session: int, mark: str) -> list[int]:
     """Living processes of the session or with the mark."""
     wanted = f"{MARK}={mark}".encode()
-    return [
-        int(entry.name)
-        for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _belongs(entry, session, wanted)
-    ]
+    return _with(lambda process: _session(process) == session or _is_marked(process, wanted))
 
 
-def _belongs(process: Path, session: int, wanted: bytes) -> bool:
+def _with(belongs: Callable[[Path], bool]) -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _alive(entry, belongs)]
+
+
+def _alive(process: Path, belongs: Callable[[Path], bool]) -> bool:
     try:
-        fields = (process / "stat").read_bytes().rpartition(b")")[2].split()
-        if fields[0] in (b"Z", b"X"):
-            return False
-        return int(fields[3]) == session or wanted in (process / "environ").read_bytes()
+        return _fields(process)[0] not in (b"Z", b"X") and belongs(process)
     except (OSError, IndexError):
         return False
+
+
+def _fields(process: Path) -> list[bytes]:
+    """What follows the name in `stat`: state, parent, group, session, …"""
+    return (process / "stat").read_bytes().rpartition(b")")[2].split()
+
+
+def _session(process: Path) -> int:
+    return int(_fields(process)[3])
+
+
+def _is_marked(process: Path, wanted: bytes) -> bool:
+    return any(entry.startswith(wanted) for entry in (process / "environ").read_bytes().split(b"\0"))

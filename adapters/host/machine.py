@@ -11,7 +11,7 @@ from pathlib import Path
 from domain.errors import Unavailable
 from domain.ports import CommandResult
 
-from .command import SEARCH_PATH, run_command
+from .command import SEARCH_PATH, end_leftovers, run_command
 
 POWER_TIMEOUT_S = 30.0
 
@@ -55,7 +55,11 @@ class HostMachine:
         os.kill(os.getpid(), signal.SIGTERM)
 
     def run(self, argv: Sequence[str], timeout_s: float, output_cap_bytes: int = 65_536) -> CommandResult:
-        return run_command(argv, timeout_s, output_cap_bytes, self._stopping)
+        return run_command(argv, timeout_s, output_cap_bytes, self._stopping, str(self._data_path))
+
+    def end_leftover_commands(self) -> int:
+        """Call once at start: a killed gateway could not end what it ran."""
+        return end_leftovers(str(self._data_path))
 
     def disk(self) -> tuple[int, int]:
         try:

@@ -175,11 +175,14 @@ def test_an_answer_that_was_lost_is_given_again(
 def test_kill_9_between_intent_and_answer_is_told_and_not_run_again(
     gateway: RunningGateway, device: Device, tmp_path: Path
 ) -> None:
-    handle = device.rpc_async("run_command", noting(tmp_path / "effects", "sleep 30"), 60)
+    marker = f"sleep 29{time.time_ns() % 10**6}"
+    handle = device.rpc_async("run_command", noting(tmp_path / "effects", marker), 60)
     wait_until(begun(gateway, tmp_path / "effects"), 20, "the command runs")
     gateway.kill()
+    assert marker in processes()
     gateway.start()
     assert message(handle, 40).startswith("Error - interrupted: it is not known how far 'run_command' came")
+    assert marker not in processes(), "what the killed gateway left running is ended"
     assert runs(tmp_path / "effects") == 1
     assert gateway.rows("SELECT state FROM rpc_call WHERE method = 'run_command'") in (
         [("interrupted",)],

@@ -228,6 +228,25 @@ def test_a_stopping_gateway_does_not_wait(name: str) -> None:
     assert alive(name) == []
 
 
+def test_what_a_killed_gateway_left_running_is_ended_by_its_next_life(name: str, tmp_path: Path) -> None:
+    """Only by its own next life: the mark names the data directory."""
+    program = (
+        "import pathlib, sys, threading; from adapters.host.machine import HostMachine\n"
+        f"host = HostMachine(pathlib.Path({str(tmp_path)!r}), threading.Event())\n"
+        "host.run(['sh', '-c', 'setsid sleep 300 & sleep 300; : ' + sys.argv[1]], 60)\n"
+    )
+    gateway = subprocess.Popen([sys.executable, "-c", program, name], cwd=Path(__file__).parents[2])
+    wait_until(lambda: len(set(alive(name)) - {gateway.pid}) == 1, "the command runs")
+    gateway.kill()
+    gateway.wait()
+    assert alive(name), "it outlived the gateway"
+    assert HostMachine(tmp_path / "other", threading.Event()).end_leftover_commands() == 0
+    assert HostMachine(tmp_path.parent, threading.Event()).end_leftover_commands() == 0
+    assert machine(tmp_path).end_leftover_commands() == 3
+    assert alive(name) == []
+    assert machine(tmp_path).end_leftover_commands() == 0
+
+
 def test_no_descriptor_and_no_zombie_is_left() -> None:
     def open_files() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))
