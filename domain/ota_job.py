@@ -122,11 +122,12 @@ def attempted(job: Job, held_bytes: int = 0) -> Job:
 
     An interrupted download that has grown since the last attempt starts counting anew: its size bounds it.
     """
-    grown = job.phase is Phase.FETCHING and held_bytes > job.held_bytes
+    if job.phase is not Phase.FETCHING:
+        return replace(job, attempt=job.attempt + 1, retry_at_ms=0)
     return replace(
         job,
-        attempt=1 if grown else job.attempt + 1,
-        held_bytes=max(held_bytes, job.held_bytes) if job.phase is Phase.FETCHING else job.held_bytes,
+        attempt=1 if held_bytes > job.held_bytes else job.attempt + 1,
+        held_bytes=max(held_bytes, job.held_bytes),
         resumed=job.resumed or held_bytes > 0,
         retry_at_ms=0,
     )

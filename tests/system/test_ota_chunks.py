@@ -137,6 +137,25 @@ def test_a_package_that_is_not_right_never_reaches_the_engine(
     assert rig.left_over() == []
 
 
+def test_a_package_that_came_in_one_go_and_is_corrupt_is_not_fetched_again(rig: Rig) -> None:
+    rig.device.assign_software("ctl", "v2", DATA, checksum="00" * 32)
+    rig.update()
+    assert rig.world.last()["sw_error"].startswith("the package is corrupt")
+    assert rig.chunk_requests() == [0, 1, 2, 3, 4, 5]
+
+
+def test_one_that_was_pieced_together_gets_a_second_chance(rig: Rig) -> None:
+    """The first piece is damaged on the disk, as after a power cut."""
+    rig.device.assign_software("ctl", "v2", DATA)
+    attributes = rig.device.shared_attributes
+    rig.packages.mkdir()
+    part = rig.packages / f"SHA256-{attributes['sw_checksum']}-{len(DATA)}.part"
+    part.write_bytes(bytes(2 * CHUNK_BYTES))
+    rig.update()
+    assert rig.loaded == [DATA]
+    assert rig.chunk_requests() == [2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
+
+
 def test_an_endless_package_ends(rig: Rig) -> None:
     rig.server.faults.ota_chunk = lambda number, chunk: bytes(CHUNK_BYTES)
     rig.device.assign_software("ctl", "v2", DATA)

@@ -311,7 +311,9 @@ def test_killed_while_a_package_arrives(running: OtaDevice, tmp_path: Path, phas
     write_version(tmp_path / "p2", "p2", "works")
     data = save_image(running.engine, "package:1", tmp_path / "p2")
     slow = checksum("MURMUR3_128", [data])  # verified for seconds
+    before = len(running.updates())
     running.device.assign_software("controller", "p2", data, algorithm="MURMUR3_128", checksum=slow)
+    wait_begun(running, before)
     part = running.gateway.data_path / "ota" / "packages"
     if phase is Phase.FETCHING:
         wait_until(lambda: any(path.stat().st_size > 1 << 20 for path in part.glob("*.part")), 60, "a first megabyte")

@@ -97,6 +97,13 @@ def test_only_a_download_that_grew_is_counted_anew(held: int, attempt: int) -> N
     assert ota_job.attempted(job, held).attempt == attempt
 
 
+def test_only_a_download_that_went_on_from_something_counts_as_resumed() -> None:
+    begun = ota_job.attempted(a_job(attempt=0), held_bytes=0)
+    verifying = ota_job.attempted(ota_job.succeeded(begun), held_bytes=500)
+    assert not begun.resumed and not verifying.resumed
+    assert ota_job.attempted(a_job(), held_bytes=1).resumed
+
+
 def test_every_phase_has_something_to_say() -> None:
     assert set(SW_STATES) == set(Phase)
 

@@ -65,6 +65,21 @@ def test_during_the_trial_the_supervisor_keeps_its_hands_off(world: World) -> No
     assert world.engine.starts == ["v1", "v2"]
 
 
+def test_nobody_else_gets_the_container_while_it_is_changed(world: World) -> None:
+    refused: list[str] = []
+
+    def reach_for_it() -> None:
+        with pytest.raises(Unavailable) as reason, world.supervisor.exclusive("a restart by hand", wait_s=0):
+            pass
+        refused.append(str(reason.value))
+
+    world.while_waiting = [reach_for_it] * 5
+    world.assign("v2")
+    world.settle()
+    assert len(refused) == 5
+    assert "update to version v2" in refused[0]
+
+
 def test_a_kept_image_needs_neither_download_nor_build(world: World) -> None:
     world.assign("v2")
     world.settle()
