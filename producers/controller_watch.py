@@ -33,6 +33,7 @@ class ControllerWatch:
         self._next_look = next_look
         self._look = look
         self._stopping = threading.Event()
+        self._watchable = True
 
     def start(self) -> None:
         for name, body in (("controller-events", self._wait_for_events), ("controller-clock", self._wait_for_plan)):
@@ -55,8 +56,12 @@ class ControllerWatch:
             changed = self._changes.wait_for_change(WATCH_S)
         except Unavailable as reason:
             logger.debug("the engine cannot be watched now: %s", reason)
+            self._watchable, news = False, self._watchable
+            if news:  # it has just gone: that is a change, too
+                self._look()
             self._stopping.wait(RETRY_S)
             return
+        self._watchable = True
         if changed and not self._stopping.is_set():
             self._look()
             self._stopping.wait(COALESCE_S)

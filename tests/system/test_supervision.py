@@ -176,7 +176,9 @@ def test_killed_and_removed_by_hand_it_comes_back(device: SupervisedDevice) -> N
     device.wait_new_run(between)
     device.wait_state("running")
     wait_until(lambda: device.told()["controller_restarts"] == 2, 10, "two restarts told")
-    assert device.events("controller_exit_reason") == ["it was killed", "its container was removed"]
+    killed, removed = device.events("controller_exit_reason")
+    assert killed == "it was killed"
+    assert removed in ("its container was removed", "it was killed")  # a look may fall between the kill and the removal
 
 
 def test_a_killed_gateway_finds_its_controller_and_lets_it_run(device: SupervisedDevice) -> None:

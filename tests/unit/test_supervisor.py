@@ -10,7 +10,10 @@ import pytest
 
 from domain.controller_runtime import NameTaken, Observation, StartFailed
 from domain.errors import Refused, Unavailable
-from domain.supervisor import RETRY_S, HISTORY_KEY, NoController
+from domain.next_look import NextLook
+from domain.supervisor import HISTORY_KEY, RETRY_S, NoController
+from producers import controller_watch
+from producers.controller_watch import ControllerWatch
 from tests.support.controllers import RuntimeInMemory, Supervised
 from tests.support.running import wait_until
 
@@ -490,31 +493,72 @@ def test_a_long_outage_is_logged_once(around: Supervised, caplog: pytest.LogCapt
     assert len(caplog.records) == 1
 
 
-def test_the_watch_looks_at_plans_and_at_changes(around: Supervised) -> None:
-    from producers.controller_watch import ControllerWatch
+class Changes:
+    """What the engine tells, one after the other; then nothing for ever."""
 
-    looks: list[int] = []
-    changes: list[bool] = [True]
+    def __init__(self, *told: bool | Exception) -> None:
+        self._told = list(told)
+        self.asked = 0
 
-    class Changes:
-        def wait_for_change(self, timeout_s: float) -> bool:
-            if changes:
-                return changes.pop()
-            threading.Event().wait(0.05)
-            raise Unavailable("no engine")
+    def wait_for_change(self, timeout_s: float) -> bool:
+        self.asked += 1
+        if not self._told:
+            return threading.Event().wait(0.02)
+        found = self._told.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    class NoPlans:
-        def wait(self, timeout_s: float) -> bool:
-            return threading.Event().wait(0.05)
 
-    watch = ControllerWatch(Changes(), around.supervisor.next_look, lambda: looks.append(1))
+class Plans:
+    """Nothing is ever planned; a wait for it takes `wait_s`."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+
+    def wait(self, timeout_s: float) -> bool:
+        return threading.Event().wait(self._wait_s)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RETRY_S", "COALESCE_S"):
+        monkeypatch.setattr(controller_watch, name, 0.01)
+
+
+def watched(changes: Changes, plans: Plans | NextLook, looks: int) -> None:
+    """Watch until there were `looks` looks."""
+    seen: list[int] = []
+    watch = ControllerWatch(changes, plans, lambda: seen.append(1))
     watch.start()
-    wait_until(lambda: len(looks) >= 2, 10, "a look for the plan and one for the change")
-    around.supervisor.next_look.plan_in(0)
-    wait_until(lambda: len(looks) >= 3, 10, "a look for the next plan")
+    try:
+        wait_until(lambda: len(seen) >= looks, 10, f"{looks} looks")
+    finally:
+        watch.stop()
+
+
+def test_the_watch_looks_after_every_change(quick: None) -> None:
+    watched(Changes(True, False, True, False), Plans(60), looks=2)
+
+
+def test_the_watch_looks_when_a_plan_is_due(around: Supervised, quick: None) -> None:
+    watched(Changes(), around.supervisor.next_look, looks=1)
+
+
+def test_the_watch_looks_although_nothing_is_planned(quick: None) -> None:
+    """A queued task may be lost with the queue's file: that must not have been the last look."""
+    watched(Changes(), Plans(0.02), looks=4)
+
+
+def test_the_watch_looks_once_when_the_engine_goes(quick: None) -> None:
+    changes, seen = Changes(*[Unavailable("no engine")] * 5, False, Unavailable("no engine")), []
+    watch = ControllerWatch(changes, Plans(60), lambda: seen.append(1))
+    watch.start()
+    wait_until(lambda: changes.asked > 8, 10, "the watch to go on")
     watch.stop()
-    around.supervisor.next_look.plan_in(0)
-    slow_net = ControllerWatch(Changes(), NoPlans(), lambda: looks.append(1))
-    slow_net.start()
-    wait_until(lambda: len(looks) >= 6, 10, "looks although nothing is planned: a lost task must not end them")
-    slow_net.stop()
+    assert len(seen) == 2
+
+
+def test_the_watch_survives_what_it_does_not_know(quick: None, caplog: pytest.LogCaptureFixture) -> None:
+    watched(Changes(ZeroDivisionError("surprise"), True), Plans(60), looks=1)
+    assert "surprise" in caplog.text
