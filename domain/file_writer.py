@@ -16,6 +16,10 @@ from domain.ports import Clock
 logger = logging.getLogger("gateway.files")
 
 
+#: No report can carry more, so it is not kept: six hundred files of 1 MiB would not fit into a small device.
+MAX_KEPT_BYTES = 128 << 10
+
+
 class Disk:
     """The store behind a memory of earlier looks: an unchanged file costs a stat."""
 
@@ -24,18 +28,19 @@ class Disk:
         self._seen: dict[str, Seen] = {}
 
     def look(self, path: str) -> Seen | None:
-        """The file, its content left out when nothing changed."""
+        """The file, its content left out when nothing changed or when it is large."""
         return self._remember(path, self.store.look(path, self._seen.get(path)))
 
     def read(self, path: str) -> Seen | None:
-        """The file with its content, whatever is remembered."""
+        """The file with its content, unless that is large, whatever is remembered."""
         return self._remember(path, self.store.look(path))
 
     def _remember(self, path: str, seen: Seen | None) -> Seen | None:
         self._seen.pop(path, None)
-        if seen is not None:
-            self._seen[path] = replace(seen, content=None)
-        return seen
+        if seen is None:
+            return None
+        self._seen[path] = replace(seen, content=None)
+        return seen if seen.size <= MAX_KEPT_BYTES else self._seen[path]
 
 
 class Writer:

@@ -71,6 +71,7 @@ class Files:
         self._answer = Answer(None, {}, None)
         self._wanted = Wanted()
         self._looks: dict[str, Look] = {}
+        self._watched = 0
         self._errors: dict[str, str] = {}
         self._restart_errors: dict[str, str] = {}
         self._contents_a_request = CONTENTS_A_REQUEST
@@ -142,7 +143,7 @@ class Files:
     def summary(self) -> Mapping[str, Any]:
         """For `status`, from memory."""
         on_trial = [trial.key for trial in self._confirmation.running()]
-        return {"files": len(self._looks), "errors": dict(self._errors), "on_trial": on_trial}
+        return {"files": self._watched, "errors": dict(self._errors), "on_trial": on_trial}
 
     # --- asking the server ---------------------------------------------------------------------------------
 
@@ -218,6 +219,7 @@ class Files:
                 self._errors.setdefault(definition.key, str(reason))
         self._forget_the_rest()
         self._telling.tell(self._looks, self._restart_errors | self._errors, self._with_content)
+        self._watched, self._looks = len(self._looks), {}
         self._next_s = self._next_check_s()
 
     def _settle_file(self, definition: Definition) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from adapters.files import TEMPORARY_PREFIX
 from domain.errors import Refused, Unavailable
+from domain.file_store import Seen
+from domain.file_writer import MAX_KEPT_BYTES, Disk
 from tests.support.remote_files import Device, FailingStore, md5
 
 
@@ -749,6 +751,23 @@ def test_a_device_without_files_has_nothing_to_check(device: Device) -> None:
     device.files.reconcile()
     device.clock.seconds += 100
     assert device.files.take_due()
+
+
+def test_large_contents_are_not_kept_in_memory(device: Device) -> None:
+    """Six hundred mirrored files of 1 MiB must not fill the memory of a small device."""
+    device.define("small").write_bytes(b"x" * MAX_KEPT_BYTES)
+    device.define("large").write_bytes(b"x" * (MAX_KEPT_BYTES + 1))
+    disk = Disk(device.store)
+    contents = [(disk.read(str(device.root / name)) or Seen("", 0, 0)).content for name in ("small", "large")]
+    assert [content is None for content in contents] == [False, True]
+    device.files.reconcile()
+    assert device.read("large").startswith("E_TOOLARGE")
+    device.define("large", confirm_s=60)
+    device.server.shared["FILE_CONTENT_large"] = "new"
+    device.files.reconcile()
+    device.server.online = False
+    device.wait(70)
+    assert (device.root / "large").read_bytes() == b"x" * (MAX_KEPT_BYTES + 1), "a trial keeps all of it, on disk"
 
 
 def test_a_huge_key_does_not_become_a_message_that_cuts_the_session(device: Device) -> None:
