@@ -23,8 +23,8 @@ from domain.thingsboard import MAX_UNACKNOWLEDGED, PROBE, TELEMETRY
 
 logger = logging.getLogger("gateway.publishing")
 
-#: Of the 20 unacknowledged publishes allowed, four are left for answers and attributes.
-WINDOW = MAX_UNACKNOWLEDGED - 4
+#: Of the 20 unacknowledged publishes allowed, eight are left for answers and attributes, also on a slow server.
+WINDOW = MAX_UNACKNOWLEDGED - 8
 MARK_AFTER = WINDOW // 2
 READ_ROWS = 2000
 READ_BYTES = 4 * 60_000
