@@ -50,6 +50,7 @@ class TimetableScheduler(Scheduler):
 
     def initialize(self) -> None:
         self._odd = False
+        self.huey.tended = True
 
     def loop(self, now: Any = None) -> None:
         self._odd = not self._odd

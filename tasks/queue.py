@@ -54,6 +54,7 @@ class GatewayHuey(Huey):
         self._url = ""
         self._queue_file: WatchedFile | None = None
         self._damaged = False
+        self.tended = False  #: a scheduler of this process queues later what cannot be queued now
         super().__init__("teg", results=False, serializer=PlainSerializer())
 
     # --- storage -------------------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ class GatewayHuey(Huey):
 
     def close(self) -> None:
         self._close_storages()
-        self._queue_file, self._url = None, ""
+        self._queue_file, self._url, self.tended = None, "", False
         self.storage = self.create_storage()
 
     def _close_storages(self) -> None:
@@ -158,11 +159,12 @@ class GatewayHuey(Huey):
     def enqueue(self, task: Task) -> None:
         """Put `task` on its lane. One without arguments is a trigger: while it waits there, more of it add nothing.
 
-        While the queue cannot be written the task is kept in memory and queued later; callers need not care.
+        While the queue cannot be written the gateway keeps the task in memory and queues it later. Callers need not
+        care, and do not wait: once trouble is known, only the scheduler tries.
 
         Raises:
             Refused: an argument that cannot go through the queue.
-            Unavailable: too many tasks are kept in memory already.
+            Unavailable: too many tasks are kept in memory already; or this is another process, which keeps none.
         """
         if task.expires and not task.expires_resolved:
             task.resolve_expires(self.utc)
@@ -170,6 +172,9 @@ class GatewayHuey(Huey):
             self.execute(self.deserialize_task(self.serialize_task(task)))
             return
         data = self.serialize_task(task)
+        if self._trouble is not None and self.tended:
+            self._keep(task, self._trouble)
+            return
         try:
             self._use(lambda: self._put(task, data))
         except Unavailable as reason:
@@ -185,8 +190,10 @@ class GatewayHuey(Huey):
         self.wake_up.ring(task.lane)
 
     def _keep(self, task: Task, reason: Unavailable) -> None:
-        self.storage_failed(reason)
         self.triggers.taken(task)
+        if not self.tended:
+            raise reason
+        self.storage_failed(reason)
         if len(self._kept) >= MAX_KEPT and not is_trigger(task):
             raise reason
         self._kept[task.name if is_trigger(task) else task.id] = task

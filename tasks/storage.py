@@ -224,12 +224,12 @@ def open_storage(url: str, name: str) -> BaseStorage:
 
 
 def _open_redis(url: str, name: str) -> BaseStorage:
-    """A stale connection is tried once more, but without the library's own pauses: they would block producers."""
+    """Without the library's own repetitions and pauses: they would block producers; `GatewayHuey` tries twice."""
     from redis import ConnectionPool
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    pool = ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 1), socket_connect_timeout=2.0, socket_timeout=5.0)
+    pool = ConnectionPool.from_url(url, retry=Retry(NoBackoff(), 0), socket_connect_timeout=2.0, socket_timeout=5.0)
     return PriorityRedisStorage(name, connection_pool=pool, clean_name=False)
 
 

@@ -466,6 +466,7 @@ def held(path: Path) -> Iterator[None]:
 def no_patience(monkeypatch: pytest.MonkeyPatch, path: Path) -> Iterator[GatewayHuey]:
     monkeypatch.setattr("tasks.storage.LOCK_WAIT_S", 0.0)
     the_huey.open(f"sqlite://{path}")
+    the_huey.tended = True
     yield the_huey
     the_huey.close()
 
@@ -485,6 +486,36 @@ def test_what_cannot_be_queued_is_kept_and_queued_later(
     assert no_patience.pending_count() == 4
     assert caplog.text.count("trying again until it is back") == 1, "said once, not for every task"
     assert caplog.text.count("the queue is back") == 1
+
+
+def test_once_trouble_is_known_producers_do_not_wait_for_it_again(
+    no_patience: GatewayHuey, declare: Callable[..., Any], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The MQTT network thread is one of them: each call could cost it seconds."""
+    look, work = declare("look", lambda: None), declare("work", lambda number: None, Lane.RPC)
+    with held(path):
+        work(1)
+        touched: list[Any] = []
+        for storage in no_patience.lanes.values():
+            monkeypatch.setattr(storage, "enqueue", lambda *arguments: touched.append(arguments))
+        work(2)
+        look()
+        assert touched == []
+    no_patience.enqueue_due()
+    assert len(touched) == 3
+
+
+def test_another_process_is_told_that_it_cannot_queue(
+    no_patience: GatewayHuey, declare: Callable[..., Any], path: Path
+) -> None:
+    """It has no scheduler: what it kept in memory would be lost without a word."""
+    no_patience.tended = False
+    with held(path):
+        for wrapper in (declare("look", lambda: None), declare("look2", lambda: None)):
+            with pytest.raises(Unavailable, match="locked"):
+                wrapper()
+    declare("look3", lambda: None)()
+    assert no_patience.pending_count() == 1
 
 
 def test_a_kept_call_still_expires(
