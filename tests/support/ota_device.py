@@ -16,28 +16,30 @@ from tests.support.running import RunningGateway, free_port, wait_until
 
 AUTHOR = ("-c", "user.name=Operator", "-c", "user.email=operator@example.com")
 DOCKERFILE = f'FROM {BASE_IMAGE}\nCOPY main.py /main.py\nCMD ["python3", "-u", "/main.py"]\n'
-#: What a controller of the field does, once in a fifth of a second; or crashes, or never sends a heartbeat.
+#: What a controller of the field does, five times a second; or it crashes, sends no heartbeat, or another key.
 CONTROLLER = """\
-import json, signal, sqlite3, sys, time
+import json, os, signal, sqlite3, sys, time
 VERSION, BEHAVIOUR = {version!r}, {behaviour!r}
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print("controller", VERSION, "starts")
 if BEHAVIOUR == "crashes":
     raise SystemExit("the sensor of " + VERSION + " does not answer")
-inbox = sqlite3.connect("/root/data/communication_queue.db", isolation_level=None, timeout=5)
+data = os.environ.get("TEG_CONTROLLER_DATA_PATH", "/root/data")
+inbox = sqlite3.connect(data + "/communication_queue.db", isolation_level=None, timeout=5)
 inbox.execute("PRAGMA journal_mode=WAL")
 inbox.execute("CREATE TABLE IF NOT EXISTS messages (id INTEGER PRIMARY KEY AUTOINCREMENT, type text, message text)")
 inbox.execute("CREATE TABLE IF NOT EXISTS health_check (id INTEGER PRIMARY KEY, timestamp_ms INTEGER)")
 while True:
     now = int(time.time() * 1000)
-    record = json.dumps({{"ts": now, "values": {{"controller": VERSION}}}})
+    key = "renamed" if BEHAVIOUR == "renames" else "controller"
+    record = json.dumps({{"ts": now, "values": {{key: VERSION}}}})
     inbox.execute("INSERT INTO messages (type, message) VALUES ('measurement', ?)", (record,))
     if BEHAVIOUR != "silent":
         inbox.execute("INSERT OR REPLACE INTO health_check (id, timestamp_ms) VALUES (1, ?)", (now,))
     time.sleep(0.2)
 """
 #: The versions every repository here has.
-BEHAVIOURS = {"v1": "works", "v2": "works", "v3": "crashes", "v4": "silent", "v5": "works"}
+BEHAVIOURS = {"v1": "works", "v2": "works", "v3": "crashes", "v4": "silent", "v5": "works", "v6": "renames"}
 TRIAL_S = 4
 
 

@@ -22,6 +22,7 @@ from tests.support.engine import (
     write_context,
 )
 from tests.support.ota_device import (
+    TRIAL_S,
     OtaDevice,
     git,
     ota_device,
@@ -180,6 +181,19 @@ def test_a_newer_version_while_building_wins(running: OtaDevice) -> None:
     running.assign("v2")
     running.wait_told("UPDATED", "v2", 60)
     assert running.running() == "v2"
+
+
+def test_a_version_that_stops_sending_a_key_is_rolled_back(tmp_path: Path, clean_engine: Engine) -> None:  # noqa: F811
+    with ota_device(tmp_path, clean_engine, TEG_OTA_REQUIRE_KEYS="on") as device:
+        device.assign("v1")
+        device.wait_told("UPDATED", "v1")
+        enough = 5 * (2 * TRIAL_S + 1)  # five records a second, over both spans that are looked at
+        wait_until(lambda: device.gateway.archived() > enough, 40, "a history to compare with")
+        device.assign("v6")
+        told = device.wait_told("FAILED", "v1")
+        assert "version v6 no longer sends controller" in told["sw_error"]
+        device.assign("v2")
+        device.wait_told("UPDATED", "v2")
 
 
 # --- the other sources ------------------------------------------------------------------------------------------
