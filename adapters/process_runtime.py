@@ -129,7 +129,8 @@ class ProcessRuntime:
         try:
             for path in (self._directory, self._data_path, self._logs_path):
                 path.mkdir(parents=True, exist_ok=True)
-            with self._output_path.open("wb") as output:
+            self._output_path.write_bytes(b"")
+            with self._output_path.open("ab") as output:  # appending, or `_cut_output` would leave a hole
                 self._child = subprocess.Popen(
                     [*self._with_environment(version), program, *self._command[1:]],
                     stdin=subprocess.DEVNULL,
