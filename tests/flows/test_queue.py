@@ -604,6 +604,22 @@ def test_the_scheduler_survives_a_queue_it_cannot_read(
     assert caplog.text.count("disk is full") == 1
 
 
+def test_a_line_of_the_timetable_that_cannot_be_judged_now_holds_up_no_other(
+    queue: GatewayHuey, declare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = threading.Semaphore(0)
+    look = declare("look", lambda: ran.release())
+
+    def cannot_tell() -> bool:
+        raise Unavailable("the services are not open")
+
+    monkeypatch.setattr(queue, "timetable", (Every(0.1, look, when=cannot_tell), Every(0.1, look)))
+    with Workers() as workers:
+        for _ in range(3):
+            assert ran.acquire(timeout=20)
+        assert workers.consumer.scheduler.is_alive()
+
+
 def test_a_removed_queue_is_replaced_and_the_timetable_starts_anew(
     queue: GatewayHuey, declare: Callable[..., Any], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -691,6 +707,7 @@ def test_no_option_of_the_consumer_can_make_it_wrong() -> None:
     consumer = the_huey.create_consumer(workers=1, periodic=True, check_worker_health=False, graceful_signal="INT")
     assert consumer.workers == sum(WORKERS.values())
     assert not consumer.periodic
+    assert consumer._health_check, "a worker that died must come back"
     assert consumer.shutdown_timeout == queue_module.SHUTDOWN_TIMEOUT_S
     assert all(graceful and not restart for restart, graceful in consumer._signal_actions.values())
     assert the_huey.create_consumer(shutdown_timeout=5).shutdown_timeout == 5

@@ -24,6 +24,7 @@ from domain.errors import Refused, Unavailable
 from tasks import triggers
 from tasks.lanes import Lane, WakeUp
 from tasks.storage import (
+    LOCK_WAIT_S,
     MAX_DEPTH,
     MAX_MESSAGE_BYTES,
     Damaged,
@@ -201,6 +202,7 @@ GARBAGE: list[Any] = [
     b"[" * 100_000,
     b'{"a":' * 5000 + b"1" + b"}" * 5000,
     b" " * (MAX_MESSAGE_BYTES + 1),
+    row(args=["x" * MAX_MESSAGE_BYTES]),
     "text instead of bytes",
     None,
     5,
@@ -330,6 +332,7 @@ def test_a_held_file_is_weather_after_a_bounded_wait(storage: Any, queue_path: P
         holder.execute("rollback")
     storage.enqueue(b"x")
     assert storage.queue_size() == 1
+    assert storage._timeout == LOCK_WAIT_S <= 5.0, "short enough for whoever enqueues"
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but long enough to look at" * 30, b"\x00" * 4096])
