@@ -165,8 +165,11 @@ def is_exhausted(job: Job) -> bool:
 
 
 def again(job: Job) -> Job:
-    """Stop, start and try the new version once more: its run was ended by something else (boot, engine, gateway)."""
-    return replace(job, phase=Phase.REPLACING, trial=None)
+    """Stop, start and try the new version once more: its run was ended by something else (boot, engine, gateway).
+
+    The old trial stays in the record for what it knows of the old version.
+    """
+    return replace(job, phase=Phase.REPLACING)
 
 
 def wait_ms(job: Job, now_ms: int) -> int:

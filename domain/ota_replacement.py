@@ -81,7 +81,7 @@ class Replacement:
         if not self._runtime.has_image(job.version):
             self._versions.note_trial(None)
             return self._records.put_job(replace(job, phase=Phase.FETCHING))
-        keys = self._regular_keys()
+        keys = job.trial.keys_before if job.trial else self._regular_keys()
         self._versions.note_trial(job.version)
         self._runtime.stop()
         job = self._records.put_job(replace(ota_job.succeeded(job), trial=self._new_trial(keys)))
@@ -103,12 +103,15 @@ class Replacement:
         return self._records.put_job(replace(job, trial=replace(job.trial, run_id=run_id)))
 
     def _regular_keys(self) -> tuple[str, ...]:
-        """What the old version sent in each of the two last spans as long as the trial."""
-        if self._rules.keys is None:
+        """What the old version sent in each half of its last time, of twice the trial at most and of this run only."""
+        seen = self._runtime.observe()
+        if self._rules.keys is None or not seen.running:
             return ()
-        now_ms, span_ms = self._clock.now_ms(), round(self._rules.trial_s * 1000)
-        older = self._rules.keys.keys_between(now_ms - 2 * span_ms, now_ms - span_ms)
-        return tuple(sorted(set(older) & set(self._rules.keys.keys_between(now_ms - span_ms, now_ms))))
+        now_ms = self._clock.now_ms()
+        start_ms = max(now_ms - round(2000 * self._rules.trial_s), seen.started_ms or 0)
+        middle_ms = (start_ms + now_ms) // 2
+        older = self._rules.keys.keys_between(start_ms, middle_ms)
+        return tuple(sorted(set(older) & set(self._rules.keys.keys_between(middle_ms, now_ms))))
 
     # --- try it --------------------------------------------------------------------------------------------
 

@@ -352,6 +352,7 @@ def test_the_version_assigned_anew_during_its_own_update_goes_on(world: World) -
 def test_a_version_that_stops_sending_a_key_is_rolled_back(tmp_path: Path) -> None:
     keys = FakeKeys(["temperature", "humidity"])
     world = World(tmp_path, keys=keys)
+    world.clock.pass_s(600)
     keys.later, keys.from_ms = ["temperature"], world.clock.now_ms()
     world.assign("v2")
     world.settle()
@@ -359,9 +360,64 @@ def test_a_version_that_stops_sending_a_key_is_rolled_back(tmp_path: Path) -> No
     assert "no longer sends humidity" in world.last()["sw_error"]
 
 
+class KeysByVersion:
+    """What each version sends, by the times it ran."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, str]] = []
+
+    def keys_between(self, start_ms: int, end_ms: int) -> set[str]:
+        return {key for ts_ms, key in self.sent if start_ms <= ts_ms < end_ms}
+
+
+def test_what_a_failed_version_sent_is_not_asked_of_the_next_one(tmp_path: Path) -> None:
+    keys = KeysByVersion()
+    world = World(tmp_path, keys=keys)
+
+    def send() -> None:
+        keys.sent.append((world.clock.now_ms(), "renamed" if world.runs == "v2" else "temperature"))
+
+    def some_time(seconds: int) -> None:
+        for _ in range(seconds):
+            world.pause(1)
+            send()
+
+    some_time(300)
+    world.clock.pass_s(1)
+    world.while_waiting = [send] * 200
+    world.assign("v2")
+    world.settle()
+    assert "no longer sends temperature" in world.last()["sw_error"]
+    world.while_waiting = []
+    some_time(20)
+    world.clock.pass_s(1)
+    world.while_waiting = [send] * 200
+    world.assign("v3")
+    world.settle()
+    assert world.runs == "v3"
+
+
+def test_a_trial_cut_short_does_not_forget_what_the_old_version_sent(tmp_path: Path) -> None:
+    keys = FakeKeys(["temperature"])
+    world = World(tmp_path, keys=keys)
+    world.clock.pass_s(600)
+    world.while_waiting = [lambda: None] * 3 + [world.stopping.set]
+    world.assign("v2")
+    world.settle()
+    world.stopping.clear()
+    world.clock.boot, world.clock.steady_s = "boot-2", 20.0
+    world.engine.end(255)
+    world.reboot_gateway()
+    keys.later, keys.from_ms = ["renamed"], 0
+    world.settle()
+    assert world.runs == "v1"
+    assert "no longer sends temperature" in world.last()["sw_error"]
+
+
 def test_a_version_that_sends_all_the_old_keys_and_more_is_committed(tmp_path: Path) -> None:
     keys = FakeKeys(["temperature"])
     world = World(tmp_path, keys=keys)
+    world.clock.pass_s(600)
     keys.later, keys.from_ms = ["temperature", "pressure"], world.clock.now_ms()
     world.assign("v2")
     world.settle()
