@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -16,10 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 from docker.errors import APIError, DockerException, NotFound
 
+from adapters.docker_engine.client import EngineClient
 from domain.controller_runtime import CONTAINER_NAME, IMAGE_PREFIX
 from tests.support.running import wait_until
 
@@ -50,7 +51,7 @@ class Engine:
 
     @property
     def client(self) -> Any:
-        return docker.APIClient(base_url=self.host, version="auto", timeout=60)
+        return EngineClient(self.host, 60)
 
     def start(self) -> None:
         assert self.directory is not None
@@ -73,9 +74,10 @@ class Engine:
     def answers(self) -> bool:
         assert self.process is None or self.process.poll() is None, self.log()[-2000:]
         scheme, _, path = self.host.partition("://")
-        if scheme == "unix" and not Path(path).is_socket():
-            return False
         try:
+            if scheme == "unix":
+                with socket.socket(socket.AF_UNIX) as probe:  # docker-py leaves its own open when nobody listens
+                    probe.connect(path)
             with closing_client(self.client) as client:
                 return bool(client.ping())
         except (DockerException, OSError):
@@ -89,6 +91,9 @@ class Engine:
         self.process.wait(90)
         self.process = None
         wait_until(lambda: not self._containerd_runs(), 30, "the end of containerd: a new engine would rely on it")
+        assert self.directory is not None
+        # Where process 1 does not reap, its zombie would pass for a containerd that runs.
+        (self.directory / "exec" / "containerd" / "containerd.pid").unlink(missing_ok=True)
 
     def log(self) -> str:
         assert self.directory is not None
@@ -109,7 +114,7 @@ class Engine:
 
     def remove(self) -> None:
         assert self.directory is not None
-        if self.process is not None and self.answers():
+        if self.process is not None and self.process.poll() is None and self.answers():
             with closing_client(self.client) as client:
                 for container in client.containers():
                     client.kill(container["Id"])
