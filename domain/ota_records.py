@@ -54,7 +54,7 @@ class UpdateRecords:
         stored = self._state.get(JOB_KEY)
         try:
             return None if stored is None else Job.parse(stored)
-        except (TypeError, ValueError, KeyError) as error:  # written by another version of the gateway
+        except (TypeError, ValueError, KeyError, AttributeError) as error:  # written by another version of the gateway
             logger.error("an update in progress cannot be understood and begins anew: %s", error)
             self.end_job()
             return None

@@ -231,6 +231,24 @@ def test_a_version_that_crashes_is_rolled_back_with_its_last_words(world: World)
     assert "last words of v2" in last["sw_error"]
 
 
+@pytest.mark.parametrize("version", ["v2", "mute"])
+def test_after_the_end_of_a_trial_a_restart_starts_what_was_decided(world: World, version: str) -> None:
+    world.engine.silent.add("mute")
+    world.assign(version)
+    world.settle()
+    decided = world.runs
+    world.supervisor.restart("asked for by the operator")
+    assert world.runs == decided == ("v2" if version == "v2" else "v1")
+
+
+@pytest.mark.parametrize("stored", [{"phase": "unheard of"}, {"serial": 1}, ["a", "list"]])
+def test_an_update_another_gateway_version_left_behind_begins_anew(world: World, stored: Any) -> None:
+    world.assign("v2")
+    world.state.put("ota.job", stored)
+    world.settle()
+    assert world.runs == "v2"
+
+
 def test_a_crash_late_in_the_trial_counts(world: World) -> None:
     world.while_waiting = [lambda: None] * 100 + [lambda: world.engine.end(0)]
     world.assign("v2")
