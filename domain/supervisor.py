@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from domain import controller_report, supervision
-from domain.controller_report import Condition, View
+from domain.controller_report import Condition, ControllerTeller, View
 from domain.controller_runtime import ControllerRuntime, ImageMissing, NameTaken, Observation
 from domain.controller_version import ControllerVersion
 from domain.errors import Refused, Unavailable
@@ -23,8 +23,8 @@ HISTORY_KEY = "controller.history"
 
 #: An engine that cannot be reached, a name that is taken, an image that is missing: looked at again after this.
 RETRY_S = 10.0
-#: Memory is reported, and a heartbeat alone written to the disk, no more often than this.
-SLOW_FACTS_S = 600.0
+#: A heartbeat alone is written to the disk no more often than this.
+STORE_HEARTBEAT_S = 600.0
 #: A stop takes 60 s and a kill at most: so long one hand waits for the other.
 STOP_TIMEOUT_S = 60.0
 HAND_WAIT_S = 90.0
@@ -56,8 +56,8 @@ class Supervisor:
         self._runtime = runtime
         self._heartbeat = heartbeat
         self._state = state
-        self._report = report
         self._clock = clock
+        self._teller = ControllerTeller(report, runtime, clock)
         self._versions = versions
         self._rules = Rules(health_limit_s=health_limit_s, start_grace_s=start_grace_s, profile=runtime.profile())
         self._spread = spread
@@ -67,10 +67,7 @@ class Supervisor:
         self._remembered: History | None = None
         self._stored: History | None = None
         self._view = View()
-        self._told: Mapping[str, Any] = {}
-        self._events: list[Mapping[str, Any]] = []
         self._missing: str | None = None
-        self._slow_facts_due_s = 0.0
 
     # --- the Controller port -------------------------------------------------------------------------------
 
@@ -173,10 +170,10 @@ class Supervisor:
             self._look_and_act(wanted, trial)
         except NameTaken as reason:
             self._show(View(Condition.NAME_TAKEN, str(reason)), RETRY_S)
-        except Unavailable as reason:
+        except (Unavailable, Refused) as reason:
             self._show(View(Condition.ENGINE_UNREACHABLE, str(reason)), RETRY_S)
         self._store()  # before it is told: a gateway killed here would not know this run, and not count its end
-        self._tell()
+        self._remembered = self._teller.tell(self._view, self._load(), self.running_since_ms())
         self._store()
 
     def _look_and_act(self, wanted: str | None, trial: str | None) -> None:
@@ -214,10 +211,10 @@ class Supervisor:
             raise
         except Refused as reason:
             self._remembered = supervision.failed(self._now(), str(reason), None, self._load())
-            self._events.append(controller_report.exit_telemetry(self._remembered, ()))
+            self._teller.note(controller_report.exit_telemetry(self._remembered, ()))
         else:
             if decision.action is Action.RESTART:
-                self._events.append({"controller_restart_reason": decision.reason})
+                self._teller.note({"controller_restart_reason": decision.reason})
         return ""
 
     def _replace(self, version: str, seen: Observation) -> None:
@@ -227,9 +224,8 @@ class Supervisor:
             if not same and not self._runtime.has_image(version):
                 raise ImageMissing(f"the image of version {version} is not on this device")
             self._runtime.stop(STOP_TIMEOUT_S)
-        self._remembered = replace(
-            self._load(), run_id=None, ended_run_id=seen.run_id, told_run_id=seen.run_id, due_s=None
-        )
+            self._remembered = replace(self._load(), run_id=None, ended_run_id=seen.run_id, told_run_id=seen.run_id)
+        self._remembered = supervision.at_once(self._load())
         self._runtime.start(version)
 
     # --- what others see -----------------------------------------------------------------------------------
@@ -254,42 +250,6 @@ class Supervisor:
         self._view = view
         self.next_look.plan_in(look_again_s)
 
-    def _tell(self) -> None:
-        self._note_exit()
-        while self._events:
-            self._report.telemetry(self._events[0])
-            self._events.pop(0)
-        facts = controller_report.attributes(self._view, self._load(), self._steady_since_ms())
-        if facts != self._told:
-            self._report.attributes(facts)
-            self._told = facts
-        self._tell_slow_facts()
-
-    def _note_exit(self) -> None:
-        history = self._load()
-        if history.ended_run_id == history.told_run_id:
-            return
-        lines: list[str] = []
-        with suppress(Unavailable, Refused):  # the exit is worth telling without its last words
-            lines = self._runtime.logs(controller_report.EXIT_LOG_LINES)
-        logger.warning("the controller ended (code %s): %s", history.exit_code, history.exit_reason)
-        self._events.append(controller_report.exit_telemetry(history, lines))
-        self._remembered = replace(history, told_run_id=history.ended_run_id)
-
-    def _steady_since_ms(self) -> int | None:
-        """The start of the run, the same number at every look unless the wall clock was set."""
-        since_ms, told_ms = self.running_since_ms(), self._told.get("controller_running_since_ms")
-        return told_ms if since_ms and told_ms and abs(since_ms - told_ms) < 2_000 else since_ms
-
-    def _tell_slow_facts(self) -> None:
-        now_s = self._clock.monotonic_s()
-        if self._view.since_s is None or now_s < self._slow_facts_due_s:
-            return
-        self._slow_facts_due_s = now_s + SLOW_FACTS_S
-        with suppress(Unavailable, Refused):  # asked again in ten minutes
-            if (memory_bytes := self._runtime.memory_bytes()) is not None:
-                self._report.telemetry({"controller_memory_bytes": memory_bytes})
-
     # --- memory --------------------------------------------------------------------------------------------
 
     def _now(self) -> Moment:
@@ -308,7 +268,7 @@ class Supervisor:
         history, stored = self._load(), self._stored or History()
         if history == stored:
             return
-        fresh = (history.alive_s or 0.0) - (stored.alive_s or 0.0) < SLOW_FACTS_S
+        fresh = (history.alive_s or 0.0) - (stored.alive_s or 0.0) < STORE_HEARTBEAT_S
         if fresh and replace(history, alive_s=stored.alive_s, heartbeat_ms=stored.heartbeat_ms) == stored:
             return
         self._state.put(HISTORY_KEY, supervision.encode_history(history))

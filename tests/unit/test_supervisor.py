@@ -164,6 +164,20 @@ def test_an_exit_that_could_not_be_told_is_told_later_also_after_a_restart_of_th
     ]
 
 
+def test_an_exit_that_could_not_be_told_at_first_is_told_once(around: Supervised) -> None:
+    around.look()
+    around.runtime.end(3)
+    around.report.broken = True
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            around.look()
+    around.report.broken = False
+    around.look()
+    assert [record["controller_exit_code"] for record in around.report.records if "controller_exit_code" in record] == [
+        3
+    ]
+
+
 def test_a_full_disk_does_not_keep_the_controller_down(around: Supervised) -> None:
     around.report.broken = around.state.broken = True
     with pytest.raises(Unavailable):
@@ -286,9 +300,12 @@ def test_memory_is_told_every_ten_minutes(around: Supervised) -> None:
 # --- the engine's weather ----------------------------------------------------------------------------------------
 
 
-def test_an_engine_that_is_away_is_told_once_and_asked_again_soon(around: Supervised) -> None:
+@pytest.mark.parametrize("kind", [Unavailable, Refused])  # Refused: an engine too old or too new for us
+def test_an_engine_that_is_away_is_told_once_and_asked_again_soon(
+    around: Supervised, kind: type[Unavailable | Refused]
+) -> None:
     around.look()
-    around.runtime.failure = Unavailable("Connection refused")
+    around.runtime.failure = kind("Connection refused")
     around.look()
     assert around.report.current["controller_state"] == "engine unreachable"
     assert around.report.current["controller_state_reason"] == "Connection refused"
