@@ -9,6 +9,7 @@ import orjson
 from domain.archive import Delivery, Lane
 from domain.errors import NotConnected
 from domain.thingsboard import PROBE
+from tests.support.running import wait_until
 
 
 class FakeClock:
@@ -99,6 +100,10 @@ class FakeLink:
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    def wait_sent(self, payloads: int) -> None:
+        """Wait until so many payloads were sent since the list was emptied."""
+        wait_until(lambda: len(self.payloads) >= payloads, 10, f"{payloads} payloads")
 
     def publish(self, topic: str, payload: bytes, on_done: Callable[[bool], None]) -> None:
         if not self.connected:

@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import pytest
+from paho.mqtt.client import MQTTMessageInfo
 
 from adapters import mqtt_session as module
 from adapters.mqtt_session import MqttSession, Server
@@ -372,6 +373,24 @@ def test_a_lost_connection_frees_a_sender_that_waits_for_the_window(
     server.drop_connections()
     assert failed.wait(10)
     thread.join()
+
+
+def test_a_puback_that_overtakes_the_sender_is_not_lost(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network thread may see it before `publish` has returned the packet id."""
+    connection = client.session._connection
+    assert connection is not None
+    original = connection._client.publish
+
+    def slow(topic: str, body: bytes, qos: int) -> MQTTMessageInfo:
+        sent = original(topic, body, qos)
+        wait_until(lambda: sent.mid in connection._early, 10, "the PUBACK")
+        return sent
+
+    monkeypatch.setattr(connection._client, "publish", slow)
+    done: SimpleQueue[bool] = SimpleQueue()
+    client.session.publish(TELEMETRY, payload(1), done.put)
+    assert done.get(timeout=10) is True
+    assert (connection._waiting, connection._early) == ({}, set())
 
 
 def test_pubacks_out_of_order_are_matched(server: ThingsBoard, device: Device, client: Client) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.clock import SystemClock
@@ -265,6 +265,31 @@ def test_poisoned_records_are_set_aside_and_all_others_arrive(poisoned: set[int]
     assert link.probes >= 3 * len(poisoned)
 
 
+def test_suspects_go_one_publish_at_a_time() -> None:
+    """With two on their way nobody could tell which one the server closed on."""
+    outbox, link = FakeOutbox(), FakeLink(hold=1000)
+    outbox.add(Lane.DATA, range(1, 401), FILLER)
+    strikes = iter([True, True, False])
+    link.takes = lambda _: next(strikes, True)
+    mine = publisher(outbox, link)
+    with pytest.raises(NotConnected):
+        mine.run(never)
+    link.payloads, link.most_waiting = [], 0
+    link.reconnect()
+    running = Running(mine)
+    for number in range(1, 4):
+        link.wait_sent(number)
+        assert link.most_waiting == 1
+        link.acknowledge()
+    link.hold = 1
+    link.acknowledge()
+    running.thread.join(5)
+    while running.thread.is_alive():
+        link.acknowledge()
+        running.thread.join(0.05)
+    assert outbox.left == 0
+
+
 def test_one_poisoned_record_costs_few_connections() -> None:
     outbox = FakeOutbox()
     outbox.add(Lane.DATA, range(1, 10_001), ',"x":"' + "x" * 200 + '"')
@@ -369,7 +394,7 @@ def test_the_servers_payload_limit_is_kept() -> None:
     st.lists(st.sampled_from(["take", "close", "lose"]), max_size=40),
     st.integers(1, 5),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_the_link_does_every_row_is_marked_once(lanes: list[int], fate: list[str], hold: int) -> None:
     outbox = FakeOutbox()
     for number, lane in enumerate(lanes, start=1):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.gateway_db import records, upkeep
@@ -226,8 +226,11 @@ def test_undelivered_measurements_go_last_oldest_first_and_are_counted(archive: 
     archive.assert_account()
 
 
-def test_nonsense_from_the_controller_never_pushes_measurements_out(archive: Archive) -> None:
+@pytest.mark.parametrize("delivered", [False, True])
+def test_nonsense_from_the_controller_never_pushes_measurements_out(archive: Archive, delivered: bool) -> None:
     fill(archive, 1, 100)
+    if delivered:
+        archive.deliver(*range(1, 101))
     nonsense = [SetAside(number, "", b"x" * 1000, "no JSON") for number in range(1000, 2000)]
     archive.table.store([], nonsense, None)
     archive.upkeep.shrink(300_000, None)
@@ -267,7 +270,7 @@ def test_housekeeping_says_loudly_what_went_undelivered(archive: Archive, caplog
 
 
 @given(st.lists(st.tuples(st.sampled_from(["store", "log", "mark", "poison", "evict", "again"]), st.integers(0, 9))))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_account_is_exact_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
 ) -> None:
