@@ -92,11 +92,17 @@ class Publisher:
             if not mine:
                 return
             self._begin()
-            try:
-                while not stopping() and self._step():
-                    pass
+            self._drain(stopping)
+
+    def _drain(self, stopping: Callable[[], bool]) -> None:
+        gave_up = False  # a wait in vain lets go of the bell: the next publisher may be at work on this state already
+        try:
+            while not stopping() and not gave_up:
+                gave_up = not self._step()
+            if not gave_up:
                 self._land()
-            finally:
+        finally:
+            if not gave_up:
                 self._mark()
 
     def _begin(self) -> None:
