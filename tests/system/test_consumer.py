@@ -2,12 +2,14 @@
 
 import os
 import pickle
+import shutil
 import signal
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -181,12 +183,19 @@ def test_a_newer_database_is_left_alone(site: Site) -> None:
 # --- the queue's troubles ----------------------------------------------------------------------------------
 
 
+def remove_tree(directory: Path) -> None:
+    """`rm -rf` beside a process that may make a file of it anew in the middle."""
+    for _ in range(100):
+        with suppress(OSError):
+            shutil.rmtree(directory)
+            return
+    raise AssertionError(f"{directory} cannot be removed")
+
+
 def test_a_queue_removed_while_running_loses_nothing(site: Site) -> None:
     started(site)
     for _ in range(3):
-        for part in site.queue_path.parent.iterdir():
-            part.unlink(missing_ok=True)
-        site.queue_path.parent.rmdir()
+        remove_tree(site.queue_path.parent)
         site.arrives(5)
         wait_until(site.queue_path.exists, 20, "a new queue file")
     assert site.device.rpc("ping").response == PONG
@@ -276,8 +285,28 @@ def test_a_stop_while_the_drainers_linger_is_clean(site: Site, how: signal.Signa
     assert site.gateway.stop(how) == 0
     assert "gateway stopped" in site.gateway.log()
     assert "Traceback" not in site.gateway.log()
+    assert "Shutdown timeout" not in site.gateway.log(), "idle workers and lingering ones were told"
     site.inbox.insert(message(site.sent + 1))
     assert site.inbox.count() == 1, "nobody works on it any more"
+
+
+def test_a_stop_does_not_wait_for_a_controller_that_never_pauses(site: Site) -> None:
+    """Each message would keep the drainers lingering for five more seconds."""
+    started(site)
+    stopped = threading.Event()
+
+    def record() -> None:
+        while not stopped.wait(0.05):
+            site.inbox.insert(message(1))
+
+    recording = threading.Thread(target=record)
+    recording.start()
+    try:
+        assert site.gateway.stop() == 0
+    finally:
+        stopped.set()
+        recording.join()
+    assert "Shutdown timeout" not in site.gateway.log()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

@@ -174,6 +174,16 @@ def test_many_attributes_go_in_several_messages_below_the_limit(rig: Rig) -> Non
     assert len(rig.session.sent) == 5, "eight of 7 kB fit into 60 kB"
 
 
+def test_many_small_attributes_with_long_names_stay_below_the_limit(rig: Rig) -> None:
+    """The names count, and in JSON a name may be longer than it looks."""
+    values: dict[str, Any] = {f'"quoted"\t{number:05}' + "n" * 80: number for number in range(1500)}
+    rig.reporter.attributes(values)
+    rig.reporter.publish_attributes()
+    assert rig.session.values() == values
+    assert all(len(payload) <= MAX_PAYLOAD_BYTES for _, payload, _ in rig.session.sent)
+    assert len(rig.session.sent) == 3
+
+
 def test_what_was_sent_before_the_link_broke_is_not_sent_again(rig: Rig) -> None:
     values = {f"key{number}": "x" * 25_000 for number in range(6)}
     rig.reporter.attributes(values)
