@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -104,6 +105,20 @@ class PostgresqlServer(_Server):
         data = str(self._directory / "data")
         options = ["-p", str(self.port), "-h", "127.0.0.1", "-k", str(self._directory), "-F"]
         return [*self._prefix(), self._program, "-D", data, *options]
+
+    def kill(self) -> None:
+        """Its workers have sessions of their own and end a moment later; until then the data are not free."""
+        super().kill()
+        wait_until(lambda: not self._workers(), 20, "the last worker of the killed server has ended")
+
+    def _workers(self) -> list[str]:
+        data = str(self._directory / "data")
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                if entry.name.isdigit() and os.readlink(entry / "cwd") == data:
+                    found.append(entry.name)
+        return found
 
     def ready(self) -> bool:
         """It listens before it answers: only a query shows that recovery is over."""
