@@ -106,17 +106,12 @@ class PostgresqlServer(_Server):
         options = ["-p", str(self.port), "-h", "127.0.0.1", "-k", str(self._directory), "-F"]
         return [*self._prefix(), self._program, "-D", data, *options]
 
-    def kill(self) -> None:
-        """Its workers have sessions of their own and end a moment later; until then the data are not free."""
-        super().kill()
-        wait_until(lambda: not self._workers(), 20, "the last worker of the killed server has ended")
-
     def _workers(self) -> list[str]:
         data = str(self._directory / "data")
         found = []
         for entry in Path("/proc").iterdir():
             with suppress(OSError):
-                if entry.name.isdigit() and os.readlink(entry / "cwd") == data:
+                if entry.name.isdigit() and str((entry / "cwd").readlink()) == data:
                     found.append(entry.name)
         return found
 
@@ -135,6 +130,8 @@ class PostgresqlServer(_Server):
 
     def kill(self) -> None:
         super().kill()
+        # Its workers have sessions of their own and end a moment later; until then the data are not free.
+        wait_until(lambda: not self._workers(), 20, "the last worker of the killed server has ended")
         (self._directory / "data" / "postmaster.pid").unlink(missing_ok=True)
 
     def remove(self) -> None:
