@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.docker_engine import engine as engine_module
@@ -17,6 +17,9 @@ from domain.controller_profile import ControllerProfile, Device, Mount, parse_de
 from domain.controller_runtime import KeptImage, NameTaken
 from domain.errors import Refused
 from settings import InvalidSettings, Settings
+
+#: A busy machine is no failure.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def profile(**options: Any) -> ControllerProfile:
@@ -163,6 +166,7 @@ def test_times(text: str, expected: int | None) -> None:
     assert parse_time_ms(text) == expected
 
 
+@UNHURRIED
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1)), st.integers(0, 999_999_999))
 def test_every_time_go_writes_is_read(moment: datetime, nanoseconds: int) -> None:
     text = f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}".rstrip("0").rstrip(".") + "Z"
@@ -172,6 +176,7 @@ def test_every_time_go_writes_is_read(moment: datetime, nanoseconds: int) -> Non
     )
 
 
+@UNHURRIED
 @given(st.text())
 def test_no_text_breaks_it(text: str) -> None:
     parse_time_ms(text)

@@ -178,6 +178,18 @@ def test_an_exit_that_could_not_be_told_at_first_is_told_once(around: Supervised
     ]
 
 
+def test_a_run_is_known_to_the_next_gateway_before_it_is_told(around: Supervised) -> None:
+    """Killed between the two, the gateway would otherwise take the exit that follows for one of an earlier boot."""
+    around.report.broken = True
+    with pytest.raises(Unavailable):
+        around.look()
+    around.report.broken = False
+    around.runtime.end(3)
+    around.again()
+    around.look()
+    assert around.report.current["controller_last_exit_code"] == 3
+
+
 def test_a_full_disk_does_not_keep_the_controller_down(around: Supervised) -> None:
     around.report.broken = around.state.broken = True
     with pytest.raises(Unavailable):
