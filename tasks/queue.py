@@ -138,9 +138,10 @@ class GatewayHuey(Huey):
     def storage_failed(self, reason: Unavailable) -> None:
         """Say it once; until the queue is back, what should be queued is kept in memory."""
         self._damaged = self._damaged or isinstance(reason, Damaged)
-        if self._trouble is None:
+        with self._telling:  # every worker meets the outage at the same moment
+            news, self._trouble = self._trouble is None, reason
+        if news:
             logger.error("%s; trying again until it is back", reason)
-        self._trouble = reason
 
     def _storage_works(self) -> None:
         if self._trouble is not None:
