@@ -55,6 +55,7 @@ class GatewayHuey(Huey):
         self._queue_file: WatchedFile | None = None
         self._damaged = False
         self.tended = False  #: a scheduler of this process queues later what cannot be queued now
+        self._telling = threading.Lock()
         super().__init__("teg", results=False, serializer=PlainSerializer())
 
     # --- storage -------------------------------------------------------------------------------------------
