@@ -488,6 +488,24 @@ def test_what_cannot_be_queued_is_kept_and_queued_later(
     assert caplog.text.count("the queue is back") == 1
 
 
+def test_when_the_queue_is_back_the_timetable_starts_anew(
+    no_patience: GatewayHuey, declare: Callable[..., Any], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that comes back may have come back empty, and whatever was queued is gone."""
+    every = Every(3600, declare("look", lambda: None))
+    monkeypatch.setattr(no_patience, "timetable", (every,))
+    every.tick(1000)
+    run_next()
+    with held(path), pytest.raises(Unavailable) as raised:
+        no_patience.enqueue_due()
+    no_patience.storage_failed(raised.value)
+    every.tick(1001)
+    assert depth() == 0, "not due"
+    no_patience.enqueue_due()
+    every.tick(1002)
+    assert depth() == 1
+
+
 def test_once_trouble_is_known_producers_do_not_wait_for_it_again(
     no_patience: GatewayHuey, declare: Callable[..., Any], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
