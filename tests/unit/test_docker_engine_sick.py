@@ -37,6 +37,10 @@ CONTAINER = {
 }
 
 
+def _calls() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "docker-call"]
+
+
 def profile(tmp_path: Path) -> ControllerProfile:
     return ControllerProfile(data_path=tmp_path / "data", logs_path=tmp_path / "logs")
 
@@ -141,6 +145,7 @@ def test_a_stream_that_says_nothing_can_be_cancelled(sick: SickEngine, engine: D
     wanted.set()
     building.join(10)
     assert [type(reason) for reason in builds] == [Cancelled]
+    wait_until(lambda: not _calls(), 10, "the end of the call: its connection has to be closed")
 
 
 def test_not_there_and_refused_are_told_apart_from_weather(sick: SickEngine, engine: DockerEngine) -> None:
@@ -176,11 +181,7 @@ def test_no_thread_and_no_socket_stays_behind(sick: SickEngine, engine: DockerEn
         for _ in range(5):
             with pytest.raises((Unavailable, Refused)):
                 engine.start("v1")
-    wait_until(
-        lambda: not [thread for thread in threading.enumerate() if thread.name == "docker-call"],
-        10,
-        "the end of the calls",
-    )
+    wait_until(lambda: not _calls(), 10, "the end of the calls")
     assert threading.active_count() <= before + 30  # the server's own threads of connections just closed
 
 
