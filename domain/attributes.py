@@ -35,6 +35,8 @@ SOFTWARE_KEYS = tuple(
 )
 #: The client RPC that ThingsBoard answers by itself, without a rule chain.
 LIMITS_QUESTION = "getSessionLimits"
+#: ThingsBoard answers at once; a server that does not know the question should not hold the backlog up for long.
+LIMITS_TIMEOUT_S = 4.0
 FILES_KEY = "FILES"
 FILE_CONTENT_PREFIX = "FILE_CONTENT_"
 
@@ -87,6 +89,7 @@ class ServerAttributes:
             RPC_REQUEST.format(id=request_id),
             encode_client_rpc(LIMITS_QUESTION, {}),
             RPC_RESPONSE.format(id=request_id),
+            LIMITS_TIMEOUT_S,
         )
         try:
             answer = orjson.loads(payload)
