@@ -25,6 +25,7 @@ MAX_VALUE_BYTES = 1 << 20
 BEGINNING_BYTES = 1 << 16
 #: Controllers checkpoint their own log; for those that do not, we do it from here on.
 LOG_LIMIT_BYTES = 4 << 20
+PRAGMAS = ("synchronous=FULL", "trusted_schema=OFF", "mmap_size=0", "wal_autocheckpoint=0", "cache_size=-1000")
 
 
 class Inbox:
@@ -134,10 +135,14 @@ class Inbox:
 def _connect(path: Path) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode=rw"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=2.0, check_same_thread=False)
-    connection.text_factory = bytearray
-    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
-    for pragma in ("synchronous=FULL", "trusted_schema=OFF", "mmap_size=0", "wal_autocheckpoint=0", "cache_size=-1000"):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        connection.text_factory = bytearray
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE_BYTES)
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+    except BaseException:  # no database, or it cannot be read now: this is tried again for as long as that lasts
+        connection.close()
+        raise
     return connection
 
 
@@ -170,7 +175,7 @@ def _row(connection: sqlite3.Connection, row_id: int) -> tuple[int, Any, Any]:
 def _is_plain_table(connection: sqlite3.Connection, name: str) -> bool:
     """A trigger planted in the inbox would run inside our DELETE, a view could be anything: neither is touched."""
     kinds = connection.execute(
-        "SELECT type FROM sqlite_master WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('table', 'view', 'trigger')",
+        "SELECT type FROM sqlite_master WHERE tbl_name = ? COLLATE NOCASE AND type IN ('table', 'view', 'trigger')",
         (name,),
     ).fetchall()
     if any(kind != b"table" for (kind,) in kinds):

@@ -136,14 +136,26 @@ class QueueFile(SqliteStorage):
     begin_sql = "begin immediate"
 
     def _set_journal_mode(self, conn: Any) -> None:
-        # A task is a few hundred bytes: small pages write less (docs/decisions/0004-queue-file.md).
-        conn.execute("pragma page_size=512")
-        super()._set_journal_mode(conn)
+        with _closed_on_failure(conn):
+            # A task is a few hundred bytes: small pages write less (docs/decisions/0004-queue-file.md).
+            conn.execute("pragma page_size=512")
+            super()._set_journal_mode(conn)
 
     def _create_connection(self) -> Any:
         connection = super()._create_connection()
-        connection.execute("pragma synchronous=normal")
+        with _closed_on_failure(connection):
+            connection.execute("pragma synchronous=normal")
         return connection
+
+
+@contextmanager
+def _closed_on_failure(connection: Any) -> Iterator[None]:
+    """A file that cannot be opened is tried again twice a second; each try must let go of it."""
+    try:
+        yield
+    except BaseException:
+        connection.close()
+        raise
 
 
 class WatchedFile:
@@ -153,7 +165,8 @@ class WatchedFile:
         self.path = path
         self._storage = QueueFile("watch", filename=str(path), create_tables=False, cache_mb=1, timeout=LOCK_WAIT_S)
         self._inode = path.stat().st_ino
-        self._version = self._data_version()
+        with _closed_on_failure(self):
+            self._version = self._data_version()
 
     def replaced(self) -> bool:
         try:

@@ -46,7 +46,7 @@ class RecordTable:
             first_dead = _next_id(connection, "dead_letter")
             first_record = insert_records(connection, records, Lane.DATA)
             insert_dead(connection, set_aside)
-            connection.execute("DELETE FROM inbox_batch WHERE ?1 IS NULL OR last_row <= ?1", (left_upto,))
+            connection.execute("DELETE FROM inbox_batch WHERE last_row <= ifnull(?, last_row)", (left_upto,))
             connection.execute(
                 "INSERT OR REPLACE INTO inbox_batch (last_row, first_row, first_record, first_dead_letter)"
                 " VALUES (?, ?, ?, ?)",
@@ -117,7 +117,8 @@ def insert_records(connection: Connection, rows: Sequence[tuple[Any, ...]], lane
 def count(connection: Connection, **changes: int) -> None:
     """Add to the persistent counters inside the caller's transaction, so the account is exact after any crash."""
     connection.executemany(
-        "INSERT INTO counter (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + ?2",
+        "INSERT INTO counter (name, value) VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
         [(name, change) for name, change in changes.items() if change],
     )
 

@@ -50,8 +50,8 @@ class ClientAttributeTable:
         """`values` are encoded JSON. `change` grows with each set, so an acknowledgement marks only what was sent."""
         with self._database.transaction() as connection:
             connection.executemany(
-                "INSERT INTO client_attribute (key, value, change) VALUES (?1, ?2, 1) ON CONFLICT (key) DO UPDATE "
-                "SET value = ?2, change = change + 1, published = 0",
+                "INSERT INTO client_attribute (key, value, change) VALUES (?, ?, 1) ON CONFLICT (key) DO UPDATE "
+                "SET value = excluded.value, change = change + 1, published = 0",
                 [(key, value.decode()) for key, value in values.items()],
             )
 

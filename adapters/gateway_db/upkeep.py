@@ -30,9 +30,9 @@ class ArchiveUpkeep:
         """Put kept records of the range into the outbox again, in one transaction; returns how many are in range."""
         with self._database.transaction() as connection:
             return connection.execute(
-                "INSERT OR IGNORE INTO outbox (lane, record_id) SELECT ?1, id FROM record"
-                f" WHERE ts BETWEEN ?2 AND ?3 AND kind = {KEPT}"
-                " AND NOT EXISTS (SELECT 1 FROM outbox WHERE lane = ?4 AND record_id = record.id)",
+                "INSERT OR IGNORE INTO outbox (lane, record_id) SELECT ?, id FROM record"
+                f" WHERE ts BETWEEN ? AND ? AND kind = {KEPT}"
+                " AND NOT EXISTS (SELECT 1 FROM outbox WHERE lane = ? AND record_id = record.id)",
                 (Lane.REPUBLISH, start_ms, end_ms, Lane.DATA),
             ).rowcount
 

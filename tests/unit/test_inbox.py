@@ -15,7 +15,7 @@ from adapters.inbox_changes import InboxChanges
 from domain.errors import Unavailable
 from domain.recording import Replaced
 from producers.controller_feed import ControllerFeed
-from tests.support.running import ControllerInbox, message, wait_until
+from tests.support.running import ControllerInbox, assert_closed, message, noted_connections, wait_until
 
 
 @pytest.fixture
@@ -119,6 +119,19 @@ def test_what_is_no_database_is_said_and_left_alone(inbox: Inbox, tmp_path: Path
     with pytest.raises(Unavailable, match=r"communication_queue.db: file is not a database"):
         inbox.read(0, 10, 1000)
     assert path.read_bytes() == content
+
+
+def test_a_file_that_cannot_be_opened_is_let_go_of_at_each_try(
+    inbox: Inbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again for as long as it lies there: a connection kept each time would use up all file numbers."""
+    (tmp_path / "communication_queue.db").write_bytes(b"no database, but some text that is longer than a header")
+    opened = noted_connections(monkeypatch)
+    for _ in range(3):
+        with pytest.raises(Unavailable):
+            inbox.has_rows()
+    assert len(opened) == 3
+    assert_closed(opened)
 
 
 def test_a_table_without_our_columns_is_said(inbox: Inbox, tmp_path: Path) -> None:

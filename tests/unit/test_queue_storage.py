@@ -38,6 +38,7 @@ from tasks.storage import (
     without_password,
 )
 from tasks.triggers import Triggers, is_trigger
+from tests.support.running import assert_closed, noted_connections
 
 ROOT = Path(__file__).resolve().parents[2]
 SERIALIZER = PlainSerializer()
@@ -341,6 +342,39 @@ def test_a_file_that_is_no_database_is_damaged(queue_path: Path, content: bytes)
     queue_path.write_bytes(content)
     with pytest.raises(Damaged):
         open_storage(f"sqlite://{queue_path}", "teg-rpc")
+
+
+def test_a_queue_file_that_cannot_be_opened_is_let_go_of(queue_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler tries twice a second: a connection kept each time would use up all file numbers."""
+    queue_path.parent.mkdir()
+    queue_path.write_bytes(b"no database at all, but long enough to look at" * 30)
+    opened = noted_connections(monkeypatch)
+    with pytest.raises(Damaged):
+        open_storage(f"sqlite://{queue_path}", "teg-rpc")
+    with pytest.raises(sqlite3.DatabaseError):
+        WatchedFile(queue_path)
+    assert len(opened) == 2
+    assert_closed(opened)
+
+
+def test_a_connection_is_let_go_of_when_its_last_pragma_or_first_look_fails(
+    storage: Any, queue_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = noted_connections(monkeypatch)
+    monkeypatch.setattr(QueueFile, "_set_journal_mode", lambda self, connection: connection.set_authorizer(deny))
+    for name in ("synchronous", "data_version"):
+        denied[:] = [name]
+        with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            WatchedFile(queue_path)
+    assert len(opened) == 2
+    assert_closed(opened)
+
+
+denied: list[str] = []
+
+
+def deny(action: int, name: str | None, *_: object) -> int:
+    return sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_PRAGMA and name in denied else sqlite3.SQLITE_OK
 
 
 @pytest.mark.parametrize(
