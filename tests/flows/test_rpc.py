@@ -22,7 +22,6 @@ RANGE = {"start_timestamp_ms": 1_767_225_600_000, "end_timestamp_ms": 1_767_312_
 def rig(tmp_path: Path) -> Iterator[Rig]:
     with Rig(tmp_path / "gateway.db").serving() as rig:
         yield rig
-        rig.database.close()
 
 
 # --- the reference's ten -----------------------------------------------------------------------------------
@@ -437,7 +436,6 @@ def test_a_call_that_waited_too_long_in_the_queue_is_not_done(tmp_path: Path, la
         now = datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
         huey.execute(huey.deserialize_task(data), timestamp=now + datetime.timedelta(seconds=late_s))
     assert [message for _, message in rig.session.sent] == answers
-    rig.database.close()
 
 
 def test_long_answers_are_cut_below_the_limit(rig: Rig) -> None:

@@ -55,7 +55,6 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     with Rig(tmp_path_factory.mktemp("fuzz") / "gateway.db", run_command=allowed).serving() as rig:
         rig.database.rows("PRAGMA synchronous=OFF")  # thousands of calls; durability has its own tests
         yield rig
-        rig.database.close()
     logging.disable(logging.NOTSET)
 
 

@@ -307,4 +307,5 @@ class Rig:
         finally:
             huey.disconnect_signal(note, "error")
             huey.immediate = before
+            self.database.close()
         assert not escaped, escaped

@@ -1,7 +1,7 @@
 """A gateway process, its controller's inbox and its server, for tests of what happens when things break."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from simulator.device import Device
@@ -73,7 +73,6 @@ class Site:
 def running_site(path: Path, server: ThingsBoard, token: str = "T1", **environment: str) -> Iterator[Site]:
     """A site whose gateway is started and connected."""
     site = Site(path, server, token, **environment)
-    with site.gateway:
+    with site.gateway, closing(site.inbox):
         site.device.wait_connected(30)
         yield site
-    site.inbox.close()

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,8 @@ def test_status_tells_running_from_stopped_and_counts(gateway: RunningGateway, t
     with ThingsBoard() as server:
         device = server.add_device("pi", token="T1")
         gateway.environment["TB_PORT"] = str(server.port)
-        inbox = ControllerInbox(gateway.inbox_path)
-        inbox.insert_many([message(1), message(2), "no json"])
+        with closing(ControllerInbox(gateway.inbox_path)) as inbox:
+            inbox.insert_many([message(1), message(2), "no json"])
         with gateway:
             device.wait_for(lambda d: d.distinct >= 2, 20)
             report = json.loads(teg(gateway, "status", "--json").stdout)

@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,11 @@ def test_silence_is_noticed_and_ended(tmp_path: Path, clean_engine: Engine) -> N
         assert device.events("controller_exit_reason") == []  # our own stop is no exit of its own
 
 
+def insert(device: SupervisedDevice, text: str) -> None:
+    with closing(ControllerInbox(device.gateway.inbox_path)) as inbox:
+        inbox.insert(text)
+
+
 def test_a_foreign_container_with_our_name_is_told_and_left_alone(
     tmp_path: Path,
     clean_engine: Engine,  # noqa: F811
@@ -236,7 +242,7 @@ def test_a_foreign_container_with_our_name_is_told_and_left_alone(
     device.provide()
     with device.gateway, closing_client(clean_engine.client) as client:
         device.wait_state("name taken")
-        ControllerInbox(device.gateway.inbox_path).insert(message(1))
+        insert(device, message(1))
         wait_until(lambda: device.gateway.archived() == 1, 20, "telemetry flows nevertheless")
         assert client.inspect_container(CONTAINER_NAME)["Id"] == theirs
         client.rename(CONTAINER_NAME, "theirs")
@@ -253,10 +259,9 @@ def test_paused_while_it_holds_the_inbox(device: SupervisedDevice) -> None:
     with closing_client(device.engine.client) as client:
         client.pause(CONTAINER_NAME)
         device.wait_state("paused")
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            other = sqlite3.connect(device.gateway.inbox_path, timeout=0.1, isolation_level=None)
-            other.execute("BEGIN IMMEDIATE")
-        other.close()
+        another = sqlite3.connect(device.gateway.inbox_path, timeout=0.1, isolation_level=None)
+        with closing(another), pytest.raises(sqlite3.OperationalError, match="locked"):
+            another.execute("BEGIN IMMEDIATE")
         device.engine.state()
         assert device.gateway.process is not None and device.gateway.process.poll() is None
         client.unpause(CONTAINER_NAME)
@@ -275,16 +280,14 @@ def test_the_engine_goes_and_comes_back(tmp_path: Path, with_signal: signal.Sign
         with device.gateway:
             device.wait_state("running")
             device.wait_measured()  # a Python that has only just started does not hear SIGTERM as process 1
-            inbox = ControllerInbox(device.gateway.inbox_path)
             at.stop(with_signal)
             device.wait_state("engine unreachable")
             before = device.gateway.archived()
-            inbox.insert(message(1))
+            insert(device, message(1))
             wait_until(lambda: device.gateway.archived() > before, 20, "telemetry flows without an engine")
             at.start()
             device.wait_state("running")
             device.wait_measured()
-            inbox.close()
             assert device.gateway.stop() == 0
         at.clean()
 
@@ -306,7 +309,7 @@ def test_an_image_removed_by_hand_is_told_and_the_rest_goes_on(device: Supervise
         client.remove_container(CONTAINER_NAME, force=True)
         client.remove_image(image_name("v1"), force=True)
     device.wait_state("image missing")
-    ControllerInbox(device.gateway.inbox_path).insert(message(1))
+    insert(device, message(1))
     device.provide()
     device.wait_state("running", timeout_s=90)
 

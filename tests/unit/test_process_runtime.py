@@ -75,18 +75,21 @@ def _state(pid: int) -> str:
 
 def test_a_number_that_was_given_to_another_process_is_not_touched(tmp_path: Path) -> None:
     """After a reboot the file still names a number, which by now belongs to somebody else."""
-    runtime = make(tmp_path, python("import time; time.sleep(600)"))
+    runtime = make(tmp_path, python("import time; print(1, flush=True); time.sleep(600)"))
     runtime.start("local")
+    wait_until(lambda: runtime.logs(1), 10, "more than the clock tick in which it started")
     runtime.stop(5)
     run_path = tmp_path / "runtime" / "running.json"
     with subprocess.Popen(["sleep", "600"]) as stranger:
-        text = run_path.read_text()
-        run_path.write_text(text.replace(text[text.index(":") + 1 : text.index(",")], str(stranger.pid), 1))
-        again = make(tmp_path, python("pass"))
-        assert not again.observe().running
-        again.stop(1)
-        assert stranger.poll() is None
-        stranger.kill()
+        try:
+            text = run_path.read_text()
+            run_path.write_text(text.replace(text[text.index(":") + 1 : text.index(",")], str(stranger.pid), 1))
+            again = make(tmp_path, python("pass"))
+            assert not again.observe().running
+            again.stop(1)
+            assert stranger.poll() is None
+        finally:
+            stranger.kill()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": 1}', b'{"unknown": 1}', b"null", b"7"])
