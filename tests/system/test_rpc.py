@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -331,8 +331,15 @@ def test_an_allow_list_with_an_error_stops_the_start(server: ThingsBoard, tmp_pa
 # --- the archive -------------------------------------------------------------------------------------------
 
 
-def test_republish_and_discard_include_both_ends(gateway: RunningGateway, device: Device) -> None:
-    inbox = ControllerInbox(gateway.inbox_path)
+@pytest.fixture
+def inbox(gateway: RunningGateway) -> Iterator[ControllerInbox]:
+    with closing(ControllerInbox(gateway.inbox_path)) as inbox:
+        yield inbox
+
+
+def test_republish_and_discard_include_both_ends(
+    gateway: RunningGateway, device: Device, inbox: ControllerInbox
+) -> None:
     for n in range(5):
         inbox.insert(f'{{"ts":{TS + n},"values":{{"t":{n}}}}}')
     device.wait_for(lambda d: len(d.records()) >= 5, 20, "five records")
@@ -346,14 +353,12 @@ def test_republish_and_discard_include_both_ends(gateway: RunningGateway, device
     wait_until(lambda: ask(device, "status")["archive"]["republish_pending"] == 0, 20, "republished")
     assert ask(device, "archive_discard_messages", span) == f"OK - 3 messages discarded - {TS + 1} -> {TS + 3}"
     assert gateway.rows("SELECT ts FROM record WHERE kind = 0 ORDER BY ts") == [(TS,), (TS + 4,)]
-    inbox.connection.close()
 
 
 def test_a_republish_cut_off_by_kill_9_goes_on_and_live_data_does_not_wait(
-    gateway: RunningGateway, server: ThingsBoard, device: Device
+    gateway: RunningGateway, server: ThingsBoard, device: Device, inbox: ControllerInbox
 ) -> None:
     rows = 20_000
-    inbox = ControllerInbox(gateway.inbox_path)
     inbox.insert_many(f'{{"ts":{TS + n},"values":{{"t":{n}}}}}' for n in range(rows))
     device.wait_for(lambda d: d.records_received >= rows, 60, "all records")
     wait_until(lambda: ask(device, "status")["archive"]["pending"] == 0, 30, "all acknowledged")
@@ -374,11 +379,9 @@ def test_a_republish_cut_off_by_kill_9_goes_on_and_live_data_does_not_wait(
     wait_until(lambda: ask(device, "status")["archive"]["republish_pending"] == 0, 60, "the republish is done")
     again = {ts for ts, values in device.records()[before:] if "t" in values}
     assert again == {TS + n for n in range(rows)}
-    inbox.connection.close()
 
 
-def test_dead_letters_can_be_seen_and_dropped(gateway: RunningGateway, device: Device) -> None:
-    inbox = ControllerInbox(gateway.inbox_path)
+def test_dead_letters_can_be_seen_and_dropped(device: Device, inbox: ControllerInbox) -> None:
     inbox.insert('{"values":{"t":1}}')
     wait_until(lambda: ask(device, "dead_letters")["dead_letters"], 20, "the letter is set aside")
     (letter,) = ask(device, "dead_letters")["dead_letters"]
@@ -386,4 +389,3 @@ def test_dead_letters_can_be_seen_and_dropped(gateway: RunningGateway, device: D
     assert ask(device, "dead_letters", {"action": "retry", "ids": [letter["id"]]}).startswith("OK - 0 ")
     assert ask(device, "dead_letters", {"action": "drop", "ids": "all"}) == "OK - 1 dead letters dropped"
     assert ask(device, "dead_letters") == {"dead_letters": []}
-    inbox.connection.close()
