@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -261,7 +262,8 @@ class _Connection:
     def end(self, reason: str) -> None:
         self._reason = self._reason or reason
         self.usable = False
-        self._client.disconnect()
+        with suppress(OSError):  # it may end by itself at the same moment; paho then writes to a closed socket
+            self._client.disconnect()
         self._over.set()
 
     def _ended(self) -> Ended:
@@ -313,7 +315,10 @@ class _Connection:
         self._subscribe([(topic_filter, 1)])
 
     def _subscribe(self, filters: list[tuple[str, int]]) -> None:
-        _, mid = self._client.subscribe(filters)
+        try:
+            _, mid = self._client.subscribe(filters)
+        except OSError as error:
+            raise NotConnected(f"the connection has ended: {error}") from error
         if mid is None:
             raise NotConnected("the connection ended before the subscription")
         try:

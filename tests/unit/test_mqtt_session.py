@@ -526,3 +526,23 @@ def test_an_ended_connection_says_so_in_the_log(
     client.connected(times=2)
     assert "closed by the server; next try in" in caplog.text
     assert f"connected to 127.0.0.1:{server.port}" in caplog.text
+
+
+def test_a_stop_or_subscription_beside_an_ending_connection_is_quiet(
+    server: ThingsBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """paho closes its wake-up socket under whoever is just about to write to it."""
+
+    def too_late(*_: object, **__: object) -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    server.add_device("pi", token="T1")
+    client = Client(server.port).start().connected()
+    connection = client.session._connection
+    assert connection is not None
+    monkeypatch.setattr(connection._client, "subscribe", too_late)
+    with pytest.raises(NotConnected):
+        client.session.subscribe("v2/sw/response/+/chunk/+")
+    monkeypatch.setattr(connection._client, "disconnect", too_late)
+    client.session.stop()
+    assert not client.session.connected
