@@ -29,6 +29,8 @@ LATEST_START_MS = 10_000
 ACKNOWLEDGEMENT_S = 10.0
 #: So long an announcement is repeated while the connection comes and goes.
 ANNOUNCE_S = 30.0
+#: An operator who has the answer may ask again while its PUBACK is still being noted: that is not "busy".
+LAST_LINES_S = 0.5
 SHOWN_NAME = 100
 
 
@@ -248,16 +250,18 @@ class Calls:
 
 
 class Groups:
-    """Who is in which group now; nobody waits."""
+    """Who is in which group now; nobody waits for work to be done, only for its last lines in the books."""
 
     def __init__(self) -> None:
         self._inside: dict[Group, CallKey] = {}
-        self._lock = threading.Lock()
+        self._left = threading.Condition()
 
     @contextmanager
     def entered(self, group: Group, key: CallKey) -> Iterator[CallKey | None]:
         """Yields None when the group was free and is now taken for the block, else who is inside."""
-        with self._lock:
+        with self._left:
+            if self._inside.get(group) != key:
+                self._left.wait_for(lambda: group not in self._inside, LAST_LINES_S)
             holder = self._inside.get(group)
             if holder is None:
                 self._inside[group] = key
@@ -265,8 +269,9 @@ class Groups:
             yield holder
         finally:
             if holder is None:
-                with self._lock:
+                with self._left:
                     del self._inside[group]
+                    self._left.notify_all()
 
 
 def _topic(request: RpcRequest) -> str:

@@ -9,8 +9,9 @@ import pytest
 
 from domain.errors import NotConnected, Unavailable
 from domain.ports import CommandResult
-from domain.rpc import LATEST_START_MS
-from domain.rpc_ledger import ACKNOWLEDGED_STANDS_S, UNACKNOWLEDGED_STANDS_S, State
+from domain.rpc import LATEST_START_MS, Groups
+from domain.rpc_ledger import ACKNOWLEDGED_STANDS_S, UNACKNOWLEDGED_STANDS_S, CallKey, State
+from domain.rpc_methods import Group
 from domain.thingsboard import RpcRequest
 from tests.support.rpc import Rig
 
@@ -407,3 +408,22 @@ def test_the_gateway_that_stops_does_not_wait_for_an_acknowledgement(rig: Rig) -
     rig.stopping.set()
     rig.take(0, "exit")
     assert rig.machine.actions == []
+
+
+def test_a_call_that_follows_an_answer_at_once_is_not_busy() -> None:
+    """The first one still writes its last lines when the operator already asks again."""
+    groups, entered, leave = Groups(), threading.Event(), threading.Event()
+    first, second = CallKey(1, "dead_letters", b"a"), CallKey(2, "dead_letters", b"b")
+
+    def hold() -> None:
+        with groups.entered(Group.DATA, first):
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert entered.wait(10)
+    threading.Timer(0.05, leave.set).start()
+    with groups.entered(Group.DATA, second) as holder:
+        assert holder is None
+    thread.join()
