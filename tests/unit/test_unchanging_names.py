@@ -1,0 +1,154 @@
+"""What must survive every move and renaming, as literals: an upgrade meets the files, containers and servers of today.
+
+A difference here is a change of a format: it needs a migration and a line in the changelog, never just a new literal.
+"""
+
+import sqlite3
+from pathlib import Path
+
+import gateway
+from adapters.docker_engine import parsing
+from adapters.gateway_db import ledger, records, state
+from adapters.gateway_db.database import Database
+from adapters.process_runtime import ProcessRuntime
+from domain import controller_runtime, controller_version, file_definitions, file_reports, file_wanted, ota_records
+from domain import supervisor as supervisor_module
+from domain import thingsboard as wire
+from domain.controller_profile import ControllerProfile, Device, Mount
+
+DATA, LOGS = Path("/srv/data"), Path("/srv/logs")
+
+
+def test_the_fingerprint_of_a_container_that_runs_in_the_field() -> None:
+    """Another one would restart every controller at the upgrade."""
+    assert ControllerProfile(data_path=DATA, logs_path=LOGS).fingerprint() == "3dc0ba35133c4725"
+    loosened = ControllerProfile(
+        data_path=DATA,
+        logs_path=LOGS,
+        memory_bytes=1 << 28,
+        pids=64,
+        privileged=True,
+        network="host",
+        devices=(Device("/dev/i2c-1", "/dev/i2c-1", "rwm"),),
+        mounts=(Mount("/srv/x", "/x", True),),
+        environment=("A=1",),
+    )
+    assert loosened.fingerprint() == "f843717f7e4a3009"
+
+
+def test_the_fingerprint_of_a_controller_as_a_process(tmp_path: Path) -> None:
+    runtime = ProcessRuntime("python3 c.py", tmp_path, data_path=DATA, logs_path=LOGS, environment=("A=1",))
+    assert runtime.profile() == "41c54ab180c0e2cd"
+
+
+def test_names_in_the_engine() -> None:
+    assert controller_runtime.CONTAINER_NAME == "teg_controller"
+    assert controller_runtime.IMAGE_PREFIX == "teg-controller-"
+    labels = (parsing.LABEL_MANAGED, parsing.LABEL_VERSION, parsing.LABEL_PROFILE)
+    assert labels == ("teg.managed", "teg.version", "teg.profile")
+
+
+def test_task_names() -> None:
+    """Messages of the last release may wait in the queue."""
+    assert sorted(gateway.huey._registry._registry) == [
+        "tasks.attributes.handle_attribute_push",
+        "tasks.attributes.publish_attributes",
+        "tasks.attributes.read_limits",
+        "tasks.attributes.read_software",
+        "tasks.attributes.synchronise",
+        "tasks.files.check_files",
+        "tasks.files.reconcile_files",
+        "tasks.files.restart_controller_for_files",
+        "tasks.ota.advance_update",
+        "tasks.periodic.read_wanted_state",
+        "tasks.periodic.send_auxiliary_telemetry",
+        "tasks.periodic.store_log_lines",
+        "tasks.periodic.sweep",
+        "tasks.periodic.take_over_reference",
+        "tasks.periodic.tidy_archive",
+        "tasks.rpc.handle_rpc",
+        "tasks.rpc.refuse_rpc",
+        "tasks.rpc.run_rpc",
+        "tasks.rpc.tend_rpc",
+        "tasks.supervision.supervise_controller",
+        "tasks.telemetry.archive_records",
+        "tasks.telemetry.publish_records",
+    ]
+
+
+def test_state_keys() -> None:
+    assert (controller_version.VERSION_KEY, controller_version.TRIAL_KEY) == ("controller.version", "controller.trial")
+    assert supervisor_module.HISTORY_KEY == "controller.history"
+    assert [
+        ota_records.WANTED_KEY,
+        ota_records.JOB_KEY,
+        ota_records.SETTLED_KEY,
+        ota_records.PREVIOUS_KEY,
+        ota_records.TITLES_KEY,
+        ota_records.CONTENTS_KEY,
+    ] == ["ota.wanted", "ota.job", "ota.settled", "ota.previous", "ota.titles", "ota.contents"]
+
+
+def test_attribute_names() -> None:
+    assert (file_definitions.FILES, file_definitions.CONTENT) == ("FILES", "FILE_CONTENT_")
+    assert (file_reports.READ, file_reports.ERROR, file_reports.CONFIRM) == (
+        "FILE_READ_",
+        "FILE_ERROR_",
+        "FILE_CONFIRM_",
+    )
+    assert (file_reports.FILES_ERROR, file_wanted.FILE_HASHES) == ("FILES_ERROR", "FILE_HASHES")
+
+
+def test_topics() -> None:
+    assert wire.TELEMETRY == "v1/devices/me/telemetry"
+    assert wire.ATTRIBUTES == "v1/devices/me/attributes"
+    assert wire.ATTRIBUTE_REQUEST == "v1/devices/me/attributes/request/{id}"
+    assert wire.ATTRIBUTE_RESPONSE == "v1/devices/me/attributes/response/{id}"
+    assert wire.RPC_REQUEST == "v1/devices/me/rpc/request/{id}"
+    assert wire.RPC_RESPONSE == "v1/devices/me/rpc/response/{id}"
+    assert wire.SUBSCRIPTIONS == (
+        "v1/devices/me/rpc/request/+",
+        "v1/devices/me/attributes",
+        "v1/devices/me/attributes/response/+",
+    )
+    assert wire.SOFTWARE_CHUNK_FILTER == "v2/sw/response/+/chunk/+"
+    assert (wire.PROVISION_REQUEST, wire.PROVISION_RESPONSE) == ("/provision/request", "/provision/response")
+
+
+COLUMNS = {
+    "client_attribute": ["key", "value", "change", "published"],
+    "counter": ["name", "value"],
+    "dead_letter": ["id", "source_row", "type", "message", "reason", "set_aside_ms"],
+    "inbox_batch": ["last_row", "first_row", "first_record", "first_dead_letter"],
+    "outbox": ["lane", "record_id"],
+    "record": ["id", "source_row", "ts", "points", "message", "payload", "kind"],
+    "rpc_call": [
+        "id",
+        "request_id",
+        "method",
+        "digest",
+        "params",
+        "state",
+        "answer",
+        "received_ms",
+        "duration_ms",
+        "at_boot_id",
+        "at_uptime_s",
+    ],
+    "state": ["key", "value"],
+}
+
+
+def test_the_tables_of_the_first_version_are_still_there(tmp_path: Path) -> None:
+    """A later version may add tables and columns; these it has to find, or to bring over."""
+    database = Database(tmp_path / "gateway.db")
+    database.open(records.SCHEMA, state.SCHEMA, ledger.SCHEMA)
+    database.close()
+    connection = sqlite3.connect(tmp_path / "gateway.db")
+    try:
+        for table, columns in COLUMNS.items():
+            found = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
+            assert found[: len(columns)] == columns, table
+        assert connection.execute("PRAGMA application_id").fetchone() == (1413826391,)
+    finally:
+        connection.close()
