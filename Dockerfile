@@ -9,15 +9,11 @@ FROM ${BASE}
 RUN apt-get update && apt-get install -y --no-install-recommends git ca-certificates && rm -rf /var/lib/apt/lists/*
 WORKDIR /opt/teg
 COPY constraints.txt pyproject.toml README.md ./
-COPY gateway.py settings.py ./
-COPY adapters adapters
-COPY composition composition
-COPY console console
+COPY gateway.py ./
 COPY controller_client controller_client
-COPY domain domain
 COPY producers producers
-COPY simulator simulator
 COPY tasks tasks
+COPY teg teg
 RUN pip install --no-cache-dir --constraint constraints.txt .
 
 ENV TEG_DATA_PATH=/var/lib/teg TZ=UTC PYTHONUNBUFFERED=1

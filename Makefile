@@ -26,7 +26,7 @@ help:  ## this list
 	@touch $@ .venv/.demo
 
 demo: .venv/.demo  ## the gateway at work, with everything it needs, on this machine alone
-	@$(BIN)/python -m simulator.demo
+	@$(BIN)/python -m teg.simulator.demo
 
 setup: .venv/.ready  ## .venv with all that run and tests need
 

@@ -12,32 +12,32 @@ from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
-from adapters.files import ConfinedFiles, gateway_own_paths
-from adapters.gateway_db.ledger import CallLedger
-from adapters.host.machine import HostMachine
-from adapters.inbox_changes import InboxChanges
-from composition.controller import ControllerParts
-from domain.attributes import Synchroniser
-from domain.command_list import CommandList, parse_command_list
-from domain.errors import Refused, Unavailable
-from domain.files import Files
-from domain.recording import Recorder
-from domain.reporting import Auxiliary
-from domain.rpc import Calls
-from domain.rpc_books import Books
-from domain.rpc_methods import MethodPorts, methods
-from domain.rpc_status import StatusSources
-from domain.services import Services
-from domain.supervisor import Supervisor
 from producers.controller_feed import ControllerFeed
 from producers.controller_watch import ControllerWatch
 from producers.drift_watch import DriftWatch
-from settings import PROJECT, InvalidSettings, Settings
 from tasks import periodic
 from tasks.files import check_files
 from tasks.queue import huey as huey
+from tasks.services import Services
 from tasks.supervision import supervise_controller
 from tasks.telemetry import records_stored, records_waiting
+from teg.adapters.confined_files import ConfinedFiles, gateway_own_paths
+from teg.adapters.gateway_db.rpc_journal import CallLedger
+from teg.adapters.host.machine import HostMachine
+from teg.adapters.inbox.changes import InboxChanges
+from teg.domain.errors import Refused, Unavailable
+from teg.domain.files.reconciler import Files
+from teg.domain.rpc.books import Books
+from teg.domain.rpc.command_allowlist import CommandList, parse_command_list
+from teg.domain.rpc.dispatcher import Calls
+from teg.domain.rpc.methods import MethodPorts, methods
+from teg.domain.rpc.status import StatusSources
+from teg.domain.server.attributes import Synchroniser
+from teg.domain.supervision.supervisor import Supervisor
+from teg.domain.telemetry.ingest import Recorder
+from teg.domain.telemetry.reporting import Auxiliary
+from teg.settings import PROJECT, InvalidSettings, Settings
+from teg.wiring.controller import ControllerParts
 
 logger = logging.getLogger("gateway")
 

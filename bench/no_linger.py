@@ -1,7 +1,7 @@
 """The gateway with drainers that give their worker back at once, to measure what lingering is worth."""
 
-from domain.bell import Bell
 from gateway import huey as huey
+from teg.domain.concurrency import Bell
 
 _wait = Bell.wait
 

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from simulator.device import Device
-from simulator.thingsboard import ThingsBoard
+from teg.simulator.thingsboard.device import Device
+from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import ControllerInbox, RunningGateway, wait_until
 
 INTERVAL_S = 0.25  # four a second: below the rate limit of five

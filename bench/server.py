@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from simulator.thingsboard import ThingsBoard
-from simulator.tls import ServerTls
+from teg.simulator.thingsboard.server import ThingsBoard
+from teg.simulator.thingsboard.tls import ServerTls
 
 TOKEN = "BENCHTOKEN"
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from domain.errors import Unavailable
+from teg.domain.errors import Unavailable
 
 logger = logging.getLogger("gateway.supervision")
 

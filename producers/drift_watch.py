@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from domain.files import Files
+from teg.domain.files.reconciler import Files
 
 logger = logging.getLogger("gateway.files")
 

@@ -2,13 +2,13 @@
 
 import logging
 
-from domain.attributes import LIMITS_QUESTION
-from domain.errors import Refused
-from domain.masking import masked_text
-from domain.thingsboard import AttributePush, RpcRequest, parse_message, parse_rpc_topic
 from tasks.attributes import handle_attribute_push, synchronise
 from tasks.rpc import handle_rpc, refuse_rpc
 from tasks.telemetry import publish_records
+from teg.domain.errors import Refused
+from teg.domain.redaction import masked_text
+from teg.domain.server.attributes import LIMITS_QUESTION
+from teg.domain.server.wire import AttributePush, RpcRequest, parse_message, parse_rpc_topic
 
 logger = logging.getLogger("gateway.listener")
 

@@ -1,10 +1,10 @@
 """What the queue runs for attributes: hints become questions, answers become wanted states."""
 
-from domain.attributes import Subject, subjects_of
-from domain.backoff import Backoff
 from tasks.files import reconcile_files
 from tasks.lanes import Lane
 from tasks.queue import huey, task
+from teg.domain.backoff import Backoff
+from teg.domain.server.attributes import Subject, subjects_of
 
 RETRY = Backoff(first_s=2.0, cap_s=120.0)
 

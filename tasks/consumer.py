@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from huey.consumer import Consumer, Scheduler, Worker
 
-from domain.errors import Refused, Unavailable
-from domain.services import Services
-from settings import InvalidSettings, Settings
 from tasks.lanes import WORKERS, Lane
+from tasks.services import Services
+from teg.domain.errors import Refused, Unavailable
+from teg.settings import InvalidSettings, Settings
 
 if TYPE_CHECKING:
     from tasks.queue import GatewayHuey

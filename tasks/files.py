@@ -3,9 +3,9 @@
 All three are triggers without arguments and may run twice; the wanted state, trials and due restarts are in `State`.
 """
 
-from domain.backoff import Backoff
 from tasks.lanes import Lane
 from tasks.queue import huey, task
+from teg.domain.backoff import Backoff
 
 ASK_AGAIN = Backoff(first_s=1, cap_s=60)
 RESTART_AGAIN = Backoff(first_s=5, cap_s=300)

@@ -21,7 +21,7 @@ WORKERS = {
     Lane.WORK: 2,
     Lane.SUPERVISION: 1,
     Lane.OTA: 1,
-    Lane.COMMAND: 5,  # one for each group of calls (domain/rpc_methods.py): none waits for another
+    Lane.COMMAND: 5,  # one for each group of calls (teg/domain/rpc/methods.py): none waits for another
 }
 
 

@@ -1,8 +1,8 @@
 """What the queue runs for updates of the controller: one trigger, found again by every sweep and every connect."""
 
-from domain.backoff import Backoff
 from tasks.lanes import Lane
 from tasks.queue import huey, task
+from teg.domain.backoff import Backoff
 
 #: The update plans its own attempts and keeps their times; this only asks again whether one is due.
 ASK_AGAIN = Backoff(first_s=5, cap_s=60)

@@ -4,7 +4,6 @@ By monotonic time since the start, each once at the start and then every interva
 after boot and harmless twice.
 """
 
-from domain.backoff import Backoff
 from tasks.attributes import publish_attributes, read_software
 from tasks.files import reconcile_files
 from tasks.lanes import Lane
@@ -12,6 +11,7 @@ from tasks.ota import advance_update
 from tasks.queue import Every, huey, task
 from tasks.rpc import tend_rpc
 from tasks.telemetry import archive_records, publish_records
+from teg.domain.backoff import Backoff
 
 MINUTE_S = 60
 HOUR_S = 3600

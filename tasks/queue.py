@@ -18,14 +18,14 @@ from huey.api import Huey, Task, TaskWrapper
 from huey.exceptions import HueyException, RetryTask
 from huey.storage import BaseStorage, MemoryStorage
 
-from domain.backoff import Backoff
-from domain.errors import Refused, Unavailable
-from domain.services import Services
-from settings import Settings
 from tasks.consumer import GatewayConsumer
 from tasks.lanes import WORKERS, Lane, WakeUp
+from tasks.services import Services
 from tasks.storage import Damaged, PlainSerializer, WatchedFile, move_aside, open_storage, sqlite_path, storage_errors
 from tasks.triggers import Triggers, is_trigger
+from teg.domain.backoff import Backoff
+from teg.domain.errors import Refused, Unavailable
+from teg.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from domain.thingsboard import RpcRequest
 from tasks.lanes import Lane
 from tasks.queue import huey, task
+from teg.domain.server.wire import RpcRequest
 
 #: ThingsBoard gives up on an ordinary call after 10 s: running it later would act for nobody.
 EXPIRES_S = 10

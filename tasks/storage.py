@@ -19,7 +19,7 @@ from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import BaseStorage, PostgresStorage, PriorityRedisStorage, SqliteStorage
 
-from domain.errors import Refused, Unavailable
+from teg.domain.errors import Refused, Unavailable
 
 logger = logging.getLogger("gateway.queue")
 

@@ -1,8 +1,8 @@
 """What the queue runs for measurements: archive them, publish them."""
 
-from domain.backoff import Backoff
 from tasks.lanes import Lane
 from tasks.queue import huey, task
+from teg.domain.backoff import Backoff
 
 #: Between tries while the inbox or the archive is locked, or the session just ended; a connect does not wait for it.
 RETRY = Backoff(first_s=1.0, cap_s=60.0)

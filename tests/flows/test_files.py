@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from huey.signals import SIGNAL_ERROR
 
-from domain.errors import Unavailable
 from producers import drift_watch
 from producers.drift_watch import DriftWatch
 from tasks.attributes import handle_attribute_push
 from tasks.files import check_files, reconcile_files, restart_controller_for_files
 from tasks.queue import huey
 from tasks.triggers import Triggers
+from teg.domain.errors import Unavailable
 from tests.support.remote_files import Device, md5, services_with
 
 

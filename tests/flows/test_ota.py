@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from domain.attributes import SOFTWARE_KEYS, Synchroniser
-from domain.errors import Unavailable
-from domain.ota_machine import NoUpdates
 from tasks.attributes import handle_attribute_push, read_software
 from tasks.lanes import Lane
 from tasks.ota import advance_update
 from tasks.periodic import TIMETABLE
 from tasks.queue import huey
 from tasks.triggers import Triggers
+from teg.domain.errors import Unavailable
+from teg.domain.ota.updater import NoUpdates
+from teg.domain.server.attributes import SOFTWARE_KEYS, Synchroniser
 from tests.support.ota_world import World
 from tests.support.remote_files import services_with
 

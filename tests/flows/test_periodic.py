@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from domain.errors import NotConnected, Unavailable
 from tasks import periodic
 from tasks.periodic import (
     TIMETABLE,
@@ -17,6 +16,7 @@ from tasks.periodic import (
     tidy_archive,
 )
 from tasks.queue import GatewayHuey
+from teg.domain.errors import NotConnected, Unavailable
 from tests.support.tasks import FakeServices, serving
 
 DAY_S = 24 * 3600

@@ -20,8 +20,6 @@ import huey.utils
 import orjson
 import pytest
 
-from domain.backoff import Backoff
-from domain.errors import Refused, Unavailable
 from tasks import queue as queue_module
 from tasks import triggers
 from tasks.consumer import GatewayConsumer
@@ -29,6 +27,8 @@ from tasks.lanes import WORKERS, Lane
 from tasks.queue import Every, GatewayHuey, task
 from tasks.queue import huey as the_huey
 from tasks.telemetry import archive_records
+from teg.domain.backoff import Backoff
+from teg.domain.errors import Refused, Unavailable
 from tests.support.running import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

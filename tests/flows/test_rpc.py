@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from domain.command_list import parse_command_list
-from domain.errors import NotConnected, Refused, Unavailable
-from domain.ports import CommandResult
 from tasks.lanes import Lane
 from tasks.queue import huey
 from tasks.rpc import handle_rpc, run_rpc, tend_rpc
+from teg.domain.errors import NotConnected, Refused, Unavailable
+from teg.domain.ports import CommandResult
+from teg.domain.rpc.command_allowlist import parse_command_list
 from tests.support.rpc import Rig
 
 RANGE = {"start_timestamp_ms": 1_767_225_600_000, "end_timestamp_ms": 1_767_312_000_000}

@@ -9,14 +9,17 @@ from typing import Any
 import orjson
 import pytest
 
-from adapters.gateway_db import ledger
-from adapters.host.command import run_command
-from domain import rpc, rpc_methods, rpc_parameters, thingsboard
-from domain.command_list import CommandList, parse_command_list
-from domain.ports import CommandResult
-from domain.rpc_ledger import ACKNOWLEDGED_STANDS_S, UNACKNOWLEDGED_STANDS_S
-from domain.rpc_methods import Group
 from tasks.lanes import WORKERS, Lane
+from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.host.command import run_command
+from teg.domain.ports import CommandResult
+from teg.domain.rpc import dispatcher as rpc
+from teg.domain.rpc import methods as rpc_methods
+from teg.domain.rpc import parameters as rpc_parameters
+from teg.domain.rpc.command_allowlist import CommandList, parse_command_list
+from teg.domain.rpc.journal import ACKNOWLEDGED_STANDS_S, UNACKNOWLEDGED_STANDS_S
+from teg.domain.rpc.methods import Group
+from teg.domain.server import wire as thingsboard
 from tests.support.rpc import FakeMachine, Rig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +111,7 @@ def test_what_changes_something_is_done_at_most_once(rigs: dict[str, Rig]) -> No
 
 
 def test_the_parameters_are_those_that_are_read() -> None:
-    source = (ROOT / "domain" / "rpc_parameters.py").read_text(encoding="utf-8")
+    source = (ROOT / "teg" / "domain" / "rpc" / "parameters.py").read_text(encoding="utf-8")
     for name, (_, parameters, _) in table().items():
         for parameter in re.findall(r"`(\w+)`", parameters):
             assert f'"{parameter}"' in source, f"{name}: {parameter}"

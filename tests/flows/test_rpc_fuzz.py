@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from domain.command_list import parse_command_list
 from producers.mqtt_listener import MqttListener
+from teg.domain.rpc.command_allowlist import parse_command_list
 from tests.support.rpc import Rig
 
 METHODS = [

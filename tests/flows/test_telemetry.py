@@ -6,16 +6,16 @@ from typing import Any, cast
 
 import pytest
 
-from adapters.gateway_db import records
-from adapters.gateway_db.database import Database
-from adapters.gateway_db.records import RecordTable
-from adapters.inbox import Inbox
-from domain.archive import Lane
-from domain.errors import NotConnected, Unavailable
-from domain.publishing import Publisher
-from domain.recording import Recorder
 from tasks.queue import GatewayHuey
 from tasks.telemetry import archive_records, publish_records, records_stored, records_waiting
+from teg.adapters.gateway_db import outbox as records
+from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.outbox import RecordTable
+from teg.adapters.inbox.mailbox import Inbox
+from teg.domain.errors import NotConnected, Unavailable
+from teg.domain.telemetry.ingest import Recorder
+from teg.domain.telemetry.ports import Lane
+from teg.domain.telemetry.publisher import Publisher
 from tests.support.links import FakeClock, FakeLink
 from tests.support.running import ControllerInbox, message
 from tests.support.tasks import FakeServices, serving

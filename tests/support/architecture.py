@@ -8,36 +8,36 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 #: The rooms a release ships; tests and benches are measured against them.
-PRODUCT = ("settings", "gateway", "composition", "domain", "adapters", "tasks", "producers", "console")
-ROOMS = (*PRODUCT, "simulator", "controller_client", "bench", "tests")
+PRODUCT = ("gateway", "tasks", "producers", "teg.settings", "teg.domain", "teg.adapters", "teg.wiring", "teg.console")
+ROOMS = (*PRODUCT, "teg.simulator", "controller_client", "bench", "tests")
 #: Where no module may be longer than 400 lines; a test file is a list and may be.
 SHORT = ROOMS[:-1]
 
 #: room → rooms it may import (itself included where it may).
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
-    "settings": frozenset(),
-    "domain": frozenset({"domain"}),
-    "adapters": frozenset({"domain", "settings", "adapters"}),  # adapters: only its own package, see below
-    "tasks": frozenset({"domain", "settings", "tasks"}),
-    "producers": frozenset({"domain", "tasks", "producers"}),
-    "gateway": frozenset({"composition", "domain", "settings", "adapters", "tasks", "producers", "console"}),
-    "composition": frozenset({"composition", "domain", "settings", "adapters", "tasks", "producers"}),
-    "console": frozenset({"domain", "settings", "adapters", "tasks", "console", "gateway"}),
-    "simulator": frozenset({"domain", "simulator", "controller_client"}),
+    "teg.settings": frozenset(),
+    "teg.domain": frozenset({"teg.domain"}),
+    "teg.adapters": frozenset({"teg.domain", "teg.settings", "teg.adapters"}),  # only its own package, see below
+    "tasks": frozenset({"teg.domain", "teg.settings", "tasks"}),
+    "producers": frozenset({"teg.domain", "tasks", "producers"}),
+    "gateway": frozenset({"teg.wiring", "teg.domain", "teg.settings", "teg.adapters", "tasks", "producers"}),
+    "teg.wiring": frozenset({"teg.wiring", "teg.domain", "teg.settings", "teg.adapters", "tasks", "producers"}),
+    "teg.console": frozenset({"teg.domain", "teg.settings", "teg.adapters", "tasks", "teg.console"}),
+    "teg.simulator": frozenset({"teg.domain", "teg.simulator", "controller_client"}),
     "controller_client": frozenset({"controller_client"}),
 }
 
 #: room → third-party packages; an adapter may use one library more.
 THIRD_PARTY: Mapping[str, frozenset[str]] = {
-    "settings": frozenset(),
-    "domain": frozenset({"orjson"}),
-    "adapters": frozenset({"orjson"}),
+    "teg.settings": frozenset(),
+    "teg.domain": frozenset({"orjson"}),
+    "teg.adapters": frozenset({"orjson"}),
     "tasks": frozenset(),
     "producers": frozenset(),
     "gateway": frozenset(),
-    "composition": frozenset(),
-    "console": frozenset({"orjson", "click", "rich"}),
-    "simulator": frozenset({"orjson", "rich", "cryptography", "teg_controller"}),  # the client, copied beside it
+    "teg.wiring": frozenset(),
+    "teg.console": frozenset({"orjson", "click", "rich"}),
+    "teg.simulator": frozenset({"orjson", "rich", "cryptography", "teg_controller"}),  # the client, copied beside it
     "controller_client": frozenset(),
 }
 
@@ -73,12 +73,26 @@ class Imported:
 def source_files(root: Path, rooms: tuple[str, ...] = ROOMS) -> list[Path]:
     found: list[Path] = []
     for room in rooms:
-        found += [root / f"{room}.py"] if (root / f"{room}.py").exists() else sorted((root / room).rglob("*.py"))
+        folder = root.joinpath(*room.split("."))
+        module = folder.with_suffix(".py")
+        found += [module] if module.exists() else sorted(folder.rglob("*.py"))
     return found
 
 
+def room_of_module(module: str) -> str | None:
+    """'teg.domain.rpc.journal' → 'teg.domain'; None for what is not ours."""
+    return next((room for room in ROOMS if module == room or module.startswith(room + ".")), None)
+
+
+def module_name(root: Path, path: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
 def room_of(root: Path, path: Path) -> str:
-    return path.relative_to(root).parts[0].removesuffix(".py")
+    room = room_of_module(module_name(root, path))
+    assert room is not None, path
+    return room
 
 
 def imports_of(root: Path, path: Path) -> Iterator[Imported]:
@@ -91,7 +105,7 @@ def imports_of(root: Path, path: Path) -> Iterator[Imported]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(path.relative_to(root).parts[: -node.level]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
-            names = [f"{module}.{alias.name}" for alias in node.names] if module in ROOMS else [module]
+            names = [f"{module}.{alias.name}" for alias in node.names] if module in (*ROOMS, "teg") else [module]
             yield from (Imported(file, node.lineno, name) for name in names)
 
 
@@ -110,31 +124,31 @@ def _file_import_faults(root: Path, path: Path, room: str) -> list[str]:
     for found in imports_of(root, path):
         top = found.module.split(".")[0]
         where = f"{found.file}:{found.line}"
-        if top in ROOMS:
-            faults += _room_faults(where, found, room, top)
+        if target := room_of_module(found.module):
+            faults += _room_faults(where, found, room, target)
         elif top not in sys.stdlib_module_names:
             libraries.add(COMES_WITH.get(top, top))
-        elif room == "domain" and top in NOT_IN_DOMAIN:
-            faults.append(f"{where}: domain/ imports {top}")
+        elif room == "teg.domain" and top in NOT_IN_DOMAIN:
+            faults.append(f"{where}: teg/domain/ imports {top}")
     return faults + _library_faults(str(path.relative_to(root)), room, libraries)
 
 
 def _room_faults(where: str, found: Imported, room: str, top: str) -> list[str]:
     if top not in MAY_IMPORT[room]:
         return [f"{where}: {room} imports {found.module}"]
-    if room == "adapters" and top == "adapters" and _package(found.file) != found.module.split(".")[1]:
+    if room == top == "teg.adapters" and _package(found.file) != found.module.split(".")[2]:
         return [f"{where}: an adapter imports another adapter, {found.module}"]
     return []
 
 
 def _package(file: str) -> str:
-    """'adapters/inbox.py' and 'adapters/host/machine.py' → 'inbox' and 'host'."""
-    return Path(file).parts[1].removesuffix(".py")
+    """'teg/adapters/tls.py' and 'teg/adapters/host/machine.py' → 'tls' and 'host'."""
+    return Path(file).parts[2].removesuffix(".py")
 
 
 def _library_faults(file: str, room: str, libraries: set[str]) -> list[str]:
     foreign = libraries - THIRD_PARTY[room] - QUEUE_MODULES.get(file, frozenset())
-    if room == "adapters" and "huey" not in foreign:
+    if room == "teg.adapters" and "huey" not in foreign:
         return [f"{file}: more than one library: {', '.join(sorted(foreign))}"] if len(foreign) > 1 else []
     return [f"{file}: {room} imports {name}" for name in sorted(foreign)]
 
@@ -144,7 +158,7 @@ def environment_faults(root: Path, allowed: Exceptions) -> list[str]:
     readers = {
         str(path.relative_to(root))
         for path in source_files(root, tuple(room for room in ROOMS if room not in ("tests", "bench")))
-        if room_of(root, path) != "settings" and _reads_environment(ast.parse(path.read_text(encoding="utf-8")))
+        if room_of(root, path) != "teg.settings" and _reads_environment(ast.parse(path.read_text(encoding="utf-8")))
     }
     unknown = [f"{file} reads the environment" for file in sorted(readers - allowed.environment.keys())]
     return unknown + [f"{file} needs its exception no more" for file in sorted(allowed.environment.keys() - readers)]

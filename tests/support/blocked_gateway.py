@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 from huey.api import TaskWrapper
 
-from domain.services import Services
 from gateway import huey as huey
 from gateway import lifespan
-from settings import Settings
 from tasks.lanes import WORKERS, Lane
 from tasks.queue import task
+from tasks.services import Services
+from teg.settings import Settings
 
 logger = logging.getLogger("gateway.blocked")
 STUCK_LANES = [lane for lane in Lane if lane is not Lane.RPC]

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from domain.controller_runtime import (
+from teg.domain.errors import Refused, Unavailable
+from teg.domain.supervision.runtime import (
     ABSENT,
     Cancelled,
     ImageMissing,
@@ -15,9 +16,8 @@ from domain.controller_runtime import (
     image_name,
     plan_removals,
 )
-from domain.controller_version import ControllerVersion
-from domain.errors import Refused, Unavailable
-from domain.supervisor import Supervisor
+from teg.domain.supervision.supervisor import Supervisor
+from teg.domain.supervision.version import ControllerVersion
 
 
 @dataclass

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from docker.errors import APIError, DockerException, NotFound
 
-from adapters.docker_engine.client import EngineClient
-from domain.controller_runtime import CONTAINER_NAME, IMAGE_PREFIX
+from teg.adapters.docker_engine.client import EngineClient
+from teg.domain.supervision.runtime import CONTAINER_NAME, IMAGE_PREFIX
 from tests.support.running import wait_until
 
 BASE_IMAGE = "teg-test-base:1"

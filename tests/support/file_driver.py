@@ -13,12 +13,12 @@ from typing import Any
 
 import orjson
 
-from adapters.files import ConfinedFiles
-from adapters.gateway_db import state
-from adapters.gateway_db.database import Database
-from adapters.gateway_db.state import StateTable
-from domain.errors import NotConnected, Unavailable
-from domain.files import Files
+from teg.adapters.confined_files import ConfinedFiles
+from teg.adapters.gateway_db import state
+from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.state import StateTable
+from teg.domain.errors import NotConnected, Unavailable
+from teg.domain.files.reconciler import Files
 
 
 class Server:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from domain.archive import Delivery, Lane
-from domain.errors import NotConnected
-from domain.thingsboard import PROBE
+from teg.domain.errors import NotConnected
+from teg.domain.server.wire import PROBE
+from teg.domain.telemetry.ports import Delivery, Lane
 from tests.support.running import wait_until
 
 

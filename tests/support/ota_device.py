@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from domain.controller_runtime import CONTAINER_NAME, IMAGE_PREFIX
-from simulator.device import Device
-from simulator.thingsboard import ThingsBoard
+from teg.domain.supervision.runtime import CONTAINER_NAME, IMAGE_PREFIX
+from teg.simulator.thingsboard.device import Device
+from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.engine import BASE_IMAGE, Engine, closing_client, make_image
 from tests.support.running import RunningGateway, free_port, wait_until
 

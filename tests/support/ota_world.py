@@ -12,16 +12,16 @@ from typing import Any
 
 import orjson
 
-from domain.controller_runtime import ABSENT, ImageMissing, Observation, StartFailed
-from domain.controller_version import ControllerVersion
-from domain.errors import Refused, Unavailable
-from domain.ota import Source
-from domain.ota_job import Job
-from domain.ota_machine import AcceptRules, SoftwareUpdate
-from domain.ota_records import UpdateRecords
-from domain.ota_replacement import Replacement, TelemetryKeys, TrialRules
-from domain.ota_sources import Cancelled
-from domain.supervisor import Supervisor
+from teg.domain.errors import Refused, Unavailable
+from teg.domain.ota.assignment import Source
+from teg.domain.ota.job import Job
+from teg.domain.ota.rollout import Replacement, TelemetryKeys, TrialRules
+from teg.domain.ota.sources import Cancelled
+from teg.domain.ota.store import UpdateRecords
+from teg.domain.ota.updater import AcceptRules, SoftwareUpdate
+from teg.domain.supervision.runtime import ABSENT, ImageMissing, Observation, StartFailed
+from teg.domain.supervision.supervisor import Supervisor
+from teg.domain.supervision.version import ControllerVersion
 
 TRIAL_S = 120.0
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import orjson
 
-from adapters.files import ConfinedFiles
-from domain.errors import NotConnected, Refused, Unavailable
-from domain.file_store import FileStore
-from domain.files import Files
-from domain.services import Services
+from tasks.services import Services
+from teg.adapters.confined_files import ConfinedFiles
+from teg.domain.errors import NotConnected, Refused, Unavailable
+from teg.domain.files.ports import FileStore
+from teg.domain.files.reconciler import Files
 
 
 class Server:

@@ -10,21 +10,21 @@ from typing import Any, cast
 
 import orjson
 
-from adapters.gateway_db import ledger
-from adapters.gateway_db.database import Database
-from adapters.gateway_db.ledger import CallLedger
-from domain.command_list import CommandList
-from domain.errors import NotConnected, Unavailable
-from domain.log_level import LogLevel
-from domain.ports import CommandResult
-from domain.rpc import Calls
-from domain.rpc_books import Books
-from domain.rpc_methods import MethodPorts, methods
-from domain.rpc_status import StatusSources
-from domain.services import Services
-from domain.thingsboard import RpcRequest
 from tasks.queue import huey
 from tasks.rpc import handle_rpc, refuse_rpc
+from tasks.services import Services
+from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.rpc_journal import CallLedger
+from teg.domain.errors import NotConnected, Unavailable
+from teg.domain.ports import CommandResult
+from teg.domain.rpc.books import Books
+from teg.domain.rpc.command_allowlist import CommandList
+from teg.domain.rpc.dispatcher import Calls
+from teg.domain.rpc.log_level import LogLevel
+from teg.domain.rpc.methods import MethodPorts, methods
+from teg.domain.rpc.status import StatusSources
+from teg.domain.server.wire import RpcRequest
 
 
 class FakeClock:

@@ -13,15 +13,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from adapters.clock import SystemClock
-from adapters.gateway_db import ledger
-from adapters.gateway_db.database import Database
-from adapters.gateway_db.ledger import CallLedger
-from domain.ports import CommandResult
-from domain.rpc import Calls
-from domain.rpc_books import Books
-from domain.rpc_methods import MethodPorts, methods
-from domain.thingsboard import RpcRequest
+from teg.adapters.clock import SystemClock
+from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.rpc_journal import CallLedger
+from teg.domain.ports import CommandResult
+from teg.domain.rpc.books import Books
+from teg.domain.rpc.dispatcher import Calls
+from teg.domain.rpc.methods import MethodPorts, methods
+from teg.domain.server.wire import RpcRequest
 
 PARAMS: dict[str, Any] = {"run_command": {"command": ["true"]}}
 

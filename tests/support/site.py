@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from simulator.device import Device
-from simulator.thingsboard import ThingsBoard
+from teg.simulator.thingsboard.device import Device
+from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import ControllerInbox, RunningGateway, measurements, message, wait_until
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from domain.bell import Bell
-from domain.services import Services
 from tasks.queue import GatewayHuey, huey
+from tasks.services import Services
+from teg.domain.concurrency import Bell
 
 
 class Recording:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.thingsboard import ThingsBoard
+from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import PROJECT, ControllerInbox, RunningGateway, message
 
 TEG = Path(sys.executable).parent / "teg"

@@ -16,9 +16,9 @@ from typing import Any
 import orjson
 import pytest
 
-from simulator.device import Device
-from simulator.thingsboard import ThingsBoard
 from tasks.lanes import Lane
+from teg.simulator.thingsboard.device import Device
+from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import CONSUMER, PROJECT, ControllerInbox, RunningGateway, free_port, message, wait_until
 
 PONG = {"message": "Pong"}

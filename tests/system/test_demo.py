@@ -15,7 +15,7 @@ ACCOUNT = re.compile(r"^account: recorded (\d+), delivered (\d+), lost (\d+), du
 
 def start(directory: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "simulator.demo"],
+        [sys.executable, "-m", "teg.simulator.demo"],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(directory), **environment},
         stdout=subprocess.PIPE,

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from domain.publishing import WINDOW
-from simulator.faults import every, next_n, when
-from simulator.rate_limits import RateLimits
-from simulator.server_limits import ServerLimits
-from simulator.thingsboard import ThingsBoard
+from teg.domain.telemetry.publisher import WINDOW
+from teg.simulator.thingsboard.faults import every, next_n, when
+from teg.simulator.thingsboard.rate_limits import RateLimits
+from teg.simulator.thingsboard.server import ThingsBoard
+from teg.simulator.thingsboard.server_limits import ServerLimits
 from tests.support.running import message, wait_until
 from tests.support.site import Site, running_site
-from tests.system.simulator_client import PahoDevice
+from tests.support.stand_in_client import PahoDevice
 
 
 @pytest.fixture

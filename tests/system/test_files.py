@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from adapters.files import TEMPORARY_PREFIX
-from simulator.device import Device
-from simulator.faults import next_n, when
-from simulator.thingsboard import ThingsBoard
+from teg.adapters.confined_files import TEMPORARY_PREFIX
+from teg.simulator.thingsboard.device import Device
+from teg.simulator.thingsboard.faults import next_n, when
+from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import PROJECT, ControllerInbox, RunningGateway, wait_until
 
 PUSHES = "v1/devices/me/attributes"

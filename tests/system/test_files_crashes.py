@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from adapters.files import TEMPORARY_PREFIX
+from teg.adapters.confined_files import TEMPORARY_PREFIX
 
 PROJECT = Path(__file__).resolve().parents[2]
 CALLS = ("openat", "write", "pwrite64", "fsync", "fdatasync", "renameat", "mkdirat", "unlinkat", "fchmod")

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from adapters.mqtt_session import MqttSession, Server
-from adapters.software_package import PackagesOnDisk
-from domain import ota_package
-from domain.checksums import ALGORITHMS
-from domain.errors import Unavailable
-from domain.ota import Source
-from domain.ota_package import CHUNK_BYTES
-from domain.ota_sources import PackageSource
-from simulator.device import Device
-from simulator.faults import Message, when
-from simulator.thingsboard import ThingsBoard
+from teg.adapters.mqtt_session import MqttSession, Server
+from teg.adapters.package_store import PackagesOnDisk
+from teg.domain.errors import Unavailable
+from teg.domain.ota import package_download as ota_package
+from teg.domain.ota.assignment import Source
+from teg.domain.ota.checksums import ALGORITHMS
+from teg.domain.ota.package_download import CHUNK_BYTES
+from teg.domain.ota.sources import PackageSource
+from teg.simulator.thingsboard.device import Device
+from teg.simulator.thingsboard.faults import Message, when
+from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.ota_world import World
 from tests.support.running import wait_until
 

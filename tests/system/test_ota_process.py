@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from simulator.thingsboard import ThingsBoard
+from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.ota_device import TRIAL_S, make_repository
 from tests.support.running import RunningGateway, wait_until
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from simulator.thingsboard import ThingsBoard
 from tasks.lanes import Lane
 from tasks.queue import GatewayHuey
+from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.queue_servers import PostgresqlServer, QueueServer, RedisServer
 from tests.support.running import PROJECT, ControllerInbox, RunningGateway, message, wait_until
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from simulator.device import Device
-from simulator.faults import next_n, when
-from simulator.rpc import RpcHandle
-from simulator.thingsboard import ThingsBoard
 from tasks.lanes import WORKERS, Lane
+from teg.simulator.thingsboard.device import Device
+from teg.simulator.thingsboard.faults import next_n, when
+from teg.simulator.thingsboard.rpc import RpcHandle
+from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import ControllerInbox, RunningGateway, wait_until
 
 RPC_FILTER = "v1/devices/me/rpc/request/+"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from simulator.thingsboard import ThingsBoard
-from simulator.tls import ServerTls
+from teg.simulator.thingsboard.server import ThingsBoard
+from teg.simulator.thingsboard.tls import ServerTls
 from tests.support.raw_server import RawServer
 from tests.support.running import RunningGateway, wait_until
 from tests.support.site import Site, running_site
@@ -136,7 +136,7 @@ def test_a_name_that_exists_is_said_in_plain_words_and_mended_without_a_restart(
 def test_provisioning_that_fails_is_tried_for_as_long_as_it_takes(
     tmp_path: Path, server: ThingsBoard, fault: str
 ) -> None:
-    from simulator.faults import next_n
+    from teg.simulator.thingsboard.faults import next_n
 
     said = {
         "unknown key": "does not know this provisioning key and secret",

@@ -16,8 +16,8 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 
-from simulator.thingsboard import ThingsBoard
-from simulator.tls import ServerTls
+from teg.simulator.thingsboard.server import ThingsBoard
+from teg.simulator.thingsboard.tls import ServerTls
 from tests.support.running import ControllerInbox, RunningGateway, free_port, measurements, message, wait_until
 
 QUEUED, LIVE = 20_000, 200

@@ -12,12 +12,12 @@ ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = Exceptions(
     environment={
         "controller_client/teg_controller.py": "runs in the controller's process, where our settings do not exist",
-        "simulator/demo.py": "hands its own environment on to the processes of the demo",
+        "teg/simulator/demo/main.py": "hands its own environment on to the processes of the demo",
     },
     broad={
-        "domain/rpc.py:_outcome": "a call is answered whatever its method raised; the trace is logged",
-        "adapters/log_output.py:emit": "logging's own way: a line that cannot be written is shown by handleError",
-        "adapters/docker_engine/client.py:run": "handed to the thread that asked, which raises it",
+        "teg/domain/rpc/dispatcher.py:_outcome": "a call is answered whatever its method raised; the trace is logged",
+        "teg/adapters/log_handlers.py:emit": "logging's own way: a line that cannot be written is shown by handleError",
+        "teg/adapters/docker_engine/client.py:run": "handed to the thread that asked, which raises it",
         "producers/controller_feed.py:_run": "a producer's loop: it must outlive every surprise",
         "producers/controller_watch.py:_run": "a producer's loop: it must outlive every surprise",
         "producers/drift_watch.py:_run": "a producer's loop: it must outlive every surprise",
@@ -66,40 +66,60 @@ def plant(root: Path, file: str, text: str) -> Path:
 
 
 PLANTED_IMPORTS = [
-    ("domain/rpc.py", "import huey", "domain imports huey"),
-    ("domain/rpc.py", "from paho.mqtt import client", "domain imports paho"),
-    ("domain/rpc.py", "import sqlite3", "domain/ imports sqlite3"),
-    ("domain/rpc.py", "def f():\n    import subprocess", "domain/ imports subprocess"),
-    ("domain/rpc.py", "from adapters.inbox import Inbox", "domain imports adapters.inbox"),
+    ("teg/domain/rpc/calls.py", "import huey", "domain imports huey"),
+    ("teg/domain/rpc/calls.py", "from paho.mqtt import client", "domain imports paho"),
+    ("teg/domain/rpc/calls.py", "import sqlite3", "teg/domain/ imports sqlite3"),
+    ("teg/domain/rpc/calls.py", "def f():\n    import subprocess", "teg/domain/ imports subprocess"),
     (
-        "domain/rpc.py",
+        "teg/domain/rpc/calls.py",
+        "from teg.adapters.inbox import Inbox",
+        "domain imports teg.adapters.inbox",
+    ),
+    (
+        "teg/domain/rpc/calls.py",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import tasks.queue",
         "domain imports tasks",
     ),
-    ("settings.py", "from domain import errors", "settings imports domain.errors"),
-    ("settings.py", "import orjson", "settings imports orjson"),
-    ("adapters/inbox.py", "from adapters.tls import context", "an adapter imports another adapter"),
-    ("adapters/inbox.py", "from adapters import tls", "an adapter imports another adapter"),
-    ("adapters/inbox.py", "from . import tls", "an adapter imports another adapter"),
-    ("adapters/inbox.py", "import huey", "adapters imports huey"),
-    ("adapters/inbox.py", "import docker, paho", "more than one library: docker, paho"),
-    ("adapters/host/machine.py", "from ..tls import context", "an adapter imports another adapter"),
-    ("adapters/inbox.py", "from producers import controller_feed", "adapters imports producers.controller_feed"),
-    ("tasks/rpc.py", "from adapters.inbox import Inbox", "tasks imports adapters.inbox"),
+    ("teg/settings.py", "from teg.domain import errors", "settings imports teg.domain.errors"),
+    ("teg/settings.py", "import orjson", "settings imports orjson"),
+    ("teg/adapters/inbox.py", "from teg.adapters.tls import context", "an adapter imports another adapter"),
+    ("teg/adapters/inbox.py", "from teg.adapters import tls", "an adapter imports another adapter"),
+    ("teg/adapters/inbox.py", "from . import tls", "an adapter imports another adapter"),
+    ("teg/adapters/inbox.py", "import huey", "adapters imports huey"),
+    ("teg/adapters/inbox.py", "import docker, paho", "more than one library: docker, paho"),
+    ("teg/adapters/host/machine.py", "from ..tls import context", "an adapter imports another adapter"),
+    (
+        "teg/adapters/inbox.py",
+        "from producers import controller_feed",
+        "adapters imports producers.controller_feed",
+    ),
+    ("tasks/rpc.py", "from teg.adapters.inbox import Inbox", "tasks imports teg.adapters.inbox"),
     ("tasks/rpc.py", "import gateway", "tasks imports gateway"),
     ("tasks/rpc.py", "from huey.api import Task", "tasks imports huey"),
     ("tasks/queue.py", "import redis", "tasks imports redis"),
     ("producers/feed.py", "import huey", "producers imports huey"),
-    ("producers/feed.py", "from adapters.inbox import Inbox", "producers imports adapters.inbox"),
-    ("gateway.py", "from simulator.thingsboard import ThingsBoard", "gateway imports simulator.thingsboard"),
-    ("composition/core.py", "import gateway", "composition imports gateway"),
-    ("console/main.py", "from composition.core import Core", "console imports composition.core"),
-    ("tasks/rpc.py", "from composition.core import Core", "tasks imports composition.core"),
+    (
+        "producers/feed.py",
+        "from teg.adapters.inbox import Inbox",
+        "producers imports teg.adapters.inbox",
+    ),
+    (
+        "gateway.py",
+        "from teg.simulator.server import ThingsBoard",
+        "gateway imports teg.simulator.server",
+    ),
+    ("teg/wiring/core.py", "import gateway", "teg.wiring imports gateway"),
+    ("teg/console/main.py", "from teg.wiring.core import Core", "console imports teg.wiring.core"),
+    ("tasks/rpc.py", "from teg.wiring.core import Core", "tasks imports teg.wiring.core"),
     ("gateway.py", "import tests.support", "gateway imports tests.support"),
-    ("simulator/session.py", "import gateway", "simulator imports gateway"),
-    ("simulator/session.py", "import huey", "simulator imports huey"),
-    ("console/main.py", "import producers.feed", "console imports producers.feed"),
-    ("controller_client/client.py", "import domain.records", "controller_client imports domain.records"),
+    ("teg/simulator/thingsboard/session.py", "import gateway", "simulator imports gateway"),
+    ("teg/simulator/thingsboard/session.py", "import huey", "simulator imports huey"),
+    ("teg/console/main.py", "import producers.feed", "console imports producers.feed"),
+    (
+        "controller_client/client.py",
+        "import teg.domain.records",
+        "controller_client imports teg.domain.records",
+    ),
     ("controller_client/client.py", "import orjson", "controller_client imports orjson"),
 ]
 
@@ -113,24 +133,30 @@ def test_a_planted_import_is_caught(tmp_path: Path, file: str, text: str, fault:
 
 
 INNOCENT = [
-    ("domain/rpc.py", "import json, orjson\nfrom domain.errors import Refused\nfrom . import errors"),
-    ("adapters/inbox.py", "import sqlite3, orjson, docker\nfrom domain.errors import Refused\nimport settings"),
     (
-        "adapters/host/machine.py",
-        "from adapters.host.command import run\nfrom .command import run\nfrom . import command",
+        "teg/domain/rpc/calls.py",
+        "import json, orjson\nfrom teg.domain.errors import Refused\nfrom . import errors",
+    ),
+    (
+        "teg/adapters/inbox.py",
+        "import sqlite3, orjson, docker\nfrom teg.domain.errors import Refused\nimport teg.settings",
+    ),
+    (
+        "teg/adapters/host/machine.py",
+        "from teg.adapters.host.command import run\nfrom .command import run\nfrom . import command",
     ),
     (
         "tasks/queue.py",
-        "import huey\nfrom huey.api import Task\nfrom settings import Settings\nfrom tasks import lanes",
+        "import huey\nfrom huey.api import Task\nfrom teg.settings import Settings\nfrom tasks import lanes",
     ),
     ("tasks/storage.py", "import redis, psycopg, orjson, huey"),
-    ("producers/feed.py", "from tasks.rpc import handle_rpc\nfrom domain.errors import Refused"),
+    ("producers/feed.py", "from tasks.rpc import handle_rpc\nfrom teg.domain.errors import Refused"),
     (
         "gateway.py",
-        "import settings\nfrom tasks.queue import huey\nfrom adapters import tls\nfrom producers.feed import Feed",
+        "import teg.settings\nfrom tasks.queue import huey\nfrom teg.adapters import tls\nimport producers.feed",
     ),
-    ("tests/unit/test_x.py", "import gateway, huey, simulator, redis"),
-    ("bench/drain.py", "import gateway, simulator"),
+    ("tests/unit/test_x.py", "import gateway, huey, teg.simulator, redis"),
+    ("bench/drain.py", "import gateway, teg.simulator"),
 ]
 
 
@@ -141,37 +167,47 @@ def test_what_is_allowed_is_not_reported(tmp_path: Path, file: str, text: str) -
 
 @pytest.mark.parametrize("text", ["import os\nos.environ['A']", "import os\nos.getenv('A')", "from os import environ"])
 def test_a_planted_look_at_the_environment_is_caught(tmp_path: Path, text: str) -> None:
-    plant(tmp_path, "adapters/host.py", text)
-    plant(tmp_path, "settings.py", "import os\nos.environ['A']")
-    assert architecture.environment_faults(tmp_path, Exceptions()) == ["adapters/host.py reads the environment"]
-    assert architecture.environment_faults(tmp_path, Exceptions(environment={"adapters/host.py": "why"})) == []
+    plant(tmp_path, "teg/adapters/host.py", text)
+    plant(tmp_path, "teg/settings.py", "import os\nos.environ['A']")
+    assert architecture.environment_faults(tmp_path, Exceptions()) == ["teg/adapters/host.py reads the environment"]
+    assert architecture.environment_faults(tmp_path, Exceptions(environment={"teg/adapters/host.py": "why"})) == []
 
 
 def test_an_exception_that_is_not_needed_any_more_is_caught(tmp_path: Path) -> None:
-    plant(tmp_path, "adapters/host.py", "import os")
-    old = Exceptions(environment={"adapters/host.py": "why"}, broad={"adapters/host.py:run": "why"})
-    assert architecture.environment_faults(tmp_path, old) == ["adapters/host.py needs its exception no more"]
-    assert architecture.broad_except_faults(tmp_path, old) == ["adapters/host.py:run needs its exception no more"]
+    plant(tmp_path, "teg/adapters/host.py", "import os")
+    old = Exceptions(environment={"teg/adapters/host.py": "why"}, broad={"teg/adapters/host.py:run": "why"})
+    assert architecture.environment_faults(tmp_path, old) == ["teg/adapters/host.py needs its exception no more"]
+    assert architecture.broad_except_faults(tmp_path, old) == ["teg/adapters/host.py:run needs its exception no more"]
 
 
 @pytest.mark.parametrize(
     "kind", ["except:", "except Exception:", "except (OSError, Exception):", "except BaseException:"]
 )
 def test_a_planted_broad_except_is_caught(tmp_path: Path, kind: str) -> None:
-    plant(tmp_path, "domain/rpc.py", f"def run():\n    try:\n        pass\n    {kind}\n        pass\n")
-    assert architecture.broad_except_faults(tmp_path, Exceptions()) == ["domain/rpc.py:run (line 4) catches everything"]
-    assert architecture.broad_except_faults(tmp_path, Exceptions(broad={"domain/rpc.py:run": "why"})) == []
+    plant(tmp_path, "teg/domain/rpc/calls.py", f"def run():\n    try:\n        pass\n    {kind}\n        pass\n")
+    assert architecture.broad_except_faults(tmp_path, Exceptions()) == [
+        "teg/domain/rpc/calls.py:run (line 4) catches everything"
+    ]
+    assert architecture.broad_except_faults(tmp_path, Exceptions(broad={"teg/domain/rpc/calls.py:run": "why"})) == []
 
 
 def test_a_broad_except_belongs_to_the_innermost_function(tmp_path: Path) -> None:
     inner = "    def inner():\n        try:\n            pass\n        except Exception:\n            pass\n"
-    plant(tmp_path, "domain/rpc.py", f"def outer():\n{inner}")
-    assert list(architecture.broad_excepts(tmp_path)) == ["domain/rpc.py:inner"]
+    plant(tmp_path, "teg/domain/rpc/calls.py", f"def outer():\n{inner}")
+    assert list(architecture.broad_excepts(tmp_path)) == ["teg/domain/rpc/calls.py:inner"]
 
 
 def test_catching_everything_to_raise_it_again_is_no_fault(tmp_path: Path) -> None:
-    plant(tmp_path, "domain/rpc.py", "def run():\n    try:\n        pass\n    except BaseException:\n        raise\n")
-    plant(tmp_path, "domain/files.py", "def run():\n    try:\n        pass\n    except ValueError:\n        pass\n")
+    plant(
+        tmp_path,
+        "teg/domain/rpc/calls.py",
+        "def run():\n    try:\n        pass\n    except BaseException:\n        raise\n",
+    )
+    plant(
+        tmp_path,
+        "teg/domain/files.py",
+        "def run():\n    try:\n        pass\n    except ValueError:\n        pass\n",
+    )
     assert architecture.broad_except_faults(tmp_path, Exceptions()) == []
 
 
@@ -180,10 +216,10 @@ def function(name: str, lines: int) -> str:
 
 
 def test_a_long_module_is_caught(tmp_path: Path) -> None:
-    plant(tmp_path, "domain/rpc.py", "x = 1\n" * 400)
+    plant(tmp_path, "teg/domain/rpc/calls.py", "x = 1\n" * 400)
     assert architecture.length_faults(tmp_path) == []
-    plant(tmp_path, "domain/rpc.py", "x = 1\n" * 401)
-    assert architecture.length_faults(tmp_path) == ["domain/rpc.py has 401 lines"]
+    plant(tmp_path, "teg/domain/rpc/calls.py", "x = 1\n" * 401)
+    assert architecture.length_faults(tmp_path) == ["teg/domain/rpc/calls.py has 401 lines"]
 
 
 def test_a_long_test_is_no_fault(tmp_path: Path) -> None:
@@ -193,13 +229,13 @@ def test_a_long_test_is_no_fault(tmp_path: Path) -> None:
 
 def test_long_functions_are_caught(tmp_path: Path) -> None:
     short = "".join(function(f"f{number}", 9) for number in range(10))
-    assert architecture.length_faults(plant(tmp_path, "domain/rpc.py", short)) == []
-    plant(tmp_path, "domain/files.py", function("g", 31) + function("h", 31))
+    assert architecture.length_faults(plant(tmp_path, "teg/domain/rpc/calls.py", short)) == []
+    plant(tmp_path, "teg/domain/files.py", function("g", 31) + function("h", 31))
     assert architecture.length_faults(tmp_path) == ["a tenth of the functions has more than 31 lines"]
-    plant(tmp_path, "domain/files.py", "".join(function(f"g{number}", 10) for number in range(11)))
+    plant(tmp_path, "teg/domain/files.py", "".join(function(f"g{number}", 10) for number in range(11)))
     assert architecture.length_faults(tmp_path) == ["the median function has 10 lines"]
 
 
 def test_protocol_stubs_are_not_counted(tmp_path: Path) -> None:
-    plant(tmp_path, "domain/ports.py", 'def promise():\n    """What it promises."""\n    ...\n')
+    plant(tmp_path, "teg/domain/ports.py", 'def promise():\n    """What it promises."""\n    ...\n')
     assert architecture.function_lengths(tmp_path) == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.backoff import Backoff
+from teg.domain.backoff import Backoff
 
 BACKOFF = Backoff(first_s=1.0, cap_s=60.0)
 

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from domain.bell import Bell
+from teg.domain.concurrency import Bell
 from tests.support.running import wait_until
 
 LONG_S = 3600.0

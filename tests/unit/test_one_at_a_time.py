@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from domain.one_at_a_time import OneAtATime
-from domain.reporting import Reporter
+from teg.domain.one_at_a_time import OneAtATime
+from teg.domain.telemetry.reporting import Reporter
 
 
 def test_a_call_during_a_run_repeats_it_and_does_not_wait() -> None:

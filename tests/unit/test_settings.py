@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import settings as settings_module
-from settings import InvalidSettings, Settings, read_env_file
+from teg import settings as settings_module
+from teg.settings import InvalidSettings, Settings, read_env_file
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIRED = {"TB_HOST": "things.example.org", "TB_PORT": "8883"}
@@ -32,7 +32,7 @@ def problems(**variables: str) -> list[str]:
 
 def variables_read() -> set[str]:
     """The names that `_Reader` asks for."""
-    tree = ast.parse((ROOT / "settings.py").read_text())
+    tree = ast.parse((ROOT / "teg" / "settings.py").read_text())
     reader = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "_Reader")
     return {
         call.args[0].value
@@ -411,6 +411,8 @@ def test_the_example_works_as_it_is_and_with_every_line_uncommented(tmp_path: Pa
 
 def test_settings_need_nothing_but_the_standard_library() -> None:
     """`python -S` has no site packages: the console and scripts may read settings on a half-installed machine."""
-    code = "import settings; print(settings.Settings.from_environment({'TB_HOST': 'h', 'TB_PORT': '1'}).tb_host)"
+    code = (
+        "from teg import settings; print(settings.Settings.from_environment({'TB_HOST': 'h', 'TB_PORT': '1'}).tb_host)"
+    )
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout == "h\n", done.stderr

@@ -7,14 +7,21 @@ import sqlite3
 from pathlib import Path
 
 import gateway
-from adapters.docker_engine import parsing
-from adapters.gateway_db import ledger, records, state
-from adapters.gateway_db.database import Database
-from adapters.process_runtime import ProcessRuntime
-from domain import controller_runtime, controller_version, file_definitions, file_reports, file_wanted, ota_records
-from domain import supervisor as supervisor_module
-from domain import thingsboard as wire
-from domain.controller_profile import ControllerProfile, Device, Mount
+from teg.adapters.docker_engine import parsing
+from teg.adapters.gateway_db import outbox as records
+from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.gateway_db import state
+from teg.adapters.gateway_db.database import Database
+from teg.adapters.process_runtime import ProcessRuntime
+from teg.domain.files import definitions as file_definitions
+from teg.domain.files import desired as file_wanted
+from teg.domain.files import reports as file_reports
+from teg.domain.ota import store as ota_records
+from teg.domain.server import wire
+from teg.domain.supervision import runtime as controller_runtime
+from teg.domain.supervision import supervisor as supervisor_module
+from teg.domain.supervision import version as controller_version
+from teg.domain.supervision.container_profile import ControllerProfile, Device, Mount
 
 DATA, LOGS = Path("/srv/data"), Path("/srv/logs")
 

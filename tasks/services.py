@@ -1,0 +1,55 @@
+"""The running gateway as the tasks see it: one typed, frozen record, filled by the composition root.
+
+A queue erases object references, so tasks look their collaborators up here (`huey.services`) and nowhere else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from teg.domain.files.reconciler import Files
+    from teg.domain.ota.updater import NoUpdates, SoftwareUpdate
+    from teg.domain.ports import Session
+    from teg.domain.rpc.dispatcher import Calls
+    from teg.domain.rpc.log_level import LogLevel
+    from teg.domain.server.attributes import Synchroniser
+    from teg.domain.supervision.supervisor import NoController, Supervisor
+    from teg.domain.telemetry.ingest import Recorder
+    from teg.domain.telemetry.legacy_import import Takeover
+    from teg.domain.telemetry.publisher import Publisher
+    from teg.domain.telemetry.reporting import Auxiliary, LogLines, Reporter
+    from teg.domain.telemetry.retention import Housekeeping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything a task may call. `stopping` is set when the consumer begins to stop: lingering work ends then."""
+
+    session: Session
+    recorder: Recorder
+    publisher: Publisher
+    reporter: Reporter
+    auxiliary: Auxiliary
+    log_lines: LogLines
+    synchroniser: Synchroniser
+    housekeeping: Housekeeping
+    takeover: Takeover
+    supervisor: Supervisor | NoController
+    files: Files
+    calls: Calls
+    ota: SoftwareUpdate | NoUpdates
+    log_level: LogLevel
+    stopping: threading.Event = field(default_factory=threading.Event)
+    on_stop: tuple[Callable[[], object], ...] = ()
+
+    def stop(self) -> None:
+        """Called once when the consumer begins to stop, before its workers have finished."""
+        self.stopping.set()
+        self.recorder.bell.ring()
+        self.publisher.bell.ring()
+        for hook in self.on_stop:
+            hook()

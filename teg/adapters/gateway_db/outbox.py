@@ -1,0 +1,161 @@
+"""The archive and its outbox in `gateway.db`: rows come in by batches, leave the outbox on PUBACK, and stay archived.
+
+A record's way: `record` (kept) + `outbox` (not yet acknowledged) → acknowledged → only `record`. What the controller
+sent as a log, and the gateway's own reports, are deleted from `record` once acknowledged.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from sqlite3 import Connection
+from typing import Any
+
+from teg.adapters.gateway_db.database import Database
+from teg.domain.telemetry.ports import Delivery, Lane, Unfinished, fingerprint
+from teg.domain.telemetry.validation import Record, SetAside
+
+KEPT, TRANSIENT = 0, 1
+
+SCHEMA = (
+    # AUTOINCREMENT: an id must never come back while an acknowledgement for its predecessor may be on the way.
+    "CREATE TABLE IF NOT EXISTS record (id INTEGER PRIMARY KEY AUTOINCREMENT, source_row INTEGER, ts INTEGER NOT NULL,"
+    " points INTEGER NOT NULL, message TEXT NOT NULL, payload TEXT, kind INTEGER NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS record_ts ON record (ts)",
+    "CREATE TABLE IF NOT EXISTS outbox (lane INTEGER NOT NULL, record_id INTEGER NOT NULL,"
+    " PRIMARY KEY (lane, record_id)) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS dead_letter (id INTEGER PRIMARY KEY AUTOINCREMENT, source_row INTEGER, type TEXT,"
+    " message BLOB NOT NULL, reason TEXT NOT NULL, set_aside_ms INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS inbox_batch (last_row INTEGER PRIMARY KEY, first_row INTEGER NOT NULL,"
+    " first_record INTEGER NOT NULL, first_dead_letter INTEGER NOT NULL)",
+)
+
+_INSERT_RECORD = "INSERT INTO record (source_row, ts, points, message, payload, kind) VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_DEAD = "INSERT INTO dead_letter (source_row, type, message, reason, set_aside_ms) VALUES (?, ?, ?, ?, ?)"
+
+
+class RecordTable:
+    """`telemetry.ports.Archive`, `Outbox` and `OwnRecords`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def store(self, records: Sequence[Record], set_aside: Sequence[SetAside], left_upto: int | None) -> None:
+        rows = [record.source_row for record in records] + [dead.source_row for dead in set_aside]
+        with self._database.transaction() as connection:
+            first_dead = _next_id(connection, "dead_letter")
+            first_record = insert_records(connection, records, Lane.DATA)
+            insert_dead(connection, set_aside)
+            connection.execute("DELETE FROM inbox_batch WHERE last_row <= ifnull(?, last_row)", (left_upto,))
+            connection.execute(
+                "INSERT OR REPLACE INTO inbox_batch (last_row, first_row, first_record, first_dead_letter)"
+                " VALUES (?, ?, ?, ?)",
+                (max(rows), min(rows), first_record, first_dead),
+            )
+            count(connection, accepted=len(records), set_aside=len(set_aside))
+
+    def unfinished(self) -> Unfinished:
+        found: dict[int, bytes] = {}
+        batches = "SELECT min(first_record), min(first_dead_letter), min(first_row), max(last_row) FROM inbox_batch"
+        first_record, first_dead, first_row, last_row = self._database.rows(batches)[0]
+        if first_record is None:
+            return Unfinished(found)
+        for table, first in (("record", first_record), ("dead_letter", first_dead)):
+            sql = f"SELECT source_row, CAST(message AS BLOB) FROM {table} WHERE id >= ? AND source_row BETWEEN ? AND ?"
+            with self._database.reading(sql, (first, first_row, last_row)) as rows:
+                found |= {source_row: fingerprint(message) for source_row, message in rows}
+        return Unfinished(found)
+
+    def store_own(self, records: Sequence[tuple[int, bytes]]) -> None:
+        with self._database.transaction() as connection:
+            rows = [(None, ts_ms, 1, text.decode(), None, TRANSIENT) for ts_ms, text in records]
+            insert_records(connection, rows, Lane.OWN)
+
+    def pending(self, lane: Lane, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
+        rows: list[tuple[int, int, int, bytes]] = []
+        size = 0
+        sql = (
+            "SELECT r.id, r.points, r.kind, CAST(coalesce(r.payload, r.message) AS BLOB) FROM outbox o"
+            " JOIN record r ON r.id = o.record_id WHERE o.lane = ? AND o.record_id > ? ORDER BY o.record_id LIMIT ?"
+        )
+        with self._database.reading(sql, (lane, after_id, max_rows)) as found:
+            for row in found:
+                rows.append(row)
+                size += len(row[3])
+                if size >= max_bytes:
+                    break
+        return rows
+
+    def mark_published(self, deliveries: Sequence[Delivery]) -> None:
+        """Not fsynced: losing the mark in a power cut sends rows again that the server stores once (same ts)."""
+        with self._database.transaction(durable=False) as connection:
+            removed = [(delivery.lane, _remove_from_outbox(connection, delivery)) for delivery in deliveries]
+            # Counted is what really left: a row may have been evicted while its publish was on the way.
+            count(connection, delivered=sum(rows for lane, rows in removed if lane == Lane.DATA))
+
+    def set_aside(self, lane: Lane, record_id: int, reason: str) -> None:
+        with self._database.transaction() as connection:
+            connection.execute(
+                "INSERT INTO dead_letter (source_row, type, message, reason, set_aside_ms)"
+                " SELECT source_row, '', CAST(message AS BLOB), ?, ? FROM record WHERE id = ?",
+                (reason, _now_ms(), record_id),
+            )
+            connection.execute("DELETE FROM outbox WHERE record_id = ?", (record_id,))
+            connection.execute("DELETE FROM record WHERE id = ?", (record_id,))
+            if lane == Lane.DATA:
+                count(connection, accepted=-1, set_aside=1)
+
+
+def insert_records(connection: Connection, rows: Sequence[tuple[Any, ...]], lane: Lane) -> int:
+    """Insert rows (of `telemetry.validation.Record`'s shape) and put them on their way; returns the first id given."""
+    first = _next_id(connection, "record")
+    connection.executemany(_INSERT_RECORD, rows)
+    connection.execute("INSERT INTO outbox (lane, record_id) SELECT ?, id FROM record WHERE id >= ?", (lane, first))
+    return first
+
+
+def count(connection: Connection, **changes: int) -> None:
+    """Add to the persistent counters inside the caller's transaction, so the account is exact after any crash."""
+    connection.executemany(
+        "INSERT INTO counter (name, value) VALUES (?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
+        [(name, change) for name, change in changes.items() if change],
+    )
+
+
+def counters(database: Database) -> Mapping[str, int]:
+    return dict(database.rows("SELECT name, value FROM counter"))
+
+
+def _remove_from_outbox(connection: Connection, delivery: Delivery) -> int:
+    """Returns the number of rows that were still there."""
+    if delivery.lane == Lane.REPUBLISH:  # ids of earlier rows may join this lane at any time: only exactly these
+        return connection.executemany(
+            "DELETE FROM outbox WHERE lane = ? AND record_id = ?", [(delivery.lane, i) for i in delivery.ids]
+        ).rowcount
+    span = (delivery.ids[0], delivery.ids[-1])
+    removed = connection.execute(
+        "DELETE FROM outbox WHERE lane = ? AND record_id BETWEEN ? AND ?", (delivery.lane, *span)
+    ).rowcount
+    if delivery.transient:
+        connection.execute(
+            f"DELETE FROM record WHERE id BETWEEN ? AND ? AND kind = {TRANSIENT}"
+            " AND id NOT IN (SELECT record_id FROM outbox WHERE record_id BETWEEN ? AND ?)",
+            (*span, *span),
+        )
+    return removed
+
+
+def insert_dead(connection: Connection, set_aside: Sequence[SetAside]) -> None:
+    now_ms = _now_ms()
+    connection.executemany(
+        _INSERT_DEAD, [(dead.source_row, dead.type, dead.message, dead.reason, now_ms) for dead in set_aside]
+    )
+
+
+def _next_id(connection: Connection, table: str) -> int:
+    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return int(found[0]) + 1 if found else 1
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

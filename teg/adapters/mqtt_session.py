@@ -1,0 +1,398 @@
+"""The live MQTT connection, on paho: made again for ever, QoS 1 only, SUBACK checked, no more than 20 unacknowledged.
+
+Every connection is a fresh paho client, so nothing of an old one (packet ids, half-sent publishes, late answers) can
+leak into the next. What was not acknowledged is reported as such; the sender, not this module, sends it again.
+"""
+
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv311
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from teg.domain.errors import NotConnected, Refused, Unavailable
+from teg.domain.server.reconnect import Advice, ConnectionPolicy, Ended
+from teg.domain.server.wire import MAX_UNACKNOWLEDGED, SUBSCRIPTIONS
+
+logger = logging.getLogger("gateway.session")
+
+KEEPALIVE_S = 30
+CONNECT_TIMEOUT_S = 10.0
+SUBACK_TIMEOUT_S = 10.0
+
+Done = Callable[[bool], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where to connect. `tls` None means plain MQTT."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+
+
+class MqttSession:
+    """`telemetry.publisher.Link`: one thread makes connections, paho's thread serves the one there is."""
+
+    def __init__(
+        self,
+        server: Server,
+        token: Callable[[], str],
+        on_message: Callable[[str, bytes], None],
+        on_connected: Callable[[], None],
+        policy: ConnectionPolicy | None = None,
+        keepalive_s: int = KEEPALIVE_S,
+    ) -> None:
+        self._server = server
+        self._token = token
+        self._on_message = on_message
+        self._on_connected = on_connected
+        self._policy = policy or ConnectionPolicy()
+        self._keepalive_s = keepalive_s
+        self._connection: _Connection | None = None
+        self._last: _Connection | None = None
+        self._epoch = 0
+        self._hurry = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="mqtt-session", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None and self._connection.usable
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
+
+    @property
+    def closed_by_peer(self) -> bool:
+        return self._last is not None and self._last.closed_by_peer
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Disconnect properly; what is unacknowledged then counts as not sent."""
+        self._stopping.set()
+        self._hurry.set()
+        if (connection := self._connection) is not None:
+            connection.end("the gateway stops")
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    def publish(self, topic: str, payload: bytes, on_done: Done) -> None:
+        self._live().publish(topic, payload, on_done)
+
+    def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
+        results: SimpleQueue[bool] = SimpleQueue()
+        self.publish(topic, payload, results.put)
+        try:
+            acknowledged = results.get(timeout=timeout_s)
+        except Empty:
+            raise Unavailable(f"no PUBACK for {topic} within {timeout_s:.0f} s") from None
+        if not acknowledged:
+            raise NotConnected(f"the connection ended before {topic} was acknowledged")
+
+    def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
+        return self._live().request(topic, payload, answer_topic, timeout_s)
+
+    def subscribe(self, topic_filter: str) -> None:
+        self._live().subscribe(topic_filter)
+
+    def give_up(self, reason: str) -> None:
+        if (connection := self._connection) is not None:
+            connection.end(reason)
+
+    def hurry(self) -> None:
+        self._hurry.set()
+
+    def _live(self) -> "_Connection":
+        connection = self._connection
+        if connection is None or not connection.usable:
+            raise NotConnected("not connected to the server")
+        return connection
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            ended = self._one_connection()
+            if self._stopping.is_set():
+                return
+            advice = self._policy.after(ended)
+            logger.log(advice.level, advice.text)
+            self._pause(advice)
+
+    def _pause(self, advice: Advice) -> None:
+        """The hurried may come at any moment of the wait: the publisher notices a lost connection after we do."""
+        if not self._stopping.wait(advice.soonest_s) and self._hurry.wait(advice.wait_s - advice.soonest_s):
+            self._policy.hurried()
+        self._hurry.clear()
+
+    def _one_connection(self) -> Ended:
+        try:
+            token = self._token()
+        except (Unavailable, Refused) as reason:
+            return Ended(False, False, str(reason))
+        connection = _Connection(self._server, token, self._on_message, self._established, self._keepalive_s)
+        self._connection = self._last = connection
+        try:
+            ended = connection.run(self._stopping)
+        finally:
+            self._connection = None
+        return ended
+
+    def _established(self) -> None:
+        self._epoch += 1
+        logger.info("connected to %s:%d", self._server.host, self._server.port)
+        self._on_connected()
+
+
+#: Messages kept from before the SUBACK; the server re-sends pending calls then, and nobody has hundreds.
+MAX_HELD = 200
+
+
+class _Connection:
+    """One connection from TCP to its end."""
+
+    def __init__(
+        self,
+        server: Server,
+        token: str,
+        on_message: Callable[[str, bytes], None],
+        on_established: Callable[[], None],
+        keepalive_s: int,
+    ) -> None:
+        self.usable = False
+        self._server = server
+        self._on_message = on_message
+        self._on_established = on_established
+        self._keepalive_s = keepalive_s
+        self._waiting: dict[int, Done] = {}
+        self._early: set[int] = set()
+        self._answers: dict[str, SimpleQueue[bytes | None]] = {}
+        self._subacks: dict[int, SimpleQueue[list[ReasonCode]]] = {}
+        self._window = threading.BoundedSemaphore(MAX_UNACKNOWLEDGED)
+        self._answered = threading.Event()
+        self._over = threading.Event()
+        self._refusal: int | None = None
+        self._reason = ""
+        self.closed_by_peer = False
+        self._established_s: float | None = None
+        self._unacknowledged = 0
+        #: Requests that came before the SUBACK, when they could not be answered yet; None from then on.
+        self._held: list[tuple[str, bytes]] | None = []
+        self._held_lock = threading.Lock()
+        self._client = self._make_client(token)
+
+    def _make_client(self, token: str) -> Client:
+        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv311, reconnect_on_failure=False)
+        client.username_pw_set(token, "")
+        if self._server.tls is not None:
+            client.tls_set_context(self._server.tls)
+        client.suppress_exceptions = True  # a bug in a callback must not end the network thread unseen
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_inflight_messages_set(MAX_UNACKNOWLEDGED)
+        client.on_socket_open = _no_delay
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_message = self._on_paho_message
+        client.on_disconnect = self._on_disconnect
+        return client
+
+    # --- the connecting thread -----------------------------------------------------------------------------
+
+    def run(self, stopping: threading.Event) -> Ended:
+        try:
+            return self._run(stopping)
+        finally:
+            # paho would leave this to the garbage collector: six file descriptors an attempt, for hours.
+            self._client._reset_sockets()
+
+    def _run(self, stopping: threading.Event) -> Ended:
+        try:
+            self._client.connect(self._server.host, self._server.port, self._keepalive_s)
+        except (OSError, ValueError) as error:  # ValueError: host names that cannot be encoded, certificate mismatch
+            return Ended(False, False, f"{self._server.host}:{self._server.port}: {error}")
+        self._client.loop_start()
+        self._establish(stopping)
+        while not self._over.wait(5.0):
+            if stopping.is_set():
+                self.end("the gateway stops")
+        self._client.loop_stop()
+        self._fail_waiting()
+        return self._ended()
+
+    def _establish(self, stopping: threading.Event) -> None:
+        """Wait for CONNACK, subscribe, wait for the SUBACK; then the session is ours to use."""
+        while not self._answered.wait(0.5):
+            if self._over.is_set() or stopping.is_set():
+                return
+        if self._over.is_set():
+            return
+        try:
+            self._subscribe([(topic_filter, 1) for topic_filter in SUBSCRIPTIONS])
+        except Refused as reason:
+            logger.error("%s; remote control or attribute updates will not work on this connection", reason)
+        except Unavailable as reason:
+            if self._over.is_set():
+                return
+            logger.warning("%s; going on without it", reason)
+        self._established_s = time.monotonic()
+        self.usable = True
+        self._on_established()
+        self._release_held()
+
+    def _release_held(self) -> None:
+        with self._held_lock:
+            held, self._held = self._held or [], None
+        for topic, payload in held:
+            self._on_message(topic, payload)
+
+    def end(self, reason: str) -> None:
+        self._reason = self._reason or reason
+        self.usable = False
+        with suppress(OSError):  # it may end by itself at the same moment; paho then writes to a closed socket
+            self._client.disconnect()
+        self._over.set()
+
+    def _ended(self) -> Ended:
+        lasted_s = 0.0 if self._established_s is None else time.monotonic() - self._established_s
+        return Ended(
+            established=self._established_s is not None,
+            by_peer=self.closed_by_peer,
+            reason=self._reason or "closed",
+            lasted_s=lasted_s,
+            unacknowledged=self._unacknowledged,
+            refusal=self._refusal,
+        )
+
+    # --- senders' threads ----------------------------------------------------------------------------------
+
+    def publish(self, topic: str, payload: bytes, on_done: Done) -> None:
+        while not self._window.acquire(timeout=0.5):
+            if self._over.is_set():
+                raise NotConnected("the connection ended while waiting for a free place in the window")
+        if self._over.is_set():
+            self._window.release()
+            raise NotConnected("the connection has ended")
+        try:
+            mid = self._client.publish(topic, payload, qos=1).mid
+        except OSError as error:
+            self._window.release()
+            raise NotConnected(f"the connection has ended: {error}") from error
+        self._waiting[mid] = on_done
+        if mid in self._early:  # the PUBACK was faster than the line above
+            self._settle(mid, True)
+        elif self._over.is_set():
+            self._settle(mid, False)
+
+    def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float) -> bytes:
+        answers: SimpleQueue[bytes | None] = SimpleQueue()
+        self._answers[answer_topic] = answers
+        try:
+            self.publish(topic, payload, lambda _: None)
+            answer = answers.get(timeout=timeout_s)
+        except Empty:
+            raise Unavailable(f"no answer on {answer_topic} within {timeout_s:.0f} s") from None
+        finally:
+            self._answers.pop(answer_topic, None)
+        if answer is None:
+            raise NotConnected(f"the connection ended before the answer on {answer_topic}")
+        return answer
+
+    def subscribe(self, topic_filter: str) -> None:
+        self._subscribe([(topic_filter, 1)])
+
+    def _subscribe(self, filters: list[tuple[str, int]]) -> None:
+        try:
+            _, mid = self._client.subscribe(filters)
+        except OSError as error:
+            raise NotConnected(f"the connection has ended: {error}") from error
+        if mid is None:
+            raise NotConnected("the connection ended before the subscription")
+        try:
+            codes = self._suback(mid).get(timeout=SUBACK_TIMEOUT_S)
+        except Empty:
+            raise Unavailable(f"no SUBACK within {SUBACK_TIMEOUT_S:.0f} s") from None
+        finally:
+            self._subacks.pop(mid, None)
+        refused = [name for (name, _), code in zip(filters, codes, strict=False) if code.is_failure]
+        if refused:
+            raise Refused(f"the server refused the subscription to {', '.join(refused)}")
+
+    def _suback(self, mid: int) -> "SimpleQueue[list[ReasonCode]]":
+        """Whichever thread comes first makes it: the SUBACK may overtake the subscriber."""
+        return self._subacks.setdefault(mid, SimpleQueue())
+
+    # --- paho's network thread: hand over, never block ------------------------------------------------------
+
+    def _on_connect(self, client: Client, _: Any, __: ConnectFlags, code: ReasonCode, ___: Properties | None) -> None:
+        if code.is_failure:
+            self._refusal = _connack_number(code)
+            self._over.set()
+        self._answered.set()
+
+    def _on_subscribe(self, _: Client, __: Any, mid: int, codes: list[ReasonCode], ___: Properties | None) -> None:
+        self._suback(mid).put(codes)
+
+    def _on_publish(self, _: Client, __: Any, mid: int, ___: ReasonCode, ____: Properties) -> None:
+        if mid not in self._waiting:
+            self._early.add(mid)  # the sender has not noted its packet id yet; it looks here after noting
+        if mid in self._waiting:
+            self._settle(mid, True)
+
+    def _settle(self, mid: int, acknowledged: bool) -> None:
+        """Exactly once a packet: whoever pops the sender's callback calls it."""
+        on_done = self._waiting.pop(mid, None)
+        if on_done is not None:
+            self._early.discard(mid)
+            self._window.release()
+            on_done(acknowledged)
+
+    def _on_paho_message(self, _: Client, __: Any, message: MQTTMessage) -> None:
+        if (answers := self._answers.get(message.topic)) is not None:
+            answers.put(bytes(message.payload))
+            return
+        with self._held_lock:
+            if self._held is not None:
+                if len(self._held) < MAX_HELD:
+                    self._held.append((message.topic, bytes(message.payload)))
+                return
+        self._on_message(message.topic, bytes(message.payload))
+
+    def _on_disconnect(
+        self, _: Client, __: Any, ___: DisconnectFlags, code: ReasonCode, ____: Properties | None
+    ) -> None:
+        self.closed_by_peer = not self._reason and code.getName() == "Unspecified error"
+        self._reason = self._reason or ("closed by the server" if self.closed_by_peer else str(code))
+        self.usable = False
+        self._over.set()
+
+    def _fail_waiting(self) -> None:
+        self._unacknowledged = len(self._waiting)
+        for mid in list(self._waiting):
+            self._settle(mid, False)
+        for answers in list(self._answers.values()):
+            answers.put(None)
+
+
+def _connack_number(code: ReasonCode) -> int:
+    """paho translates 3.1.1 codes to MQTT 5 reason codes; back to the number operators find in ThingsBoard's docs."""
+    return {0x84: 1, 0x85: 2, 0x88: 3, 0x86: 4, 0x87: 5}.get(code.value, code.value)
+
+
+def _no_delay(_: Client, __: Any, sock: Any) -> None:
+    """With one publish in flight, Nagle's algorithm costs a factor of 18."""
+    raw = getattr(sock, "socket", sock)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,138 @@
+"""What an update leaves in `State` between two steps, and what it tells the server at each."""
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import Any, Protocol
+
+from teg.domain.errors import Refused, Unavailable
+from teg.domain.ota.assignment import UNKNOWN_VERSION, Assignment, SwState, status
+from teg.domain.ota.job import SW_STATES, Job, Phase
+from teg.domain.ota.plan import Settled, Wanted
+from teg.domain.ports import Report, State
+from teg.domain.supervision.runtime import ControllerRuntime
+
+WANTED_KEY = "ota.wanted"
+JOB_KEY = "ota.job"
+SETTLED_KEY = "ota.settled"
+PREVIOUS_KEY = "ota.previous"
+TITLES_KEY = "ota.titles"
+CONTENTS_KEY = "ota.contents"
+
+logger = logging.getLogger("gateway.ota")
+
+#: Versions whose title and content are remembered.
+_REMEMBERED = 20
+
+
+class CommittedVersion(Protocol):
+    def version(self) -> str | None:
+        """The version that has to run, None while none is known."""
+        ...
+
+
+class UpdateRecords:
+    """Reads and writes the persisted records; nothing is kept in memory that a crash would have to bring back."""
+
+    def __init__(self, state: State, report: Report, runtime: ControllerRuntime, committed: CommittedVersion) -> None:
+        self._state = state
+        self._report = report
+        self._runtime = runtime
+        self._committed = committed
+        self._told: tuple[int, SwState, str] | None = None
+
+    # --- records -------------------------------------------------------------------------------------------
+
+    def wanted(self) -> Wanted:
+        return Wanted(**(self._state.get(WANTED_KEY) or {}))
+
+    def put_wanted(self, wanted: Wanted) -> None:
+        self._state.put(WANTED_KEY, asdict(wanted))
+
+    def job(self) -> Job | None:
+        stored = self._state.get(JOB_KEY)
+        try:
+            return None if stored is None else Job.parse(stored)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:  # written by another version of the gateway
+            logger.error("an update in progress cannot be understood and begins anew: %s", error)
+            self.end_job()
+            return None
+
+    def put_job(self, job: Job) -> Job:
+        self._state.put(JOB_KEY, job.encode())
+        return job
+
+    def end_job(self) -> None:
+        self._state.delete(JOB_KEY)
+
+    def settled(self) -> Settled:
+        return Settled(**(self._state.get(SETTLED_KEY) or {}))
+
+    def settle(self, serial: int, *, failed: bool = False, restore_failed_ms: int | None = None) -> None:
+        self._state.put(SETTLED_KEY, asdict(Settled(serial, failed, restore_failed_ms)))
+
+    def previous(self) -> str:
+        return str(self._state.get(PREVIOUS_KEY) or "")
+
+    def put_previous(self, version: str) -> None:
+        self._state.put(PREVIOUS_KEY, version)
+
+    # --- what a version is -----------------------------------------------------------------------------------
+
+    def put_title(self, assignment: Assignment) -> None:
+        self._remember(TITLES_KEY, assignment.version, assignment.title)
+
+    def content(self, version: str) -> str:
+        """Names what was once obtained as `version`: `git:<commit>`, `sha256:<digest>`, `<ALGORITHM>:<checksum>`."""
+        return str(self._contents().get(version, ""))
+
+    def put_content(self, job: Job) -> None:
+        content = f"git:{job.commit}" if job.commit else job.assignment.content()
+        if content and content != self.content(job.version):
+            self._remember(CONTENTS_KEY, job.version, content)
+
+    def pinned_commit(self, version: str) -> str:
+        kind, _, value = self.content(version).partition(":")
+        return value if kind == "git" else ""
+
+    def conflict(self, assignment: Assignment) -> bool:
+        """Whether other content was obtained under this version before."""
+        kept, wanted = self.content(assignment.version), assignment.content()
+        return bool(wanted) and kept != wanted and kept.partition(":")[0] == wanted.partition(":")[0]
+
+    def _contents(self) -> Mapping[str, Any]:
+        return self._state.get(CONTENTS_KEY) or {}
+
+    def _remember(self, key: str, version: str, text: str) -> None:
+        known = {name: value for name, value in (self._state.get(key) or {}).items() if name != version}
+        self._state.put(key, dict([*known.items(), (version, text)][-_REMEMBERED:]))
+
+    # --- what the server is told -----------------------------------------------------------------------------
+
+    def tell(self, serial: int, state: SwState, error: str = "") -> None:
+        """Once a state, and again after a restart of the gateway; `current_*` is what really runs."""
+        if self._told == (serial, state, error):
+            return
+        version = self.current_version()
+        title = str((self._state.get(TITLES_KEY) or {}).get(version, version))
+        self._report.telemetry(status(version, title, state, error))
+        self._told = (serial, state, error)
+
+    def tell_phase(self, job: Job) -> None:
+        """The end is told when it is true: by whoever brings it about."""
+        if job.phase is Phase.FAILING:
+            return
+        error = f"attempt {job.attempt} failed, it is tried again: {job.reason}" if job.retry_at_ms else ""
+        self.tell(job.serial, SW_STATES[job.phase], error)
+
+    def current_version(self) -> str:
+        with suppress(Unavailable, Refused):  # what has to run is the best guess while the engine is away
+            seen = self._runtime.observe()
+            if seen.running and seen.version is not None:
+                return seen.version
+        return self._committed.version() or UNKNOWN_VERSION
+
+
+def adopted(job: Job, wanted: Wanted) -> Job:
+    return replace(job, serial=wanted.serial)

@@ -1,0 +1,282 @@
+"""A call from the server, from its arrival to its one answer: quick ones at once, the rest at most once.
+
+Decision 0020. The order is everything: intent noted (durable) → effect → outcome noted → answer; where the effect ends
+the gateway or the controller, answer acknowledged → effect noted → effect.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from teg.domain.errors import Refused, Unavailable
+from teg.domain.ports import Clock, Session
+from teg.domain.redaction import masked_text
+from teg.domain.rpc.books import Books, interrupted
+from teg.domain.rpc.journal import CallKey, Entry, State
+from teg.domain.rpc.methods import Group, Job, Method
+from teg.domain.rpc.truncation import fitted
+from teg.domain.server.wire import RPC_RESPONSE, RpcRequest, encode_rpc_response
+from teg.domain.token_bucket import TokenBucket
+
+logger = logging.getLogger("gateway.rpc")
+
+CALLS_PER_S = 5.0
+CALL_BURST = 20
+#: A call that waited longer for its lane is answered, not done: its caller has given up.
+LATEST_START_MS = 10_000
+ACKNOWLEDGEMENT_S = 10.0
+#: So long an announcement is repeated while the connection comes and goes.
+ANNOUNCE_S = 30.0
+#: An operator who has the answer may ask again while its PUBACK is still being noted: that is not "busy".
+LAST_LINES_S = 0.5
+SHOWN_NAME = 100
+
+
+class UnknownMethod(Refused):
+    """There is no such method; the message is the whole answer."""
+
+
+class Calls:
+    """Takes calls and answers each delivered one exactly once, if there is a session to answer on."""
+
+    def __init__(
+        self,
+        *,
+        methods: Mapping[str, Method],
+        disabled: frozenset[str],
+        session: Session,
+        books: Books,
+        clock: Clock,
+        stopping: threading.Event,
+    ) -> None:
+        self._methods = methods
+        self._disabled = disabled
+        self._session = session
+        self._books = books
+        self._clock = clock
+        self._stopping = stopping
+        self._bucket = TokenBucket(clock, CALLS_PER_S, CALL_BURST)
+        self._groups = Groups()
+
+    def take(self, request: RpcRequest) -> int | None:
+        """Answer what is quick; for the rest return until when (Unix ms) `run` may begin it."""
+        started_s = self._clock.monotonic_s()
+        try:
+            job = self._planned(request)
+            if job.group is not None:
+                return self._clock.now_ms() + LATEST_START_MS
+            self._admit()
+        except (Refused, Unavailable) as reason:
+            self._answer(request, _error(reason), started_s)
+        else:
+            self._answer(request, self._outcome(request, job), started_s)
+        return None
+
+    def run(self, request: RpcRequest, deadline_ms: int) -> None:
+        """Do a call that takes time; one of a group at a time, a second one is told so."""
+        started_s = self._clock.monotonic_s()
+        try:
+            job, key = self._planned(request), CallKey.of(request)
+            with self._groups.entered(job.group or Group.COMMAND, key) as holder:
+                if holder is None:
+                    self._run_alone(request, key, job, deadline_ms)
+                elif holder != key and not self._answered_again(request, key, job):
+                    raise Unavailable(f"busy: {job.group} is going on ('{holder.method}'), try again later")
+        except (Refused, Unavailable) as reason:
+            self._answer(request, _error(reason), started_s)
+
+    def refuse(self, request_id: int, reason: str) -> None:
+        """Answer a request that could not be read."""
+        self._answer(RpcRequest(request_id, "", None), f"Error - {reason}", self._clock.monotonic_s())
+
+    def recover(self) -> None:
+        """Call once, before the first task: what the last process left unfinished is never done again."""
+        if count := self._books.recover():
+            logger.warning("%d calls were interrupted by the end of the last process; they are not done again", count)
+
+    def tend(self) -> None:
+        """Write the lines of quick calls that wait in memory, and forget what is old."""
+        self._books.flush()
+
+    # --- before ---------------------------------------------------------------------------------------------
+
+    def _planned(self, request: RpcRequest) -> Job:
+        name = request.method[:SHOWN_NAME]
+        method = self._methods.get(request.method)
+        if method is None:
+            raise UnknownMethod(f"Unknown RPC method: '{name}' - use command 'list' to get a list of available methods")
+        if name in self._disabled:
+            raise Refused(f"RPC method '{name}' is disabled on this gateway (TEG_RPC_DISABLED)")
+        return method.plan(request.params)
+
+    def _admit(self) -> None:
+        if not self._bucket.take():
+            raise Unavailable("too many calls: more than 5 a second, try again later")
+
+    def _check_start(self, request: RpcRequest, job: Job, deadline_ms: int) -> None:
+        """A deadline out of reach in either direction means that the clock was set: rather not than twice."""
+        if not deadline_ms - LATEST_START_MS <= self._clock.now_ms() <= deadline_ms:
+            raise Unavailable(f"expired: '{request.method}' could not be begun within 10 s, it is not done")
+        self._admit()
+        if job.spacing_s:
+            self._check_spacing(request.method, job.spacing_s)
+
+    def _check_spacing(self, method: str, spacing_s: int) -> None:
+        since_s = self._books.seconds_since_acted(method)
+        if since_s is not None and since_s < spacing_s:
+            raise Unavailable(
+                f"{method} is done at most once in {spacing_s} s, try again in {int(spacing_s - since_s) + 1} s"
+            )
+
+    # --- doing ----------------------------------------------------------------------------------------------
+
+    def _run_alone(self, request: RpcRequest, key: CallKey, job: Job, deadline_ms: int) -> None:
+        if self._answered_again(request, key, job):
+            return
+        self._check_start(request, job, deadline_ms)
+        if job.announce is not None:
+            self._announce_and_act(request, key, job)
+        elif job.once:
+            self._do_once(request, key, job)
+        else:
+            started_s = self._clock.monotonic_s()
+            self._answer(request, self._outcome(request, job), started_s)
+
+    def _do_once(self, request: RpcRequest, key: CallKey, job: Job) -> None:
+        started_s = self._clock.monotonic_s()
+        entry_id = self._begin(request, key)
+        message = self._outcome(request, job)
+        try:
+            self._books.answered(entry_id, message, started_s)
+        except Unavailable as reason:
+            logger.error("RPC %s: the outcome could not be noted: %s", request.method, reason)
+        self._log(request, message)
+        self._deliver(request, entry_id, message)
+
+    def _announce_and_act(self, request: RpcRequest, key: CallKey, job: Job) -> None:
+        entry_id = self._begin(request, key)
+        if not self._announced(request, job.announce):
+            logger.error("RPC %s is not done: the server did not acknowledge its answer", request.method)
+            with suppress(Unavailable):
+                self._books.undelivered(entry_id)
+            return
+        try:
+            self._books.acting(entry_id, job.announce)
+        except Unavailable as reason:
+            logger.error("RPC %s is not done after its answer: it could not be noted (%s)", request.method, reason)
+            return
+        self._log(request, job.announce)
+        message = self._outcome(request, job)
+        if message is not None:
+            logger.error("RPC %s failed after its answer: %s", request.method, message)
+            with suppress(Unavailable):
+                self._books.acting(entry_id, f"{job.announce}, then: {message}")
+
+    def _begin(self, request: RpcRequest, key: CallKey) -> int:
+        try:
+            return self._books.begin(key, request)
+        except Unavailable as reason:
+            raise Unavailable(f"'{request.method}' is not done: it cannot be noted now ({reason})") from reason
+
+    def _outcome(self, request: RpcRequest, job: Job) -> Any:
+        try:
+            return job.run() if job.announce is not None else fitted(job.run())
+        except (Refused, Unavailable) as reason:
+            return fitted(_error(reason))
+        except Exception as error:
+            logger.error("RPC %s raised %s", request.method, type(error).__name__, exc_info=error)
+            return fitted(f"Error executing RPC method '{request.method}': {error}")
+
+    # --- answering ------------------------------------------------------------------------------------------
+
+    def _answered_again(self, request: RpcRequest, key: CallKey, job: Job) -> bool:
+        """The same answer to a re-delivered call; False when this is a new call."""
+        entry = self._books.standing(key) if job.once else None
+        if entry is None:
+            return False
+        logger.info("RPC %s (id %d) was delivered again: answered again, not done again", request.method, request.id)
+        self._repeat(request, entry)
+        return True
+
+    def _repeat(self, request: RpcRequest, entry: Entry) -> None:
+        message = interrupted(request.method) if entry.answer is None else entry.message
+        if entry.state in (State.ACKNOWLEDGED, State.ACTED):
+            self._send(request, message)
+        else:
+            self._deliver(request, entry.id, message)
+
+    def _answer(self, request: RpcRequest, message: Any, started_s: float) -> None:
+        message = fitted(message)
+        self._send(request, message)
+        self._books.note(request, message, started_s)
+        self._log(request, message, logging.DEBUG)  # every INFO line is stored and sent: not one for every ping
+
+    def _send(self, request: RpcRequest, message: Any) -> None:
+        """Without a session there is nothing to do: the server asks again at the next SUBSCRIBE."""
+        try:
+            self._session.publish(_topic(request), encode_rpc_response(message), lambda acknowledged: None)
+        except Unavailable as reason:
+            logger.debug("RPC %s (id %d) is not answered now: %s", request.method, request.id, reason)
+
+    def _deliver(self, request: RpcRequest, entry_id: int, message: Any) -> None:
+        try:
+            self._session.deliver(_topic(request), encode_rpc_response(message), ACKNOWLEDGEMENT_S)
+            self._books.acknowledged(entry_id)
+        except Unavailable as reason:
+            logger.warning("the answer to RPC %s (id %d) may be lost: %s", request.method, request.id, reason)
+
+    def _announced(self, request: RpcRequest, message: Any) -> bool:
+        """True once the server has acknowledged the answer; tries again while the connection comes and goes."""
+        give_up_s = self._clock.monotonic_s() + ANNOUNCE_S
+        while not self._stopping.is_set():
+            try:
+                self._session.deliver(_topic(request), encode_rpc_response(message), ACKNOWLEDGEMENT_S)
+            except Unavailable as reason:
+                logger.debug("RPC %s: %s", request.method, reason)
+            else:
+                return True
+            if self._clock.monotonic_s() >= give_up_s or self._stopping.wait(0.5):
+                break
+        return False
+
+    def _log(self, request: RpcRequest, message: Any, level: int = logging.INFO) -> None:
+        """Errors as the reference logs them (they reach the server as telemetry), the rest in one short line."""
+        if isinstance(message, str) and message.startswith("Error"):
+            logger.error("RPC %s (id %d): %s", request.method[:SHOWN_NAME], request.id, masked_text(message)[:500])
+        else:
+            logger.log(level, "RPC %s (id %d) answered", request.method[:SHOWN_NAME], request.id)
+
+
+class Groups:
+    """Who is in which group now; nobody waits for work to be done, only for its last lines in the books."""
+
+    def __init__(self) -> None:
+        self._inside: dict[Group, CallKey] = {}
+        self._left = threading.Condition()
+
+    @contextmanager
+    def entered(self, group: Group, key: CallKey) -> Iterator[CallKey | None]:
+        """Yields None when the group was free and is now taken for the block, else who is inside."""
+        with self._left:
+            if self._inside.get(group) != key:
+                self._left.wait_for(lambda: group not in self._inside, LAST_LINES_S)
+            holder = self._inside.get(group)
+            if holder is None:
+                self._inside[group] = key
+        try:
+            yield holder
+        finally:
+            if holder is None:
+                with self._left:
+                    del self._inside[group]
+                    self._left.notify_all()
+
+
+def _topic(request: RpcRequest) -> str:
+    return RPC_RESPONSE.format(id=request.id)
+
+
+def _error(reason: Refused | Unavailable) -> str:
+    return str(reason) if isinstance(reason, UnknownMethod) else f"Error - {reason}"

@@ -1,0 +1,61 @@
+"""What the remote methods need beside the common ports of `teg/domain/ports.py`."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from teg.domain.ports import Host
+
+
+class ArchiveControl(Protocol):
+    """The operator's hand on the archive; every range includes both ends; raises Unavailable."""
+
+    def mark_for_publishing(self, start_ms: int, end_ms: int) -> int:
+        """Put the archived rows of a range on their way again, in one transaction; returns how many."""
+        ...
+
+    def discard(self, start_ms: int, end_ms: int) -> int:
+        """Delete the archived rows of a range; returns how many."""
+        ...
+
+    def stats(self, start_ms: int | None, end_ms: int | None) -> Mapping[str, Any]:
+        """Rows, bytes, first and last ts, and with a range the counts per day."""
+        ...
+
+    def counts(self) -> Mapping[str, Any]:
+        """The account and the backlog: accepted, published, pending, oldest_pending_ts, set_aside, …; cheap."""
+        ...
+
+    def dead_letters(self, limit: int, before_id: int | None) -> Sequence[Mapping[str, Any]]:
+        """The newest dead letters with an id below `before_id`, newest first."""
+        ...
+
+    def retry_dead_letters(self, ids: Sequence[int] | None) -> int:
+        """Put them (None: all) on their way again; returns how many."""
+        ...
+
+    def drop_dead_letters(self, ids: Sequence[int] | None) -> int: ...
+
+
+class LogRing(Protocol):
+    """The last lines of the gateway's own log, kept in memory."""
+
+    def recent(self, lines: int, level: int = logging.DEBUG) -> list[str]:
+        """The last lines of at least this level, oldest first."""
+        ...
+
+
+class FilesInit(Protocol):
+    """Remote files, as far as `init_files` needs them."""
+
+    def init(self) -> None:
+        """Set the client attributes of the file protocol to their first values and start anew."""
+        ...
+
+
+class Machine(Host, Protocol):
+    """The host, and whether it lets us act on it at all."""
+
+    def power_problem(self, action: str) -> str | None:
+        """Why `reboot` or `shutdown` could not work here (no such program, a container), None when it could."""
+        ...

@@ -1,0 +1,122 @@
+"""Changing over from the reference gateway: what it had archived, queued and logged is taken over, once.
+
+Works in batches, each noted in the transaction that stores it, so it can be interrupted anywhere and goes on there.
+The old files stay where they are; only rows still waiting for the server leave the inbox's database.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import orjson
+
+from teg.domain.errors import Refused
+from teg.domain.server.wire import encode_telemetry
+from teg.domain.telemetry.validation import Record, SetAside, judge
+
+logger = logging.getLogger("gateway.takeover")
+
+BATCH = 1000
+ARCHIVE, PENDING, LOGS = "archive", "pending", "logs"
+
+
+class OldData(Protocol):
+    """The reference's databases; a missing one has no rows. All ids ascend; raises Unavailable."""
+
+    def archive(self, after_id: int, limit: int) -> list[tuple[int, Any, Any]]:
+        """(id, timestamp_ms, JSON of the values) of `gateway_archive.db`."""
+        ...
+
+    def pending(self, after_id: int, limit: int) -> list[tuple[int, Any, Any]]:
+        """(id, type, message) of `pending_mqtt_messages`, typed as `telemetry.ingest.Inbox.read` types them."""
+        ...
+
+    def delete_pending(self, ids: Sequence[int]) -> None: ...
+
+    def logs(self, after_id: int, limit: int) -> list[tuple[int, Any, Any, Any]]:
+        """(id, level, text, timestamp_ms) of `gateway_logs_buffer.db`."""
+        ...
+
+
+class NewHome(Protocol):
+    """Where it goes; each call is one durable transaction that also notes `upto` for `source`."""
+
+    def taken_upto(self, source: str) -> int: ...
+
+    def take_history(self, rows: Sequence[Record], upto: int) -> None:
+        """Archived and delivered long ago: kept, not sent."""
+        ...
+
+    def take_pending(self, rows: Sequence[Record], aside: Sequence[SetAside], upto: int) -> None:
+        """Not delivered: sent. A row that came in with the history is sent from there instead of kept twice."""
+        ...
+
+    def take_logs(self, rows: Sequence[tuple[int, bytes]], upto: int) -> None: ...
+
+
+class Takeover:
+    """`run` is harmless when there is nothing to take over, and when everything was."""
+
+    def __init__(self, old: OldData, home: NewHome) -> None:
+        self._old = old
+        self._home = home
+
+    def run(self) -> None:
+        """History first, so that waiting rows can be recognised in it.
+
+        Raises:
+            Unavailable: a database is locked or the disk fails; to be tried again, it goes on where it was.
+        """
+        taken = {ARCHIVE: self._take_archive(), PENDING: self._take_pending(), LOGS: self._take_logs()}
+        if any(taken.values()):
+            logger.info("taken over from the reference gateway: %s", taken)
+
+    def _take_archive(self) -> int:
+        total = 0
+        while rows := self._old.archive(self._home.taken_upto(ARCHIVE), BATCH):
+            records = [record for row in rows if (record := _history(*row)) is not None]
+            self._home.take_history(records, upto=rows[-1][0])
+            total += len(rows)
+        return total
+
+    def _take_pending(self) -> int:
+        total = 0
+        upto = self._home.taken_upto(PENDING)
+        while rows := self._old.pending(0, BATCH):
+            verdicts = [judge(*row) for row in rows if row[0] > upto]
+            if verdicts:
+                upto = rows[-1][0]
+                records = [verdict for verdict in verdicts if isinstance(verdict, Record)]
+                aside = [verdict for verdict in verdicts if isinstance(verdict, SetAside)]
+                self._home.take_pending(records, aside, upto)
+            self._old.delete_pending([row[0] for row in rows])
+            total += len(verdicts)
+        return total
+
+    def _take_logs(self) -> int:
+        total = 0
+        while rows := self._old.logs(self._home.taken_upto(LOGS), BATCH):
+            self._home.take_logs([line for row in rows if (line := _log_line(*row)) is not None], upto=rows[-1][0])
+            total += len(rows)
+        return total
+
+
+def _history(row_id: int, ts_ms: Any, values: Any) -> Record | None:
+    """The reference archived only the values; what it could not have published is left in its file."""
+    try:
+        text = str(values)
+        parsed = orjson.loads(text)
+        if type(ts_ms) is not int or not isinstance(parsed, dict):
+            raise Refused("not a record")
+    except (orjson.JSONDecodeError, Refused):
+        return None
+    verdict = judge(row_id, None, bytearray(f'{{"ts":{ts_ms},"values":{text}}}'.encode()))
+    return verdict if isinstance(verdict, Record) else None
+
+
+def _log_line(row_id: int, level: Any, text: Any, ts_ms: Any) -> tuple[int, bytes] | None:
+    if type(ts_ms) is not int:
+        return None
+    message = str(text)
+    message = message if message.startswith("GATEWAY - ") else f"GATEWAY - {message}"
+    return ts_ms, encode_telemetry(ts_ms, {"severity": str(level), "message": message[:2048]})

@@ -1,0 +1,87 @@
+"""The durable store as the rules see it: what is kept, what is on its way, what was set aside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
+from typing import Any, Protocol
+
+from teg.domain.telemetry.validation import Record, SetAside
+
+
+class Lane(IntEnum):
+    """Lines of the outbox: the gateway's own few reports first; data and republished rows take turns."""
+
+    OWN = 0
+    DATA = 1
+    REPUBLISH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """Inbox rows that are archived but may still be in the inbox: their ids and `fingerprint`s of what they held."""
+
+    messages: Mapping[int, bytes]
+
+
+def fingerprint(message: bytes) -> bytes:
+    """Tells whether an inbox row is the one that was archived under its id; a table of rows would not fit in memory."""
+    return blake2b(message, digest_size=16).digest()
+
+
+class Archive(Protocol):
+    """What `recording` needs: one durable transaction a batch."""
+
+    def store(self, records: Sequence[Record], set_aside: Sequence[SetAside], left_upto: int | None) -> None:
+        """Keep a batch durably, put it on its way, and note it as still being in the inbox.
+
+        Earlier batches whose rows are all <= `left_upto` (None: all of them) have left the inbox and are forgotten.
+        """
+        ...
+
+    def unfinished(self) -> Unfinished: ...
+
+
+class Outbox(Protocol):
+    """What `publishing` needs."""
+
+    def pending(self, lane: Lane, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
+        """Rows of `lane` after `after_id`, oldest first: (id, points, kind, JSON); at least one if there is one."""
+        ...
+
+    def mark_published(self, deliveries: Sequence["Delivery"]) -> None:
+        """The server acknowledged these: they leave the outbox; what is not kept is deleted."""
+        ...
+
+    def set_aside(self, lane: Lane, record_id: int, reason: str) -> None:
+        """Take a row that the server refuses out of the outbox into the dead letters."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One acknowledged publish: the rows it carried."""
+
+    lane: Lane
+    ids: Sequence[int]
+    transient: bool
+
+
+class OwnRecords(Protocol):
+    """Where the gateway's own telemetry waits."""
+
+    def store_own(self, records: Sequence[tuple[int, bytes]]) -> None:
+        """Keep (ts_ms, JSON record) pairs until delivered; durable when it returns."""
+        ...
+
+
+class Retention(Protocol):
+    def shrink(self, max_bytes: int, before_ms: int | None) -> Mapping[str, int]:
+        """Delete delivered rows older than `before_ms`, then the oldest until `max_bytes` hold; count what went."""
+        ...
+
+
+class ArchiveCounts(Protocol):
+    def counts(self) -> Mapping[str, Any]:
+        """accepted, delivered, pending, set_aside, evicted, discarded … exact at the moment of the call."""
+        ...

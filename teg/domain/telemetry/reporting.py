@@ -1,0 +1,212 @@
+"""What the gateway says about itself: own telemetry, client attributes, auxiliary values, log lines.
+
+Everything but the auxiliary telemetry is kept until the server has acknowledged it, over restarts too.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from teg.domain.errors import NotConnected, Refused
+from teg.domain.one_at_a_time import OneAtATime
+from teg.domain.ports import Clock, Controller, Heartbeat, Session
+from teg.domain.server.wire import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, encode_telemetry
+from teg.domain.telemetry.ports import OwnRecords
+
+logger = logging.getLogger("gateway.reporting")
+
+#: One log line on the wire: longer ones are cut.
+MAX_LINE_CHARACTERS = 2048
+MAX_WAITING_LINES = 1000
+#: Log lines a minute that go to the server; the rest is counted and said in one line.
+MAX_LINES_A_MINUTE = 60
+AUXILIARY_TIMEOUT_S = 15.0
+
+
+class PendingAttributes(Protocol):
+    def set(self, values: dict[str, bytes]) -> None: ...
+
+    def pending(self) -> list[tuple[str, bytes, int]]: ...
+
+    def mark(self, sent: list[tuple[str, int]]) -> None: ...
+
+
+class Reporter:
+    """`ports.Report`: durable first, then `stored` / `attributes_waiting` make it go."""
+
+    def __init__(
+        self,
+        own: OwnRecords,
+        pending: PendingAttributes,
+        session: Session,
+        clock: Clock,
+        stored: Callable[[], None],
+        attributes_waiting: Callable[[], None],
+    ) -> None:
+        self._own = own
+        self._pending = pending
+        self._session = session
+        self._clock = clock
+        self._stored = stored
+        self._attributes_waiting = attributes_waiting
+        #: Two workers could deliver an older value of a key after a newer one.
+        self._sending = OneAtATime()
+
+    def telemetry(self, values: Mapping[str, Any], ts_ms: int | None = None) -> None:
+        ts_ms = self._clock.now_ms() if ts_ms is None else ts_ms
+        self._own.store_own([(ts_ms, encode_telemetry(ts_ms, values))])
+        self._stored()
+
+    def attributes(self, values: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            Refused: a value is not JSON, or so large that the server would close the connection on it, every time.
+        """
+        self._pending.set({key: _encode_attribute(key, value) for key, value in values.items()})
+        self._attributes_waiting()
+
+    def publish_attributes(self) -> None:
+        """Send every client attribute the server has not acknowledged, as few messages as the payload limit allows.
+
+        Raises:
+            Unavailable: no session, or no PUBACK; the rest stays pending.
+        """
+        self._sending.run(self._publish_pending)
+
+    def _publish_pending(self) -> None:
+        for group in _grouped(self._pending.pending()):
+            body = b",".join(orjson.dumps(key) + b":" + value for key, value, _ in group)
+            self._session.deliver(ATTRIBUTES, b"{" + body + b"}")
+            self._pending.mark([(key, change) for key, _, change in group])
+
+
+def _encode_attribute(key: str, value: Any) -> bytes:
+    try:
+        encoded = orjson.dumps(value)
+        size = 2 + _size(key, encoded)
+    except orjson.JSONEncodeError as error:
+        raise Refused(f"client attribute {key!r} is not JSON: {error}") from error
+    if size > MAX_PAYLOAD_BYTES:
+        raise Refused(f"client attribute {key} of {len(encoded)} bytes does not fit into a message")
+    return encoded
+
+
+def _size(key: str, value: bytes) -> int:
+    """Bytes of `"key":value,`."""
+    return len(orjson.dumps(key)) + len(value) + 2
+
+
+def _grouped(pending: list[tuple[str, bytes, int]]) -> list[list[tuple[str, bytes, int]]]:
+    groups: list[list[tuple[str, bytes, int]]] = []
+    size = MAX_PAYLOAD_BYTES
+    for item in pending:
+        needed = _size(item[0], item[1])
+        if size + needed > MAX_PAYLOAD_BYTES:
+            groups.append([])
+            size = 2
+        groups[-1].append(item)
+        size += needed
+    return groups
+
+
+class Auxiliary:
+    """`ms_since_controller_startup` and `ms_since_last_controller_health_check`, left out while there is none."""
+
+    def __init__(self, session: Session, controller: Controller, heartbeat: Heartbeat, clock: Clock) -> None:
+        self._session = session
+        self._controller = controller
+        self._heartbeat = heartbeat
+        self._clock = clock
+
+    def send(self) -> None:
+        """Publish now or not at all: a late value of this kind says nothing.
+
+        Raises:
+            Unavailable: no session, no PUBACK, or the inbox is locked.
+        """
+        if not self._session.connected:
+            raise NotConnected("auxiliary telemetry is only sent while connected")
+        now_ms = self._clock.now_ms()
+        if values := self.values(now_ms):
+            self._session.deliver(TELEMETRY, encode_telemetry(now_ms, values), AUXILIARY_TIMEOUT_S)
+
+    def values(self, now_ms: int) -> dict[str, int]:
+        moments = {
+            "ms_since_controller_startup": self._controller.running_since_ms(),
+            "ms_since_last_controller_health_check": self._heartbeat.last_heartbeat_ms(),
+        }
+        return {name: max(0, now_ms - moment) for name, moment in moments.items() if moment is not None}
+
+
+class LogLines:
+    """Log lines on their way to the server: bounded, rate-limited, and never the cause of more of themselves."""
+
+    def __init__(self, own: OwnRecords, clock: Clock, stored: Callable[[], None]) -> None:
+        self._own = own
+        self._clock = clock
+        self._stored = stored
+        self._waiting: deque[tuple[int, str, str]] = deque()
+        self._suppressed = 0
+        self._minute = (0, 0)
+        self._last_ts_ms = 0
+        self._storing = threading.Lock()
+
+    def add(self, ts_ms: int, severity: str, text: str) -> None:
+        """Callable from any thread, at any moment, also while the archive is failing: it only remembers."""
+        minute, lines = self._minute
+        if minute != ts_ms // 60_000:
+            minute, lines = ts_ms // 60_000, 0
+        if lines >= MAX_LINES_A_MINUTE or len(self._waiting) >= MAX_WAITING_LINES:
+            self._suppressed += 1
+        else:
+            self._waiting.append((ts_ms, severity, encodable(text[:MAX_LINE_CHARACTERS])))
+            lines += 1
+        self._minute = (minute, lines)
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._waiting or self._suppressed)
+
+    def store(self) -> None:
+        """Move what waits into the outbox, durably; called every few seconds, and before the stop.
+
+        Raises:
+            Unavailable: the archive cannot be written now; the lines go on waiting.
+        """
+        with self._storing:  # two at a time would store lines twice and drop others
+            self._store()
+
+    def _store(self) -> None:
+        if self._suppressed and self._minute[0] != self._clock.now_ms() // 60_000:
+            suppressed, self._suppressed = self._suppressed, 0
+            self._waiting.append((self._clock.now_ms(), "WARN", f"{suppressed} log lines were not sent (rate limit)"))
+        lines = list(self._waiting)
+        if lines:
+            records = _log_records(lines, self._last_ts_ms)
+            self._own.store_own(records)
+            self._last_ts_ms = records[-1][0]
+            for _ in lines:
+                self._waiting.popleft()
+            self._stored()
+
+
+def _log_records(lines: list[tuple[int, str, str]], last_ts_ms: int) -> list[tuple[int, bytes]]:
+    """Two lines of the same millisecond would overwrite each other on the server: time moves on by one.
+
+    A clock that was set back by more than five seconds is believed; less is made up for by going on from the last.
+    """
+    records: list[tuple[int, bytes]] = []
+    for ts_ms, severity, text in lines:
+        last_ts_ms = max(ts_ms, last_ts_ms + 1) if ts_ms > last_ts_ms - 5_000 else ts_ms
+        values = {"severity": severity, "message": f"GATEWAY - {text}"}
+        records.append((last_ts_ms, encode_telemetry(last_ts_ms, values)))
+    return records
+
+
+def encodable(text: str) -> str:
+    """Text that JSON can carry: lone surrogates (odd file names in errors) become question marks."""
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,3 @@
+from teg.simulator.demo.main import main
+
+raise SystemExit(main())

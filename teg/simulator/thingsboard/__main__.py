@@ -1,0 +1,3 @@
+from teg.simulator.thingsboard.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,58 @@
+"""The client and shared attributes of one device, and the answer to a request for some of them."""
+
+from typing import Any
+
+from teg.simulator.thingsboard.payloads import BadPayload, parse_exact, parse_object
+from teg.simulator.thingsboard.typing_rules import SKIPPED, typed
+
+#: Names wanted from a scope: None = not asked for, an empty list = all of them.
+Names = list[str] | None
+
+
+class AttributeStore:
+    """Values are typed as ThingsBoard types them, also those the operator sets (`"42"` becomes 42)."""
+
+    def __init__(self) -> None:
+        self.client: dict[str, Any] = {}
+        self.shared: dict[str, Any] = {}
+
+    def merge_client(self, payload: bytes) -> int:
+        """Merge by key, null is skipped; return the number of values stored."""
+        values = typed_values(parse_exact(payload))
+        self.client.update(values)
+        return len(values)
+
+    def answer(self, client: Names, shared: Names) -> dict[str, dict[str, Any]]:
+        """A section without any value is left out."""
+        sections = {"client": _select(self.client, client), "shared": _select(self.shared, shared)}
+        return {name: values for name, values in sections.items() if values}
+
+
+def typed_values(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, raw in values.items() if (value := typed(raw)) is not SKIPPED}
+
+
+def parse_request(payload: bytes) -> tuple[Names, Names]:
+    """(client names, shared names). With neither of them in the request, all of both are wanted."""
+    body = parse_object(payload)
+    client, shared = _names(body, "clientKeys"), _names(body, "sharedKeys")
+    return ([], []) if client is None and shared is None else (client, shared)
+
+
+def _names(body: dict[str, Any], field: str) -> Names:
+    """One comma-separated string, not trimmed; Java's split drops empty names at the end."""
+    if field not in body:
+        return None
+    value = body[field]
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if value is None or isinstance(value, dict | list):
+        raise BadPayload(f"'{field}' is a comma-separated string, not {type(value).__name__}")
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return (text.rstrip(",") if "," in text else text).split(",")
+
+
+def _select(values: dict[str, Any], names: Names) -> dict[str, Any]:
+    if names is None:
+        return {}
+    return {key: values[key] for key in (names or values) if key in values}

@@ -1,0 +1,153 @@
+"""`python -m teg.simulator.thingsboard`: the stand-in as a process, with its account as one JSON line per second."""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from teg.simulator.thingsboard.account import server_account
+from teg.simulator.thingsboard.rate_limits import RateLimits
+from teg.simulator.thingsboard.server import ThingsBoard
+from teg.simulator.thingsboard.server_limits import ServerLimits
+from teg.simulator.thingsboard.telemetry_store import Depth
+
+_EPILOG = """\
+The first line is {"listening": {"host": ..., "port": ..., "ca_file": ...}}, printed when devices may connect.
+Every further line is an account: {"time_ms": ..., "final": false, "connections": ..., "devices": {NAME: {...}}}.
+SIGTERM or SIGINT ends with a last account, "final": true, and exit status 0.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if problem := _contradiction(options):
+        parser.error(problem)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    tls = _tls(options.tls_dir, options.tls_name)
+    limits = ServerLimits(rate_limits=options.rate_limits)
+    try:
+        server = ThingsBoard(options.port, tls, host=options.host, limits=limits, store=options.store, packet_log=0)
+    except OSError as error:
+        parser.error(f"--host {options.host} --port {options.port}: cannot listen there: {error.strerror}")
+    _prepare(server, options)
+    with _ending_with_its_reader(), server:
+        place = {"host": server.host, "port": server.port, "ca_file": str(tls.ca_file) if tls else None}
+        _say({"listening": place}, None)
+        while not stopping.wait(options.interval or None):
+            _say(server_account(server), options.state_file)
+        _say(server_account(server, final=True), options.state_file)
+    return 0
+
+
+@contextlib.contextmanager
+def _ending_with_its_reader() -> Iterator[None]:
+    """A closed pipe is a regular end; what Python still wants to flush goes nowhere."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m teg.simulator.thingsboard",
+        description="A ThingsBoard stand-in: the device MQTT API on one port, and an account of what arrived.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    add("--port", type=int, default=1883, help="port, 0 = any free one (default %(default)s)")
+    add("--tls-dir", type=Path, metavar="DIR", help="use TLS; CA and certificate are made here if missing")
+    add("--tls-name", action="append", metavar="NAME", help="name or address the certificate is good for")
+    add("--device", action="append", default=[], type=_pair, metavar="NAME:TOKEN", help="repeatable")
+    add("--provision", action="append", default=[], type=_pair, metavar="KEY:SECRET", help="repeatable")
+    add("--shared", action="append", default=[], type=_attributes, metavar="NAME:FILE", help=_SHARED_HELP)
+    add("--rate-limits", type=_rate_limits, metavar="SPEC", help='such as "20:1,600:60" (default: none)')
+    add("--puback-delay", type=float, default=0.0, metavar="SECONDS", help="hold every PUBACK back")
+    add("--store", choices=get_args(Depth), default="distinct", help=_STORE_HELP)
+    add("--interval", type=float, default=1.0, metavar="SECONDS", help="0 = only the final account")
+    add("--state-file", type=Path, metavar="FILE", help="also write each account here, atomically")
+    return parser
+
+
+_SHARED_HELP = "shared attributes of a device from a JSON file, repeatable"
+_STORE_HELP = (
+    "full keeps every raw payload; distinct keeps the points (default); count keeps numbers only and "
+    "is the cheapest, but does not tell duplicates"
+)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """At the last colon: device names may have colons, tokens may not."""
+    first, colon, second = text.rpartition(":")
+    if not (first and colon and second):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form A:B")
+    return first, second
+
+
+def _attributes(text: str) -> tuple[str, dict[str, Any]]:
+    name, file = _pair(text)
+    try:
+        values = json.loads(Path(file).read_text())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"cannot read {file}: {error}") from error
+    if not isinstance(values, dict):
+        raise argparse.ArgumentTypeError(f"{file} holds no JSON object")
+    return name, values
+
+
+def _rate_limits(text: str) -> RateLimits:
+    try:
+        return RateLimits.checked(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _contradiction(options: argparse.Namespace) -> str:
+    """What no single option shows, in words; empty if all is well."""
+    names = [name for name, _ in options.device]
+    if twice := {name for name in names if names.count(name) > 1}:
+        return f"--device: more than one device is called {', '.join(sorted(twice))}"
+    if strange := {name for name, _ in options.shared} - set(names):
+        return f"--shared: there is no --device {', '.join(sorted(strange))}"
+    return ""
+
+
+def _tls(directory: Path | None, names: list[str] | None) -> Any:
+    """`cryptography` is only needed, and only imported, with TLS."""
+    if directory is None:
+        return None
+    from teg.simulator.thingsboard.tls import LOCAL_NAMES, ServerTls
+
+    existing = ServerTls.in_directory(directory)
+    return existing if existing.exists() else ServerTls.create(directory, names or LOCAL_NAMES)
+
+
+def _prepare(server: ThingsBoard, options: argparse.Namespace) -> None:
+    for name, token in options.device:
+        server.add_device(name, token)
+    for key, secret in options.provision:
+        server.provisioning.allow(key, secret)
+    for name, values in options.shared:
+        server.device(name).set_shared(values)
+    server.faults.puback_delay_s = options.puback_delay
+
+
+def _say(account: dict[str, Any], state_file: Path | None) -> None:
+    text = json.dumps(account)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+    if state_file is not None:
+        beside = state_file.with_name(f"{state_file.name}.{os.getpid()}")
+        beside.write_text(text)
+        beside.replace(state_file)

@@ -1,0 +1,220 @@
+"""One TCP connection: bytes to packets, the login, the queue before the CONNACK, and the ways to end it."""
+
+import asyncio
+import socket
+import struct
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Protocol, cast
+
+from teg.simulator.thingsboard import credentials
+from teg.simulator.thingsboard import mqtt_codec as mqtt_wire
+from teg.simulator.thingsboard.device_state import DeviceState
+from teg.simulator.thingsboard.mqtt_codec import V5, V311, Connect, Frame, Malformed
+from teg.simulator.thingsboard.packet_log import Direction, Packet, describe
+from teg.simulator.thingsboard.provisioning import ProvisionSession
+from teg.simulator.thingsboard.session import DeviceSession
+
+if TYPE_CHECKING:
+    from teg.simulator.thingsboard.core import Core
+
+#: Packets a client may send before its CONNACK.
+MAX_EARLY_PACKETS = 100
+
+
+class Session(Protocol):
+    """What happens on a connection once its login was accepted."""
+
+    @property
+    def name(self) -> str: ...
+    def handle(self, packet: mqtt_wire.Packet) -> None: ...
+    def closed(self, reason: str) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    def __init__(self, core: "Core") -> None:
+        core.connections += 1
+        self.number = core.connections
+        self._core = core
+        self._buffer = bytearray()
+        self._early: deque[mqtt_wire.Packet] = deque()
+        self._session: Session | None = None
+        self._transport: asyncio.Transport | None = None
+        self._version = V311
+        self._connect_seen = False
+        self._closing = ""
+        self._active_s = time.monotonic()
+
+    # --- asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._core.open_connections.add(self)
+        if self._core.faults.stop_reading:
+            self._transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        self._active_s = time.monotonic()
+        if self._closing:
+            return
+        self._buffer += data
+        try:
+            self._take_frames()
+        except Malformed as error:
+            self._end(f"malformed: {error}", 0x81)
+        self._core.bell.ring()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._core.open_connections.discard(self)
+        reason = self._closing or (f"connection lost: {exc}" if exc else "client closed the connection")
+        self._closing = reason
+        if self._session is not None:
+            self._session.closed(reason)
+        self._core.bell.ring()
+
+    # --- what sessions may do
+
+    @property
+    def can_send(self) -> bool:
+        return not self._closing and not self._core.faults.freeze
+
+    @property
+    def has_unread_packets(self) -> bool:
+        return bool(self._buffer)
+
+    def send(self, packet: bytes) -> bool:
+        """Write the packet; False if it cannot reach the client any more."""
+        if self._transport is None or not self.can_send:
+            return False
+        self._log("down", *describe(packet), len(packet))
+        self._transport.write(packet)
+        return True
+
+    def close(self, reason: str, code: int | None = None) -> None:
+        """Close without a packet; MQTT 5 sends a DISCONNECT with `code` first."""
+        if self._closing or self._transport is None:
+            return
+        if code is not None and self._version == V5:
+            self.send(mqtt_wire.disconnect(code))
+        self._closing = reason
+        self._transport.close()
+
+    def reset(self, reason: str) -> None:
+        """End with a TCP reset instead of a regular close."""
+        if self._transport is None:
+            return
+        self._closing = self._closing or reason
+        raw = self._transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection at once, whatever is still to be written."""
+        self._closing = self._closing or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    def pause(self, paused: bool) -> None:
+        """Stop or go on reading from the socket."""
+        if self._transport is not None and not self._closing:
+            (self._transport.pause_reading if paused else self._transport.resume_reading)()
+
+    # --- packets
+
+    def _take_frames(self) -> None:
+        limit = self._core.limits.max_payload_bytes
+        while not self._closing and (frame := mqtt_wire.take_frame(self._buffer, limit)):
+            self._log("up", mqtt_wire.NAMES[frame.kind], _topic(frame), len(frame.body))
+            if not self._core.faults.freeze:
+                self._take(mqtt_wire.decode(frame, self._version))
+
+    def _take(self, packet: mqtt_wire.Packet) -> None:
+        if self._session is not None:
+            self._session.handle(packet)
+        elif isinstance(packet, Connect) and not self._connect_seen:
+            self._connect_seen = True
+            self._delay_login(packet)
+        else:
+            self._keep_for_later(packet)
+
+    def _keep_for_later(self, packet: mqtt_wire.Packet) -> None:
+        self._early.append(packet)
+        if len(self._early) > MAX_EARLY_PACKETS:
+            self.close("too many packets before the CONNACK", 0x97)
+
+    def _delay_login(self, connect: Connect) -> None:
+        self._version = connect.version
+        delay_s = self._core.faults.connack_delay_s
+        if delay_s:
+            self._core.later(delay_s, lambda: self._log_in(connect))
+        else:
+            self._log_in(connect)
+
+    def _log_in(self, connect: Connect) -> None:
+        if self._closing:
+            return
+        if codes := self._core.faults.connack_codes:
+            code = codes.pop(0)
+            if code != credentials.ACCEPTED:
+                self._refuse(credentials.in_version(connect.version, code))
+                return
+        if credentials.wants_provisioning(connect):
+            self._accept(ProvisionSession(self._core, self, connect), connect)
+        else:
+            self._log_in_device(connect)
+
+    def _log_in_device(self, connect: Connect) -> None:
+        device = self._core.find_device(connect)
+        if device is None:
+            self._refuse(credentials.refusal(connect))
+        elif not device.limiter.admits_message(time.monotonic()):
+            limited = credentials.RATE_LIMITED_V5 if connect.version == V5 else credentials.UNAVAILABLE
+            self._refuse(limited)
+        else:
+            self._open(device, connect)
+
+    def _open(self, device: DeviceState, connect: Connect) -> None:
+        session = DeviceSession(self._core, device, self, connect)
+        device.attach(session)
+        self._watch_activity(session)
+        self._accept(session, connect)
+
+    def _accept(self, session: Session, connect: Connect) -> None:
+        """Session-present is a lie here: nothing is ever kept, whatever the clean flag says."""
+        self._session = session
+        self.send(mqtt_wire.connack(connect.version, credentials.ACCEPTED, not connect.clean))
+        while self._early and not self._closing:
+            session.handle(self._early.popleft())
+
+    def _refuse(self, code: int) -> None:
+        self.send(mqtt_wire.connack(self._version, code))
+        self.close(f"CONNACK {code:#04x}", code if self._version == V5 else None)
+
+    def _end(self, reason: str, code: int) -> None:
+        if isinstance(self._session, DeviceSession):
+            self._session.end(reason, code)
+        else:
+            self.close(reason, code if self._connect_seen else None)
+
+    def _watch_activity(self, session: DeviceSession) -> None:
+        """The keep-alive of the client is not enforced, only the server's own inactivity limit."""
+        if self._closing:
+            return
+        left_s = self._active_s + self._core.limits.inactivity_timeout_s - time.monotonic()
+        if left_s > 0:
+            self._core.loop.call_later(left_s, self._watch_activity, session)
+        else:
+            session.end("inactivity", 0xA0)
+
+    def _log(self, direction: Direction, name: str, topic: str, size_bytes: int) -> None:
+        if self._core.packets.enabled:
+            device = self._session.name if self._session else ""
+            self._core.packets.add(Packet(time.monotonic(), direction, self.number, device, name, topic, size_bytes))
+
+
+def _topic(frame: Frame) -> str:
+    """For the log only: the topic of a PUBLISH, as far as it can be read."""
+    if frame.kind != mqtt_wire.PUBLISH:
+        return ""
+    length = int.from_bytes(frame.body[:2], "big")
+    return frame.body[2 : 2 + length].decode("utf-8", "replace")

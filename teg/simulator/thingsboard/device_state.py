@@ -1,0 +1,121 @@
+"""Everything the server knows of one device. Touched on the server's loop only; tests hold a `Device`."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from teg.simulator.thingsboard.attributes import AttributeStore, typed_values
+from teg.simulator.thingsboard.credentials import Credentials
+from teg.simulator.thingsboard.ota_packages import Package, all_attributes
+from teg.simulator.thingsboard.payloads import parse_exact
+from teg.simulator.thingsboard.rate_limits import DeviceLimiter, RateLimits
+from teg.simulator.thingsboard.rpc import RpcDesk, Schedule
+from teg.simulator.thingsboard.telemetry_store import Depth, TelemetryStore
+from teg.simulator.thingsboard.traffic import Publish, SessionRecord
+
+#: Which of the two pushes of an assignment comes first; the real server promises neither.
+PushOrder = Literal["set_first", "delete_first"]
+
+#: Publishes remembered by a store that is not "full"; each may hold 64 kB.
+LAST_PUBLISHES = 100
+
+
+class AttachedSession(Protocol):
+    """The live session of a device."""
+
+    @property
+    def record(self) -> SessionRecord: ...
+    def push(self, values: dict[str, Any]) -> None: ...
+    def send_answer(self, topic: str, payload: bytes) -> None: ...
+    def end(self, reason: str, code: int) -> None: ...
+
+
+class DeviceState:
+    def __init__(self, name: str, credentials: Credentials | None, depth: Depth, schedule: Schedule) -> None:
+        self.name = name
+        self.credentials = credentials
+        self.telemetry = TelemetryStore(depth)
+        self.attributes = AttributeStore()
+        self.rpc = RpcDesk(schedule)
+        self.limiter = DeviceLimiter(RateLimits())
+        self.publishes: deque[Publish] = deque(maxlen=None if depth == "full" else LAST_PUBLISHES)
+        self.publish_count = 0
+        self.sessions: list[SessionRecord] = []
+        self.session: AttachedSession | None = None
+        self.packages: dict[str, Package] = {}
+        self.server_telemetry: list[tuple[int, dict[str, Any]]] = []
+        self.attribute_requests: list[tuple[int, bytes]] = []
+        self.client_rpcs: list[tuple[int, str, Any]] = []
+        self.claims: list[bytes] = []
+        self.answer_client_rpc: Callable[[str, Any], Any] | None = None
+        self.held_answers: list[tuple[str, bytes]] = []
+
+    def attach(self, session: AttachedSession) -> None:
+        """One session per device: the newer one wins, the older is closed."""
+        older, self.session = self.session, session
+        self.sessions.append(session.record)
+        if older is not None:
+            older.end("another session of the same device", 0x8E)
+
+    def detach(self, session: AttachedSession) -> None:
+        if self.session is session:
+            self.session = None
+
+    def end_session(self, reason: str, code: int) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            session.end(reason, code)
+
+    def write_shared(self, values: dict[str, Any]) -> None:
+        """Store and push what the operator writes, type-cast as the REST API does it."""
+        self._set_shared(typed_values(parse_exact(orjson.dumps(values))))
+
+    def delete_shared(self, keys: list[str]) -> None:
+        """The push names the keys that were asked for, whether they existed or not."""
+        for key in keys:
+            self.attributes.shared.pop(key, None)
+        self.push({"deleted": keys})
+
+    def assign(self, kind: str, package: Package, order: PushOrder) -> None:
+        """Assigning the same package again sends nothing."""
+        if self.packages.get(kind) == package:
+            return
+        self.packages[kind] = package
+        now_ms = time.time_ns() // 1_000_000
+        self.server_telemetry += [
+            (now_ms, {**package.targets(kind, now_ms), f"{kind}_state": "QUEUED"}),
+            (now_ms, {f"{kind}_state": "INITIATED"}),
+        ]
+        if order == "set_first":
+            self._set_shared(package.attributes(kind))
+        self.delete_shared(package.stale_attributes(kind))
+        if order == "delete_first":
+            self._set_shared(package.attributes(kind))
+
+    def unassign(self, kind: str) -> None:
+        if self.packages.pop(kind, None) is not None:
+            self.delete_shared(all_attributes(kind))
+
+    def hold_answer(self, topic: str, payload: bytes) -> None:
+        """Keep an attribute response back until the next push, or until it is released."""
+        self.held_answers.append((topic, payload))
+
+    def release_answers(self) -> None:
+        if self.session is None:
+            return
+        answers, self.held_answers = self.held_answers, []
+        for topic, payload in answers:
+            self.session.send_answer(topic, payload)
+
+    def _set_shared(self, values: dict[str, Any]) -> None:
+        self.attributes.shared.update(values)
+        self.push(values)
+
+    def push(self, values: dict[str, Any]) -> None:
+        """Send a push to the live session, then the answers that were held back for one."""
+        if self.session is not None and values:
+            self.session.push(values)
+            self.release_answers()

@@ -1,0 +1,218 @@
+"""A ThingsBoard that speaks MQTT to devices and Python to tests: one server in a background thread.
+
+    with ThingsBoard() as server:
+        device = server.add_device("pi-07", token="T1")
+        ...                                    # a client connects to server.host, server.port
+        device.wait_for(lambda d: d.latest("temperature") == 21.5, timeout_s=5)
+        assert device.rpc("ping").response == {"message": "Pong"}
+
+It behaves as ThingsBoard 4.2 to 4.4 does, down to what is awkward: it is no broker, it closes the socket
+without a word, and it acknowledges what it drops. On the command line: `python -m teg.simulator.thingsboard`.
+"""
+
+import asyncio
+import functools
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from teg.simulator.thingsboard.connection import Connection
+from teg.simulator.thingsboard.core import Core
+from teg.simulator.thingsboard.credentials import Credentials
+from teg.simulator.thingsboard.device import Device
+from teg.simulator.thingsboard.faults import Faults
+from teg.simulator.thingsboard.listener import Listener
+from teg.simulator.thingsboard.loop_thread import LoopThread
+from teg.simulator.thingsboard.packet_log import PacketLog
+from teg.simulator.thingsboard.provisioning import Provisioning
+from teg.simulator.thingsboard.rate_limits import DeviceLimiter, RateLimits
+from teg.simulator.thingsboard.server_limits import ServerLimits
+from teg.simulator.thingsboard.telemetry_store import Depth
+
+if TYPE_CHECKING:
+    from teg.simulator.thingsboard.tls import ServerTls
+
+
+class ThingsBoard:
+    """Starts on entering the `with` block, on a free port unless one is given.
+
+    `store`: "full" keeps every raw payload, "distinct" only the points, "count" only numbers.
+    `packet_log`: how many packets `packets` remembers, 0 = none.
+    Leaving the block raises AssertionError if the stand-in itself had failed.
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        tls: "ServerTls | None" = None,
+        *,
+        host: str = "127.0.0.1",
+        limits: ServerLimits | None = None,
+        store: Depth = "full",
+        packet_log: int = 10_000,
+    ) -> None:
+        self._thread = LoopThread("thingsboard")
+        self._core = Core(self._thread.loop, limits or ServerLimits(), store, PacketLog(packet_log))
+        self._listener = Listener(self._core, host, port, tls.context() if tls else None)
+        self._devices: dict[str, Device] = {}
+        self.host: str = self._listener.host
+        self.port: int = self._listener.port
+
+    def __enter__(self) -> "ThingsBoard":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        if error is None and self._thread.failures:
+            raise AssertionError(f"the stand-in itself failed: {self._thread.failures}")
+
+    def start(self) -> None:
+        self._thread.start()
+        self._thread.run(self._listener.open())
+
+    def stop(self) -> None:
+        self._thread.run(self._shut_down())
+        self._thread.stop()
+
+    # --- devices
+
+    def add_device(self, name: str, token: str | None = None) -> Device:
+        """A device with an access token, by default "token-<name>"."""
+        return self._add(name, Credentials(token=token or f"token-{name}"))
+
+    def add_basic_device(
+        self,
+        name: str,
+        *,
+        client_id: str | None = None,
+        user_name: str | None = None,
+        password: str | None = None,
+    ) -> Device:
+        """A device with MQTT basic credentials: every field given has to match."""
+        return self._add(name, Credentials(None, client_id, user_name, password))
+
+    def delete_device(self, name: str) -> None:
+        """Its session is closed and its credentials are unknown from now on."""
+        self._thread.call(lambda: self._core.devices.pop(name).end_session("device deleted", 0x98))
+
+    def device(self, name: str) -> Device:
+        """Also one that provisioned itself. Raise KeyError when there is none of that name."""
+        state = self._core.devices[name]
+        known = self._devices.get(name)
+        if known is None or known._state is not state:
+            known = Device(state, self._thread, self._core.bell, self._core.limits)
+            self._devices[name] = known
+        return known
+
+    @property
+    def devices(self) -> list[Device]:
+        return [self.device(name) for name in list(self._core.devices)]
+
+    def wait_for_device(self, name: str, timeout_s: float = 10.0) -> Device:
+        """Wait until a device of this name exists, that is, until it was provisioned."""
+        self.wait_for(lambda: name in self._core.devices, timeout_s, f"device {name!r}")
+        return self.device(name)
+
+    # --- the server as a whole
+
+    @property
+    def faults(self) -> Faults:
+        """Assign to its attributes at any time."""
+        return self._core.faults
+
+    @property
+    def provisioning(self) -> Provisioning:
+        return self._core.provisioning
+
+    @property
+    def packets(self) -> PacketLog:
+        return self._core.packets
+
+    @property
+    def handshake_failures(self) -> list[str]:
+        """TLS handshakes that came to nothing."""
+        return list(self._listener.handshake_failures)
+
+    @property
+    def open_connections(self) -> int:
+        """TCP connections, logged in or not."""
+        return len(self._core.open_connections)
+
+    def limit(self, rate_limits: RateLimits | str | None) -> None:
+        """Give every device full buckets of the new size."""
+        self._thread.call(lambda: self._set_limits(RateLimits.of(rate_limits)))
+
+    def pause_reading(self, paused: bool = True) -> None:
+        """Leave the clients' bytes in the kernel, on open and on new connections."""
+        self._thread.call(lambda: self._pause(paused))
+
+    def reset_connections(self) -> None:
+        """TCP reset on every connection."""
+        self._each_connection(lambda connection: connection.reset("reset by the test"))
+
+    def drop_connections(self) -> None:
+        """Close every socket, as when the server process dies."""
+        self._each_connection(lambda connection: connection.abort("server went away"))
+
+    def restart(self) -> None:
+        """All sockets closed, RPC ids from 0 again, of the calls only persistent QUEUED ones come back."""
+        self.drop_connections()
+        self._thread.call(self._restart_calls)
+
+    def stop_listening(self, *, drop_connections: bool = True) -> None:
+        """From now on connecting is refused; by default the open connections are dropped as well."""
+        self._thread.run(self._listener.close(keep_port=True))
+        if drop_connections:
+            self.drop_connections()
+
+    def start_listening(self) -> None:
+        """Listen again, on the same port."""
+        self._thread.run(self._listener.open())
+
+    def wait_for(self, predicate: Callable[[], object], timeout_s: float, what: str = "") -> None:
+        """Wait until `predicate()` holds; looked at now and after every event. AssertionError if not."""
+        if not self._core.bell.wait_until(predicate, timeout_s):
+            raise AssertionError(f"not within {timeout_s} s: {what or 'the condition'}; {self.devices}")
+
+    # --- on the loop
+
+    def _add(self, name: str, credentials: Credentials) -> Device:
+        self._thread.call(lambda: self._core.add_device(name, credentials))
+        return self.device(name)
+
+    def _set_limits(self, limits: RateLimits) -> None:
+        for state in self._core.devices.values():
+            state.limiter = DeviceLimiter(limits)
+
+    def _pause(self, paused: bool) -> None:
+        self._core.faults.stop_reading = paused
+        for connection in self._core.open_connections:
+            connection.pause(paused)
+
+    def _each_connection(self, action: Callable[[Connection], None]) -> None:
+        """Act on all connections there are, and return when every one of them is gone."""
+        ended = self._thread.call(lambda: list(self._core.open_connections))
+        for connection in ended:
+            self._thread.call(functools.partial(action, connection))
+        still_open = self._core.open_connections
+        self.wait_for(lambda: all(item not in still_open for item in ended), 10, "connections closed")
+
+    def _restart_calls(self) -> None:
+        for state in self._core.devices.values():
+            state.rpc.restart()
+
+    async def _shut_down(self) -> None:
+        await self._listener.close(keep_port=False)
+        for connection in list(self._core.open_connections):
+            connection.abort("server stopped")
+        while self._core.open_connections:
+            await asyncio.sleep(0)
+
+
+if __name__ == "__main__":
+    from teg.simulator.thingsboard.cli import main
+
+    raise SystemExit(main())

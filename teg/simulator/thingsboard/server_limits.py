@@ -1,0 +1,33 @@
+"""Sizes and times that a ThingsBoard installation sets in its configuration, with its defaults."""
+
+from dataclasses import dataclass, field
+
+from teg.simulator.thingsboard.rate_limits import RateLimits
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Tests shorten the times; the defaults are those of thingsboard.yml.
+
+    `rpc_min_timeout_s` is the exception: the REST API of the real server lifts every timeout to 5 s.
+    """
+
+    #: Profile option "Send PUBACK on PUBLISH message validation failure": acknowledged, then dropped.
+    ack_bad_payloads: bool = False
+    max_payload_bytes: int = 65_536
+    max_inflight_messages: int = 100
+    rate_limits: RateLimits | str | None = field(default=None)
+    rpc_delivery_timeout_s: float = 10.0
+    rpc_min_timeout_s: float = 0.0
+    rpc_max_retries: int = 5
+    client_rpc_timeout_s: float = 60.0
+    inactivity_timeout_s: float = 600.0
+    provisioned_session_s: float = 60.0
+
+    def session_limits(self) -> dict[str, object]:
+        """The answer to the client RPC `getSessionLimits`."""
+        return {
+            "maxPayloadSize": self.max_payload_bytes,
+            "maxInflightMessages": self.max_inflight_messages,
+            "rateLimits": RateLimits.of(self.rate_limits).as_json(),
+        }

@@ -1,0 +1,520 @@
+"""What only a real Docker Engine can show: rights, mounts, foreign things that survive, takeover, images and names."""
+
+import json
+import os
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker.errors import APIError, NotFound
+
+from teg.adapters.docker_engine import DockerEngine
+from teg.domain.errors import Refused, Unavailable
+from teg.domain.supervision.container_profile import ControllerProfile, parse_device, parse_mount
+from teg.domain.supervision.runtime import CONTAINER_NAME, NameTaken, StartFailed, image_name
+from tests.support.engine import (  # noqa: F401 - fixtures
+    BASE_IMAGE,
+    Engine,
+    clean_engine,
+    closing_client,
+    engine,
+    make_container,
+    make_image,
+    write_context,
+)
+from tests.support.running import free_port, wait_until
+
+pytestmark = pytest.mark.docker
+
+SLEEP = (
+    "import signal, sys, time\n"
+    "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+    "print('up')\n"
+    "while True: time.sleep(60)\n"
+)
+MONTHS_LATER_MS = int(time.time() * 1000) + 90 * 86_400_000
+
+
+@pytest.fixture
+def at(clean_engine: Engine) -> Engine:  # noqa: F811
+    return clean_engine
+
+
+@pytest.fixture
+def runtime(at: Engine, tmp_path: Path) -> Iterator[DockerEngine]:
+    made = make_runtime(at, tmp_path)
+    yield made
+    made.close()
+
+
+def make_runtime(at: Engine, tmp_path: Path, **options: Any) -> DockerEngine:
+    profile = ControllerProfile(data_path=tmp_path / "data", logs_path=tmp_path / "logs", **options)
+    return DockerEngine(at.host, profile)
+
+
+def run(runtime: DockerEngine, tmp_path: Path, script: str, version: str = "v1") -> list[str]:
+    """Build and start `script`; its output once it has ended or said something."""
+    runtime.build(version, write_context(tmp_path / f"context-{version}", script), "./Dockerfile", lambda: False)
+    runtime.start(version)
+    wait_until(lambda: runtime.logs(1) or not runtime.observe().running, 15, "output of the controller")
+    return runtime.logs(100)
+
+
+def inspect(at: Engine, name: str = CONTAINER_NAME) -> dict[str, Any]:
+    with closing_client(at.client) as client:
+        return dict(client.inspect_container(name))
+
+
+# --- rights ------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_is_secure(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
+    run(runtime, tmp_path, SLEEP)
+    host = inspect(at)["HostConfig"]
+    assert host["Privileged"] is False
+    assert host["CapDrop"] == ["ALL"] and not host["CapAdd"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["PidsLimit"] == 256 and host["Memory"] == 512 << 20
+    assert host["NetworkMode"] == "bridge" and not host["PidMode"] and host["IpcMode"] != "host"
+    assert not host["Devices"]
+    assert host["RestartPolicy"]["Name"] == "no"
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "5"}}
+    mounts = {(mount["Source"], mount["Target"]) for mount in host["Mounts"]}
+    assert mounts == {(str(tmp_path / "data"), "/root/data"), (str(tmp_path / "logs"), "/root/logs")}
+
+
+def test_the_controller_really_has_no_capabilities_and_few_processes(runtime: DockerEngine, tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib\n"
+        "status = pathlib.Path('/proc/self/status').read_text()\n"
+        "print([l.split()[1] for l in status.splitlines() if l.startswith(('CapEff', 'CapBnd', 'NoNewPrivs'))])\n"
+        "pathlib.Path('/root/data/written').write_text('x'); pathlib.Path('/root/logs/written').write_text('x')\n"
+    )
+    assert run(runtime, tmp_path, script) == ["['0000000000000000', '0000000000000000', '1']"]
+    assert (tmp_path / "data" / "written").exists() and (tmp_path / "logs" / "written").exists()
+
+
+def test_a_fork_bomb_ends_at_the_limit(at: Engine, tmp_path: Path) -> None:
+    script = (
+        "import os, time\n"
+        "made = 0\n"
+        "try:\n"
+        "    while made < 500:\n"
+        "        if os.fork() == 0:\n"
+        "            time.sleep(600)\n"
+        "        made += 1\n"
+        "except OSError as error:\n"
+        "    print('limit', made < 20, flush=True)\n"
+        "os._exit(0)\n"
+    )
+    assert run(make_runtime(at, tmp_path, pids=16), tmp_path, script) == ["limit True"]
+
+
+def test_a_memory_hog_is_killed_and_seen_as_such(at: Engine, tmp_path: Path) -> None:
+    runtime = make_runtime(at, tmp_path, memory_bytes=32 << 20)
+    run(runtime, tmp_path, "print('up', flush=True)\nhog = bytearray(256 << 20)\n")
+    wait_until(lambda: not runtime.observe().running, 20, "the end of the hog")
+    seen = runtime.observe()
+    assert (seen.exit_code, seen.oom_killed) == (137, True)
+
+
+def test_local_configuration_loosens_it(at: Engine, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "file").write_text("seen")
+    runtime = make_runtime(
+        at,
+        tmp_path,
+        network="none",
+        devices=(parse_device("/dev/null:/dev/sensor:r"),),
+        mounts=(parse_mount(f"{tmp_path}/more:/more:ro"),),
+        environment=("SITE=roof 7",),
+    )
+    script = (
+        "import os, stat\n"
+        "print(os.environ['SITE'], os.environ['TEG_CONTROLLER_VERSION'], open('/more/file').read(),"
+        " stat.S_ISCHR(os.stat('/dev/sensor').st_mode), sorted(os.listdir('/sys/class/net')))\n"
+        "try: open('/more/new', 'w')\n"
+        "except OSError as error: print(error.strerror)\n"
+    )
+    assert run(runtime, tmp_path, script) == ["roof 7 v1 seen True ['lo']", "Read-only file system"]
+
+
+def test_a_device_that_is_not_there_is_named_and_leaves_nothing_behind(at: Engine, tmp_path: Path) -> None:
+    runtime = make_runtime(at, tmp_path, devices=(parse_device("/dev/i2c-77"),))
+    with pytest.raises(StartFailed, match="i2c-77"):
+        run(runtime, tmp_path, SLEEP)
+    assert not runtime.observe().exists
+
+
+def test_a_directory_of_another_user_is_written_through_its_group(at: Engine, tmp_path: Path) -> None:
+    """The gateway does not run as root: root in the container has no capability to ignore permissions."""
+    for name in ("data", "logs"):
+        (tmp_path / name).mkdir()
+        os.chown(tmp_path / name, 4711, 4712)
+        (tmp_path / name).chmod(0o2770)
+    script = "open('/root/data/written', 'w').close()\nprint('written')\n"
+    assert run(make_runtime(at, tmp_path), tmp_path, script) == ["written"]
+    assert (tmp_path / "data" / "written").stat().st_gid == 4712
+
+
+# --- what is not ours ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def foreign(at: Engine, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A stopped container, an image nobody uses, and a dangling one, as another program would leave them."""
+    context = write_context(tmp_path / "foreign", "print('foreign')\n")
+    image = make_image(at, "foreign/thing:1", context)
+    context = write_context(tmp_path / "foreign", "print('dangling')\n")
+    dangling = make_image(at, "foreign/dangling:1", context)
+    with closing_client(at.client) as client:
+        client.tag(image, "foreign/dangling", "1")
+        made = {
+            "container": make_container(at, "foreign_stopped", BASE_IMAGE, command="true"),
+            "image": image,
+            "dangling": dangling,
+        }
+        yield made
+        with suppress(APIError):
+            client.remove_container("foreign_stopped", force=True)
+        for name in ("foreign/thing:1", "foreign/dangling:1", dangling):
+            with suppress(APIError):
+                client.remove_image(name, force=True)
+
+
+def assert_untouched(at: Engine, foreign: dict[str, str]) -> None:
+    with closing_client(at.client) as client:
+        assert client.inspect_container("foreign_stopped")["Id"] == foreign["container"]
+        for name in ("image", "dangling"):
+            assert client.inspect_image(foreign[name])["Id"] == foreign[name]
+        tags = set(client.inspect_image(foreign["image"])["RepoTags"])
+        assert {"foreign/thing:1", "foreign/dangling:1"} <= tags
+
+
+def test_what_is_not_ours_survives_a_whole_life(
+    at: Engine, runtime: DockerEngine, tmp_path: Path, foreign: dict[str, str]
+) -> None:
+    for version in ("v1", "v2", "v3"):
+        run(runtime, tmp_path, SLEEP, version)
+    runtime.stop(1)
+    with pytest.raises(Refused):
+        runtime.build(
+            "v4", write_context(tmp_path / "bad", "", f"FROM {BASE_IMAGE}\nRUN false\n"), "Dockerfile", lambda: False
+        )
+    runtime.remove_old_images([], MONTHS_LATER_MS)
+    assert [runtime.has_image(version) for version in ("v1", "v2", "v3")] == [False, False, True]  # v3: in use
+    assert_untouched(at, foreign)
+
+
+def test_a_container_that_is_not_ours_keeps_our_name(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
+    runtime.build("v1", write_context(tmp_path / "context", SLEEP), "Dockerfile", lambda: False)
+    theirs = make_container(at, CONTAINER_NAME, BASE_IMAGE, command="sleep 600")
+    with closing_client(at.client) as client:
+        client.start(theirs)
+    for act in (lambda: runtime.start("v1"), lambda: runtime.stop(1), runtime.observe):
+        with pytest.raises(NameTaken, match="docker rename"):
+            act()
+    assert inspect(at)["Id"] == theirs and at.state()["Running"]
+
+
+def test_an_image_that_others_use_too_only_loses_our_name(
+    at: Engine, runtime: DockerEngine, tmp_path: Path, foreign: dict[str, str]
+) -> None:
+    with closing_client(at.client) as client:
+        client.tag(foreign["image"], "teg-controller-v1", "latest")
+    runtime.remove_old_images([], MONTHS_LATER_MS)
+    assert not runtime.has_image("v1")
+    assert_untouched(at, foreign)
+
+
+# --- takeover and gone images ----------------------------------------------------------------------------------------
+
+
+def test_the_reference_gateways_container_is_recognised_and_replaced(
+    at: Engine, runtime: DockerEngine, tmp_path: Path
+) -> None:
+    make_image(at, image_name("v1"), write_context(tmp_path / "context", SLEEP))
+    with closing_client(at.client) as client:
+        theirs = make_container(
+            at,
+            CONTAINER_NAME,
+            image_name("v1"),
+            host_config=client.create_host_config(
+                network_mode="host", restart_policy={"Name": "on-failure", "MaximumRetryCount": 3}
+            ),
+        )
+        client.start(theirs)
+    seen = runtime.observe()
+    assert seen.runs("v1") and seen.version is None and seen.profile is None
+    runtime.start("v1")
+    assert runtime.observe().version == "v1" and inspect(at)["Id"] != theirs
+    host = inspect(at)["HostConfig"]
+    assert host["NetworkMode"] == "bridge" and host["RestartPolicy"]["Name"] == "no" and host["CapDrop"] == ["ALL"]
+
+
+def test_an_image_removed_by_hand_does_not_keep_the_stopped_container_down(
+    at: Engine, runtime: DockerEngine, tmp_path: Path
+) -> None:
+    run(runtime, tmp_path, SLEEP)
+    runtime.stop(1)
+    container = inspect(at)["Id"]
+    with closing_client(at.client) as client:
+        client.remove_image(image_name("v1"), force=True)
+    assert not runtime.has_image("v1")
+    runtime.start("v1")
+    assert runtime.observe().running and inspect(at)["Id"] == container
+
+
+def test_a_commit_hash_and_a_release_candidate_are_versions_like_others(
+    at: Engine, runtime: DockerEngine, tmp_path: Path
+) -> None:
+    for version in ("0123456789abcdef0123456789abcdef01234567", "v1.0-RC1"):
+        run(runtime, tmp_path, SLEEP, version)
+        assert runtime.observe().version == version
+        assert inspect(at)["Config"]["Labels"]["teg.version"] == version
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def save(at: Engine, path: Path, *names: str) -> Path:
+    environment = {"DOCKER_HOST": at.host, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(path.parent)}
+    subprocess.run(["docker", "save", "-o", path, *names], check=True, env=environment, timeout=120)
+    return path
+
+
+def test_an_archive_is_loaded_under_our_name_only(
+    at: Engine, runtime: DockerEngine, tmp_path: Path, foreign: dict[str, str]
+) -> None:
+    """The archive says it is `foreign/thing:1`: that name must stay where it is."""
+    image = make_image(at, "mine/controller:7", write_context(tmp_path / "context", SLEEP))
+    archive = renamed(save(at, tmp_path / "mine.tar", "mine/controller:7"), "foreign/thing:1")
+    with closing_client(at.client) as client:
+        client.remove_image("mine/controller:7")
+    runtime.load_archive("v7", archive)
+    with closing_client(at.client) as client:
+        assert client.inspect_image(image_name("v7"))["Id"] == image
+        assert client.inspect_image(image)["RepoTags"] == [image_name("v7")]
+    assert_untouched(at, foreign)
+    runtime.start("v7")
+    assert runtime.observe().runs("v7")
+
+
+def renamed(archive: Path, name: str) -> Path:
+    """The archive with another name inside, as an attacker would make it."""
+    changed = archive.with_suffix(".evil.tar")
+    with tarfile.open(archive) as old, tarfile.open(changed, "w") as new:
+        for member in old:
+            content = old.extractfile(member)
+            if member.name == "repositories":
+                continue
+            if member.name == "manifest.json":
+                assert content is not None
+                manifest = json.load(content)
+                manifest[0]["RepoTags"] = [name]
+                body = json.dumps(manifest).encode()
+                member.size = len(body)
+                path = archive.parent / "manifest"
+                path.write_bytes(body)
+                with path.open("rb") as file:
+                    new.addfile(member, file)
+                continue
+            new.addfile(member, content)
+    return changed
+
+
+def test_a_compressed_archive_is_loaded(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
+    make_image(at, "mine/controller:7", write_context(tmp_path / "context", SLEEP))
+    archive = save(at, tmp_path / "mine.tar", "mine/controller:7")
+    subprocess.run(["gzip", "-1", archive], check=True)
+    runtime.load_archive("v7", archive.with_suffix(".tar.gz"))
+    assert runtime.has_image("v7")
+    with closing_client(at.client) as client:
+        client.remove_image("mine/controller:7")
+
+
+def test_archives_that_are_none_are_refused_before_the_engine_sees_them(
+    at: Engine, runtime: DockerEngine, tmp_path: Path
+) -> None:
+    for name, content in (("text", b"hello"), ("empty", b""), ("zeros", bytes(10_240))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(Refused, match=name):
+            runtime.load_archive("v1", tmp_path / name)
+    assert not runtime.has_image("v1")
+
+
+def test_an_archive_of_two_images_is_refused(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
+    first = make_image(at, "mine/one:1", write_context(tmp_path / "context", SLEEP))
+    make_image(at, "mine/two:1", write_context(tmp_path / "context", "print(2)\n"))
+    archive = save(at, tmp_path / "two.tar", "mine/one:1", "mine/two:1")
+    with pytest.raises(Refused, match="exactly one image"):
+        runtime.load_archive("v1", archive)
+    with closing_client(at.client) as client:
+        assert client.inspect_image("mine/one:1")["Id"] == first
+        client.remove_image("mine/one:1")
+        client.remove_image("mine/two:1")
+
+
+def test_a_torn_archive_changes_nothing(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
+    make_image(at, "mine/controller:7", write_context(tmp_path / "context", SLEEP))
+    archive = save(at, tmp_path / "mine.tar", "mine/controller:7")
+    with closing_client(at.client) as client:
+        client.remove_image("mine/controller:7")
+    content = archive.read_bytes()
+    archive.write_bytes(content[: len(content) // 2])
+    with pytest.raises((Refused, Unavailable)):
+        runtime.load_archive("v7", archive)
+    assert not runtime.has_image("v7")
+
+
+def test_an_image_for_another_processor_is_refused_and_let_go(
+    at: Engine, runtime: DockerEngine, tmp_path: Path
+) -> None:
+    with closing_client(at.client) as client:
+        its = next(name for name in ("s390x", "arm64") if name != client.version()["Arch"])
+    make_image(at, "mine/wrong:1", write_context(tmp_path / "context", SLEEP))
+    archive = _for_architecture(save(at, tmp_path / "wrong.tar", "mine/wrong:1"), its)
+    with pytest.raises(Refused, match=its):
+        runtime.load_archive("v7", archive)
+    assert not runtime.has_image("v7")
+    with closing_client(at.client) as client:
+        client.remove_image("mine/wrong:1")
+
+
+def _for_architecture(archive: Path, architecture: str) -> Path:
+    changed = archive.with_suffix(".other.tar")
+    with tarfile.open(archive) as old, tarfile.open(changed, "w") as new:
+        manifest_file = old.extractfile("manifest.json")
+        assert manifest_file is not None
+        config_name = json.load(manifest_file)[0]["Config"]
+        for member in old:
+            content = old.extractfile(member)
+            if member.name == config_name:
+                assert content is not None
+                body = json.dumps(json.load(content) | {"architecture": architecture}).encode()
+                member.size = len(body)
+                (archive.parent / "config").write_bytes(body)
+                with (archive.parent / "config").open("rb") as file:
+                    new.addfile(member, file)
+                continue
+            new.addfile(member, content)
+    return changed
+
+
+def test_a_version_built_again_leaves_no_orphan(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
+    run(runtime, tmp_path, SLEEP)
+    with closing_client(at.client) as client:
+        before = client.inspect_image(image_name("v1"))["Id"]
+    context = write_context(tmp_path / "context-v1", "import time\nprint('again')\ntime.sleep(600)\n")
+    runtime.build("v1", context, "Dockerfile", lambda: False)  # while a container of the old one runs
+    with closing_client(at.client) as client:
+        assert client.inspect_image(before)["RepoTags"] == [f"teg-controller-superseded-{before[7:19]}:latest"]
+    runtime.stop(1)
+    runtime.start("v1")
+    runtime.remove_old_images(["v1"], MONTHS_LATER_MS)
+    with closing_client(at.client) as client, pytest.raises(NotFound):
+        client.inspect_image(before)
+
+
+def test_a_failed_build_says_which_step_and_what_it_printed(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
+    context = write_context(tmp_path / "context", "", f"FROM {BASE_IMAGE}\nRUN echo wheel missing && exit 3\n")
+    with pytest.raises(Refused) as caught:
+        runtime.build("v1", context, "./Dockerfile", lambda: False)
+    assert "non-zero code: 3" in str(caught.value) and "wheel missing" in str(caught.value)
+
+
+def test_a_build_without_network_is_weather(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
+    context = write_context(tmp_path / "context", "", "FROM localhost:1/nowhere:1\n")
+    with pytest.raises(Unavailable, match="refused"):
+        runtime.build("v1", context, "./Dockerfile", lambda: False)
+
+
+def test_a_cancelled_build_ends_in_the_engine_too(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
+    context = write_context(tmp_path / "context", "", f"FROM {BASE_IMAGE}\nRUN sleep 6543\n")
+
+    def sleeping() -> list[Any]:
+        with closing_client(at.client) as client:
+            return [c for c in client.containers() if "6543" in c["Command"]]
+
+    with pytest.raises(Refused, match="not wanted any more"):
+        runtime.build("v1", context, "./Dockerfile", lambda: bool(sleeping()))
+    wait_until(lambda: not sleeping(), 20, "the end of the build's container")
+
+
+# --- a registry ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    configuration = tmp_path / "registry.yml"
+    configuration.write_text(
+        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {tmp_path}/registry\n"
+        f"http:\n  addr: 127.0.0.1:{port}\nlog:\n  level: error\n"
+    )
+    with (tmp_path / "registry.log").open("wb") as log:
+        serving = subprocess.Popen(["docker-registry", "serve", configuration], stdout=log, stderr=log)
+    yield f"127.0.0.1:{port}"
+    serving.terminate()
+    serving.wait(20)
+
+
+def push(at: Engine, name: str) -> str:
+    """Push with patience for a registry that is just starting; returns the digest."""
+    environment = {"DOCKER_HOST": at.host, "PATH": "/usr/bin:/bin", "HOME": "/tmp"}
+    deadline = time.monotonic() + 30
+    while True:
+        done = subprocess.run(["docker", "push", name], env=environment, capture_output=True, text=True, timeout=120)
+        if done.returncode == 0:
+            return done.stdout.partition("digest: ")[2].split()[0]
+        assert time.monotonic() < deadline, done.stderr
+        time.sleep(0.2)
+
+
+def test_pull_by_tag_and_by_digest(at: Engine, runtime: DockerEngine, tmp_path: Path, registry: str) -> None:
+    name = f"{registry}/site/controller"
+    image = make_image(at, f"{name}:v5", write_context(tmp_path / "context", SLEEP + "# for the registry\n"))
+    digest = push(at, f"{name}:v5")
+    with closing_client(at.client) as client:
+        client.remove_image(f"{name}:v5")
+    runtime.pull("v5", f"{name}:v5")
+    runtime.pull("v5-by-digest", f"{name}@{digest}")
+    runtime.pull("v5-by-both", f"{name}:moved-meanwhile@{digest}")
+    with closing_client(at.client) as client:
+        for version in ("v5", "v5-by-digest", "v5-by-both"):
+            assert client.inspect_image(image_name(version))["Id"] == image
+        # The registry's name is ours to take away again: an image whose last name goes, goes.
+        names = {image_name("v5"), image_name("v5-by-digest"), image_name("v5-by-both")}
+        assert set(client.inspect_image(image)["RepoTags"]) == names
+    runtime.start("v5")
+    assert runtime.observe().runs("v5")
+
+
+def test_a_pull_keeps_a_name_that_was_there_before(
+    at: Engine, runtime: DockerEngine, tmp_path: Path, registry: str
+) -> None:
+    name = f"{registry}/site/theirs:1"
+    image = make_image(at, name, write_context(tmp_path / "context", SLEEP))
+    push(at, name)
+    runtime.pull("v5", name)
+    with closing_client(at.client) as client:
+        assert name in client.inspect_image(image)["RepoTags"]
+        client.remove_image(name)
+
+
+def test_what_the_registry_does_not_have_is_refused_and_a_registry_that_is_away_is_weather(
+    runtime: DockerEngine, tmp_path: Path, at: Engine, registry: str
+) -> None:
+    make_image(at, f"{registry}/x:1", write_context(tmp_path / "context", SLEEP))
+    push(at, f"{registry}/x:1")
+    with pytest.raises(Refused, match=r"not found|unknown"):
+        runtime.pull("v5", f"{registry}/x:2")
+    with pytest.raises(Unavailable, match="refused"):
+        runtime.pull("v5", f"127.0.0.1:{free_port()}/x:2")
+    with closing_client(at.client) as client:
+        client.remove_image(f"{registry}/x:1")

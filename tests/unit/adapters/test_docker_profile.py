@@ -1,0 +1,265 @@
+"""From settings to Docker's host configuration, and from Docker's answers to observations: pure functions."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from teg.adapters.docker_engine import runtime as engine_module
+from teg.adapters.docker_engine.images import kept_images, split_reference
+from teg.adapters.docker_engine.parsing import parse_memory_bytes, parse_observation, parse_time_ms
+from teg.adapters.docker_engine.runtime import host_options
+from teg.domain.errors import Refused
+from teg.domain.supervision import container_profile as controller_profile
+from teg.domain.supervision.container_profile import ControllerProfile, Device, Mount, parse_device, parse_mount
+from teg.domain.supervision.runtime import KeptImage, NameTaken
+from teg.settings import InvalidSettings, Settings
+
+#: A busy machine is no failure.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def profile(**options: Any) -> ControllerProfile:
+    return ControllerProfile(data_path=Path("/srv/data"), logs_path=Path("/srv/logs"), **options)
+
+
+# --- rights ------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_grants_nothing() -> None:
+    options = host_options(profile())
+    assert options["cap_drop"] == ["ALL"] and options["security_opt"] == ["no-new-privileges"]
+    assert "privileged" not in options and options["network_mode"] == "bridge"
+    assert options["mem_limit"] == options["memswap_limit"] == 512 << 20 and options["pids_limit"] == 256
+    assert options["devices"] == [] and len(options["mounts"]) == 2
+    assert options["restart_policy"] == {"Name": "no"}
+
+
+def test_the_reference_profile_is_the_reference_gateways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller_profile, "_exists", lambda path: path != "/bin/pigs")
+    options = host_options(profile(privileged=True))
+    assert options["privileged"] is True and options["network_mode"] == "host"
+    assert not {"cap_drop", "security_opt"} & set(options)
+    mounts = {(mount["Source"], mount["Target"], mount["ReadOnly"]) for mount in options["mounts"]}
+    assert mounts == {
+        ("/srv/data", "/root/data", False),
+        ("/srv/logs", "/root/logs", False),
+        ("/bin/vcgencmd", "/bin/vcgencmd", True),
+        ("/bin/uptime", "/bin/uptime", True),  # /bin/pigs is not there: nothing is created on this host
+    }
+
+
+def test_the_group_of_the_data_directory_is_added(tmp_path: Path) -> None:
+    options = host_options(ControllerProfile(data_path=tmp_path, logs_path=tmp_path))
+    assert options["group_add"] == [str(tmp_path.stat().st_gid)]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"privileged": True},
+        {"network": "host"},
+        {"memory_bytes": 1 << 30},
+        {"pids": 10},
+        {"devices": (Device("/dev/a", "/dev/a", "rwm"),)},
+        {"mounts": (Mount("/a", "/b", True),)},
+        {"environment": ("A=1",)},
+    ],
+)
+def test_every_setting_changes_the_fingerprint(changed: dict[str, Any]) -> None:
+    assert profile(**changed).fingerprint() != profile().fingerprint() == profile().fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("text", "mount"),
+    [
+        ("/a:/b", Mount("/a", "/b", False)),
+        ("/a b:/c:ro", Mount("/a b", "/c", True)),
+        ("/:/host:rw", Mount("/", "/host", False)),
+    ],
+)
+def test_mounts(text: str, mount: Mount) -> None:
+    assert parse_mount(text) == mount
+
+
+@pytest.mark.parametrize("text", ["", "/a", "a:/b", "/a:b", "/a:/b:xx", "/a:/", "/a:/root/data", "/a:/root/logs:ro"])
+def test_mounts_that_are_none(text: str) -> None:
+    with pytest.raises(Refused, match="TEG_CONTROLLER_MOUNTS"):
+        parse_mount(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "device"),
+    [
+        ("/dev/i2c-1", Device("/dev/i2c-1", "/dev/i2c-1", "rwm")),
+        ("/dev/ttyUSB0:/dev/sensor", Device("/dev/ttyUSB0", "/dev/sensor", "rwm")),
+        ("/dev/null:r", Device("/dev/null", "/dev/null", "r")),
+        ("/dev/a:/dev/b:rw", Device("/dev/a", "/dev/b", "rw")),
+    ],
+)
+def test_devices(text: str, device: Device) -> None:
+    assert parse_device(text) == device
+
+
+@pytest.mark.parametrize("text", ["", "i2c-1", "/dev/a:b", "/dev/a:/dev/b:x", "/dev/a:/dev/b:rwmm"])
+def test_devices_that_are_none(text: str) -> None:
+    with pytest.raises(Refused, match="TEG_CONTROLLER_DEVICES"):
+        parse_device(text)
+
+
+REQUIRED = {"TB_HOST": "tb", "TB_PORT": "8843", "TEG_DATA_PATH": "/tmp"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("TEG_CONTROLLER_DEVICES", "/dev/a,i2c"),
+        ("TEG_CONTROLLER_MOUNTS", "/a:/b:zz"),
+        ("TEG_CONTROLLER_MOUNTS", "/a:/root/data"),
+        ("TEG_CONTROLLER_ENVIRONMENT", "1X=y"),
+        ("TEG_CONTROLLER_RUNTIME", "process"),  # without a command
+        ("DOCKER_HOST", "ssh://somewhere"),
+    ],
+)
+def test_wrong_settings_stop_the_start(name: str, value: str) -> None:
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.from_environment({**REQUIRED, name: value})
+    assert name in str(caught.value)
+
+
+def test_right_settings_do_not() -> None:
+    settings = Settings.from_environment(
+        {
+            **REQUIRED,
+            "TEG_CONTROLLER_DEVICES": "/dev/i2c-1, /dev/ttyUSB0:/dev/sensor:rw",
+            "TEG_CONTROLLER_MOUNTS": "/etc/site:/site:ro",
+            "TEG_CONTROLLER_ENVIRONMENT": "A=1,B=x=y",
+        }
+    )
+    assert [parse_device(text).target for text in settings.controller_devices] == ["/dev/i2c-1", "/dev/sensor"]
+    assert [parse_mount(text).read_only for text in settings.controller_mounts] == [True]
+    assert settings.controller_environment == ("A=1", "B=x=y")
+    assert settings.docker_host == "unix:///var/run/docker.sock"
+
+
+# --- Docker's answers ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-23T13:37:39.00379362Z", 1_795_441_059_003),  # Go trims zeros
+        ("2026-11-23T13:37:39Z", 1_795_441_059_000),
+        ("2026-11-23T13:37:39.5Z", 1_795_441_059_500),
+        ("2026-11-23T14:37:39.5+01:00", 1_795_441_059_500),
+        ("1970-01-01T00:00:07Z", 7_000),
+        ("0001-01-01T00:00:00Z", None),  # never started
+        ("2026-13-23T13:37:39Z", None),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_times(text: str, expected: int | None) -> None:
+    assert parse_time_ms(text) == expected
+
+
+@UNHURRIED
+@given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1)), st.integers(0, 999_999_999))
+def test_every_time_go_writes_is_read(moment: datetime, nanoseconds: int) -> None:
+    text = f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}".rstrip("0").rstrip(".") + "Z"
+    whole = moment.replace(microsecond=0, tzinfo=UTC)
+    assert parse_time_ms(f"{whole.year:04d}{text[text.index('-') :]}") == (
+        int(whole.timestamp()) * 1000 + nanoseconds // 1_000_000
+    )
+
+
+@UNHURRIED
+@given(st.text())
+def test_no_text_breaks_it(text: str) -> None:
+    parse_time_ms(text)
+
+
+CONTAINER: dict[str, Any] = {
+    "Id": "a" * 64,
+    "Name": "/teg_controller",
+    "State": {"Running": True, "Paused": False, "OOMKilled": False, "ExitCode": 0, "StartedAt": "2026-01-01T00:00:00Z"},
+    "Config": {"Image": "teg-controller-v1:latest", "Labels": {"teg.managed": "1", "teg.version": "v1"}},
+}
+
+
+def container(name: str = "/teg_controller", **config: Any) -> dict[str, Any]:
+    return CONTAINER | {"Name": name, "Config": {"Image": "x", "Labels": None} | config}
+
+
+@pytest.mark.parametrize(
+    ("found", "ours", "version"),
+    [
+        (CONTAINER, True, "v1"),
+        (container(Image="teg-controller-v1:latest"), True, None),
+        (container(Image="teg-controller-v1:latest", Labels={"teg.managed": "0"}), True, None),
+        (container(Image="renamed:1", Labels={"teg.managed": "1", "teg.version": "v2"}), True, "v2"),
+        (container(Image="postgres:15"), False, None),
+        (container(Image="sha256:0123"), False, None),
+        (container(name="/other", Image="teg-controller-v1:latest"), False, None),
+    ],
+)
+def test_what_is_ours(found: dict[str, Any], ours: bool, version: str | None) -> None:
+    if ours:
+        assert parse_observation(found).version == version
+    else:
+        with pytest.raises(NameTaken):
+            parse_observation(found)
+
+
+def test_a_run_is_named_by_container_and_start() -> None:
+    again = CONTAINER | {"State": CONTAINER["State"] | {"StartedAt": "2026-01-01T00:00:01Z"}}
+    assert parse_observation(CONTAINER).run_id != parse_observation(again).run_id
+
+
+@pytest.mark.parametrize(
+    ("stats", "expected"),
+    [
+        ({"memory_stats": {"usage": 1000, "stats": {"total_inactive_file": 300}}}, 700),
+        ({"memory_stats": {"usage": 1000, "stats": {"inactive_file": 200}}}, 800),
+        ({"memory_stats": {"usage": 1000}}, 1000),
+        ({"memory_stats": {}}, None),  # a Raspberry Pi without memory cgroup
+        ({}, None),
+    ],
+)
+def test_memory(stats: dict[str, Any], expected: int | None) -> None:
+    assert parse_memory_bytes(stats) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "parts"),
+    [
+        ("host:5000/a/b:v1", ("host:5000/a/b", "v1")),
+        ("host:5000/a/b", ("host:5000/a/b", "latest")),
+        ("host/a@sha256:00", ("host/a", "sha256:00")),
+        ("host:5000/a:v1@sha256:00", ("host:5000/a", "sha256:00")),
+    ],
+)
+def test_references(reference: str, parts: tuple[str, str]) -> None:
+    assert split_reference(reference) == parts
+
+
+@pytest.mark.parametrize(
+    ("tags", "names"),
+    [
+        (["teg-controller-v1:latest"], ["teg-controller-v1:latest"]),
+        (["teg-controller-v1:latest", "theirs:1"], ["teg-controller-v1:latest"]),
+        (["theirs:1"], []),  # it carries our label, but its only name is somebody else's
+        (["<none>:<none>"], ["sha256:1"]),
+        (None, ["sha256:1"]),
+    ],
+)
+def test_only_our_names_of_an_image_may_go(tags: list[str] | None, names: list[str]) -> None:
+    fields = {"Id": "sha256:1", "RepoTags": tags, "Created": 7, "Size": 9}
+    assert list(kept_images(fields, False)) == [KeptImage(name, 7000, 9) for name in names]
+
+
+def test_seconds_for_the_engine_are_exact() -> None:
+    assert engine_module._seconds(1_795_441_059_000_000_001) == "1795441059.000000001"

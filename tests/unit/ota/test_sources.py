@@ -1,0 +1,298 @@
+"""The three sources: what each asks of Git, the engine and the server, and which failures can pass."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from teg.domain.errors import Refused, Unavailable
+from teg.domain.ota.assignment import Assignment, Source
+from teg.domain.ota.checksums import checksum
+from teg.domain.ota.job import Job, Phase
+from teg.domain.ota.package_download import CalledOff
+from teg.domain.ota.sources import (
+    Checkout,
+    Corrupt,
+    GitSource,
+    PackageSource,
+    RegistrySource,
+    UnknownVersion,
+    clear_quietly,
+)
+from tests.support.controllers import RuntimeInMemory
+
+COMMIT = "c" * 40
+
+
+def never() -> bool:
+    return False
+
+
+def a_job(source: Source = Source.GIT, commit: str = "", resumed: bool = False, **more: Any) -> Job:
+    assignment = Assignment(version="v2", title="ctl", source=source, **more)
+    return Job(serial=1, assignment=assignment, phase=Phase.FETCHING, commit=commit, resumed=resumed)
+
+
+# --- Git ----------------------------------------------------------------------------------------------------------
+
+
+class FakeRepository:
+    """Knows `local` commits; `remote` ones after a fetch."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.local: dict[str, str] = {}
+        self.remote: dict[str, str] = {}
+        self.calls: list[str] = []
+        self.unsigned = False
+
+    def commit_of(self, version: str) -> str | None:
+        return self.local.get(version)
+
+    def fetch(self, version: str) -> None:
+        self.calls.append(f"fetch {version}")
+        self.local |= self.remote
+
+    def verify_signature(self, version: str, commit: str) -> None:
+        self.calls.append(f"verify {version} {commit[:4]}")
+        if self.unsigned:
+            raise Refused("no good signature")
+
+    def check_out(self, commit: str) -> Checkout:
+        self.calls.append(f"check out {commit[:4]}")
+        self.directory.mkdir(exist_ok=True)
+        (self.directory / "behaviour").write_text("runs")
+        return Checkout(self.directory, "Dockerfile")
+
+    def clear(self) -> None:
+        self.calls.append("clear")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> FakeRepository:
+    return FakeRepository(tmp_path / "checkout")
+
+
+@pytest.fixture
+def runtime() -> RuntimeInMemory:
+    return RuntimeInMemory()
+
+
+def test_what_resolves_locally_is_not_fetched(repository: FakeRepository, runtime: RuntimeInMemory) -> None:
+    repository.local["v2"] = COMMIT
+    assert GitSource(repository, runtime, False).fetch(a_job(), never).commit == COMMIT
+    assert repository.calls == []
+
+
+def test_what_does_not_is_fetched_once(repository: FakeRepository, runtime: RuntimeInMemory) -> None:
+    repository.remote["v2"] = COMMIT
+    assert GitSource(repository, runtime, False).fetch(a_job(), never).commit == COMMIT
+    assert repository.calls == ["fetch v2"]
+
+
+def test_what_nobody_knows_is_refused(repository: FakeRepository, runtime: RuntimeInMemory) -> None:
+    with pytest.raises(UnknownVersion):
+        GitSource(repository, runtime, False).fetch(a_job(), never)
+
+
+def test_a_tag_that_was_moved_is_refused(repository: FakeRepository, runtime: RuntimeInMemory) -> None:
+    repository.local["v2"] = "d" * 40
+    with pytest.raises(Refused, match="publish the change under a new version"):
+        GitSource(repository, runtime, False).fetch(a_job(commit=COMMIT), never)
+
+
+def test_signatures_are_asked_for_only_when_required(repository: FakeRepository, runtime: RuntimeInMemory) -> None:
+    repository.unsigned = True
+    GitSource(repository, runtime, False).verify(a_job(commit=COMMIT))
+    assert repository.calls == []
+    with pytest.raises(Refused):
+        GitSource(repository, runtime, True).verify(a_job(commit=COMMIT))
+
+
+def test_the_pinned_commit_is_what_is_built(repository: FakeRepository, runtime: RuntimeInMemory) -> None:
+    GitSource(repository, runtime, False).install(a_job(commit=COMMIT), never)
+    assert repository.calls == ["check out cccc"]
+    assert runtime.has_image("v2")
+
+
+def test_a_failed_build_can_pass(repository: FakeRepository, runtime: RuntimeInMemory) -> None:
+    def build(version: str, context: Path, dockerfile: str, cancelled: Callable[[], bool]) -> None:
+        raise Refused("step 3: pip install: no answer")
+
+    runtime.build = build  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="pip install"):
+        GitSource(repository, runtime, False).install(a_job(commit=COMMIT), never)
+
+
+def test_a_build_that_was_cancelled_is_called_off(repository: FakeRepository, runtime: RuntimeInMemory) -> None:
+    with pytest.raises(CalledOff):
+        GitSource(repository, runtime, False).install(a_job(commit=COMMIT), lambda: True)
+
+
+def test_without_a_repository_the_reason_says_what_to_set(runtime: RuntimeInMemory) -> None:
+    source = GitSource(None, runtime, False)
+    with pytest.raises(Refused, match="TEG_CONTROLLER_GIT_PATH is not set"):
+        source.fetch(a_job(), never)
+    source.clear()
+
+
+# --- registry -----------------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_pulled_as_the_version(runtime: RuntimeInMemory) -> None:
+    source = RegistrySource(runtime)
+    job = a_job(Source.REGISTRY, reference="registry.example/ctl:v2")
+    assert source.fetch(job, never) == job
+    source.verify(job)
+    source.install(job, never)
+    assert runtime.has_image("v2")
+
+
+def test_a_pull_that_was_cancelled_is_called_off_and_one_that_was_refused_is_refused(runtime: RuntimeInMemory) -> None:
+    def pull(version: str, reference: str, cancelled: Callable[[], bool] = never) -> None:
+        raise Refused("manifest unknown")
+
+    runtime.pull = pull  # type: ignore[method-assign]
+    with pytest.raises(CalledOff):
+        RegistrySource(runtime).fetch(a_job(Source.REGISTRY), lambda: True)
+    with pytest.raises(Refused, match="manifest unknown"):
+        RegistrySource(runtime).fetch(a_job(Source.REGISTRY), never)
+
+
+def test_an_image_that_vanished_is_fetched_again(runtime: RuntimeInMemory) -> None:
+    with pytest.raises(Unavailable):
+        RegistrySource(runtime).verify(a_job(Source.REGISTRY))
+
+
+# --- package ------------------------------------------------------------------------------------------------------
+
+DATA = b"0123456789" * 10
+
+
+class FakeFile:
+    def __init__(self) -> None:
+        self.data = b""
+
+    path = Path("/nowhere/package")
+
+    def held_bytes(self) -> int:
+        return len(self.data)
+
+    def free_bytes(self) -> int:
+        return 1 << 40
+
+    def cut(self, size: int) -> None:
+        self.data = self.data[:size]
+
+    def append(self, data: bytes) -> None:
+        self.data += data
+
+    def sync(self) -> None: ...
+
+    def pieces(self) -> Iterator[bytes]:
+        yield self.data
+
+
+class FakeStore:
+    def __init__(self) -> None:
+        self.file = FakeFile()
+        self.names: list[str] = []
+
+    def open(self, name: str) -> FakeFile:
+        self.names.append(name)
+        return self.file
+
+    def clear(self) -> None:
+        self.file.data = b""
+
+
+class FakeSession:
+    """Hands out `data`, whatever is asked."""
+
+    connected, epoch = True, 1
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.topics: list[str] = []
+
+    def publish(self, topic: str, payload: bytes, on_done: Callable[[bool], None]) -> None: ...
+
+    def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None: ...
+
+    def subscribe(self, topic_filter: str) -> None: ...
+
+    def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
+        self.topics.append(topic)
+        return self.data
+
+
+def package_job(resumed: bool = False, data: bytes = DATA) -> Job:
+    return a_job(Source.PACKAGE, resumed=resumed, size=len(data), checksum=checksum("CRC32", [data]), algorithm="CRC32")
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    return FakeStore()
+
+
+def test_a_package_is_fetched_verified_and_loaded(store: FakeStore, runtime: RuntimeInMemory) -> None:
+    source = PackageSource(FakeSession(DATA), store, runtime)
+    job = package_job()
+    source.fetch(job, never)
+    source.verify(job)
+    source.install(job, never)
+    assert runtime.has_image("v2")
+    assert source.held_bytes(job) == len(DATA)
+    assert set(store.names) == {f"CRC32-{job.assignment.checksum}-100"}
+
+
+def test_every_download_has_a_request_of_its_own(store: FakeStore, runtime: RuntimeInMemory) -> None:
+    session = FakeSession(DATA)
+    source = PackageSource(session, store, runtime)
+    for _ in range(2):
+        store.clear()
+        source.fetch(package_job(), never)
+    assert len({topic.split("/")[3] for topic in session.topics}) == 2
+
+
+def test_a_refused_package_leaves_nothing_behind(store: FakeStore, runtime: RuntimeInMemory) -> None:
+    source = PackageSource(FakeSession(DATA + b"x"), store, runtime)
+    with pytest.raises(Refused, match="longer"):
+        source.fetch(package_job(), never)
+    assert store.file.data == b""
+
+
+def test_a_called_off_package_is_cleared_by_whoever_calls_it_off(store: FakeStore, runtime: RuntimeInMemory) -> None:
+    with pytest.raises(CalledOff):
+        PackageSource(FakeSession(DATA), store, runtime).fetch(package_job(), lambda: True)
+
+
+def test_a_corrupt_package_is_removed_and_refused(store: FakeStore, runtime: RuntimeInMemory) -> None:
+    store.file.data = DATA[:-1] + b"x"
+    with pytest.raises(Refused, match="corrupt"):
+        PackageSource(FakeSession(DATA), store, runtime).verify(package_job())
+    assert store.file.data == b""
+
+
+def test_a_pieced_together_package_gets_a_second_chance(store: FakeStore, runtime: RuntimeInMemory) -> None:
+    store.file.data = DATA[:-1] + b"x"
+    with pytest.raises(Corrupt):
+        PackageSource(FakeSession(DATA), store, runtime).verify(package_job(resumed=True))
+    assert store.file.data == b""
+
+
+def test_a_package_that_vanished_before_it_was_loaded_is_fetched_again(
+    store: FakeStore, runtime: RuntimeInMemory
+) -> None:
+    with pytest.raises(Corrupt, match="removed from the disk"):
+        PackageSource(FakeSession(DATA), store, runtime).install(package_job(), never)
+    assert not runtime.has_image("v2")
+
+
+def test_temporary_files_that_cannot_be_removed_stop_nothing(runtime: RuntimeInMemory) -> None:
+    class Stuck(FakeStore):
+        def clear(self) -> None:
+            raise Unavailable("read-only file system")
+
+    clear_quietly(PackageSource(FakeSession(DATA), Stuck(), runtime))

@@ -1,0 +1,429 @@
+"""At most once, whatever happens: re-delivery, re-used ids, lost answers, crashes, reboots, clocks that jump."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from teg.domain.errors import NotConnected, Unavailable
+from teg.domain.ports import CommandResult
+from teg.domain.rpc.dispatcher import LATEST_START_MS, Groups
+from teg.domain.rpc.journal import ACKNOWLEDGED_STANDS_S, UNACKNOWLEDGED_STANDS_S, CallKey, State
+from teg.domain.rpc.methods import Group
+from teg.domain.server.wire import RpcRequest
+from tests.support.rpc import Rig
+
+LS = {"command": ["ls"]}
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path / "gateway.db")
+    yield rig
+    rig.database.close()
+
+
+def states(rig: Rig) -> list[str]:
+    return [entry.state for entry in rig.ledger.recent(100)]
+
+
+# --- re-delivery -------------------------------------------------------------------------------------------
+
+
+def test_a_redelivered_command_gets_the_same_answer_and_runs_once(rig: Rig) -> None:
+    first = rig.take(0, "run_command", LS)
+    rig.machine.result = CommandResult(0, "something else\n", False, False)
+    assert rig.take(0, "run_command", LS) == first
+    assert len(rig.machine.runs) == 1
+
+
+def test_the_order_of_keys_in_the_parameters_does_not_make_a_new_call(rig: Rig) -> None:
+    rig.take(0, "run_command", {"command": ["ls"], "timeout_s": 5})
+    rig.take(0, "run_command", {"timeout_s": 5, "command": ["ls"]})
+    assert len(rig.machine.runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("request_id", "method", "params"),
+    [(1, "run_command", LS), (0, "run_command", {"command": ["id"]}), (0, "init_files", LS)],
+    ids=["other id", "other parameters", "other method"],
+)
+def test_everything_else_is_a_new_call(rig: Rig, request_id: int, method: str, params: Any) -> None:
+    rig.take(0, "run_command", LS)
+    rig.take(request_id, method, params)
+    assert len(rig.machine.runs) + rig.files.inits == 2
+
+
+def test_an_id_used_again_for_another_method_after_a_server_restart_is_a_new_call(rig: Rig) -> None:
+    rig.take(0, "reboot")
+    assert rig.take(0, "run_command", LS).startswith("OK - Command executed")
+    assert rig.take(0, "exit") == "OK - Exiting"
+    assert rig.machine.actions == ["reboot", "exit"]
+
+
+@pytest.mark.parametrize("method", ["run_command", "init_files", "restart_controller"])
+def test_the_same_call_long_after_its_acknowledged_answer_is_a_new_one(rig: Rig, method: str) -> None:
+    """Ids start at 0 with every restart of the server: id 0 with the same words will come again."""
+    rig.take(0, method, LS)
+    rig.clock.advance(ACKNOWLEDGED_STANDS_S - 1)
+    rig.take(0, method, LS)
+    assert len(rig.machine.runs) + rig.files.inits + len(rig.controller.restarts) == 1
+    rig.clock.advance(2)
+    rig.take(0, method, LS)
+    assert len(rig.machine.runs) + rig.files.inits + len(rig.controller.restarts) == 2
+
+
+def test_an_answer_that_was_never_acknowledged_stands_for_a_day(rig: Rig) -> None:
+    rig.session.refusals = [Unavailable("no PUBACK")]
+    assert rig.take(0, "run_command", LS) is None
+    assert states(rig) == ["answered"]
+    rig.clock.advance(UNACKNOWLEDGED_STANDS_S - 1)
+    assert rig.take(0, "run_command", LS).startswith("OK - ")
+    assert len(rig.machine.runs) == 1
+    assert states(rig) == ["acknowledged"]
+
+
+def test_an_acknowledged_repetition_frees_the_key_again(rig: Rig) -> None:
+    rig.session.refusals = [NotConnected("gone")]
+    rig.take(0, "run_command", LS)
+    rig.take(0, "run_command", LS)
+    rig.clock.advance(ACKNOWLEDGED_STANDS_S + 1)
+    rig.take(0, "run_command", LS)
+    assert len(rig.machine.runs) == 2
+
+
+def test_a_redelivery_during_the_run_is_left_to_the_run(rig: Rig) -> None:
+    """One answer: the run's own. The second delivery must neither run nor be answered 'busy'."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        inside.set()
+        assert go_on.wait(10)
+
+    rig.machine.at_action = wait
+    request = RpcRequest(0, "run_command", LS)
+    deadline_ms = rig.clock.now_ms() + LATEST_START_MS
+    runner = threading.Thread(target=rig.calls.run, args=(request, deadline_ms))
+    runner.start()
+    assert inside.wait(10)
+    rig.calls.run(request, deadline_ms)
+    assert rig.session.sent == []
+    rig.calls.run(RpcRequest(1, "run_command", LS), deadline_ms)
+    assert rig.session.sent[0][1] == ("Error - busy: run_command is going on ('run_command'), try again later")
+    assert rig.take(2, "ping") == "Pong"
+    assert rig.take(3, "archive_stats") == {"rows": 10, "rows_per_day": {"2026-01-01": 10}}
+    go_on.set()
+    runner.join(10)
+    assert len(rig.machine.runs) == 1
+    assert rig.session.sent[-1][1].startswith("OK - Command executed")
+
+
+def test_an_answered_call_is_repeated_while_another_one_of_its_group_runs(rig: Rig) -> None:
+    first = rig.take(0, "run_command", LS)
+    deadline_ms = rig.clock.now_ms() + LATEST_START_MS
+    rig.machine.at_action = lambda: rig.calls.run(RpcRequest(0, "run_command", LS), deadline_ms)
+    rig.calls.run(RpcRequest(1, "run_command", {"command": ["id"]}), deadline_ms)
+    assert rig.session.sent[1] == ("v1/devices/me/rpc/response/0", first)
+    assert len(rig.machine.runs) == 2
+
+
+# --- crashes -----------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands for the end of the process at this point: nothing of ours runs after it."""
+
+
+def crash(rig: Rig, request_id: int, method: str, params: Any) -> Rig:
+    with pytest.raises(Killed):
+        rig.take(request_id, method, params)
+    return rig.again()
+
+
+def killed() -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("method", ["run_command"])
+def test_a_call_interrupted_by_a_crash_says_so_and_never_runs_again(rig: Rig, method: str) -> None:
+    rig.machine.broken = Killed()  # type: ignore[assignment]
+    later = crash(rig, 0, method, LS)
+    later.machine.broken = None
+    for _ in range(2):
+        assert later.take(0, method, LS) == (
+            "Error - interrupted: it is not known how far 'run_command' came, the gateway stopped or could not note"
+            " its end; it is not done again"
+        )
+    assert len(later.machine.runs) == 1
+    later.database.close()
+
+
+def test_a_crash_before_the_intent_leaves_nothing_behind(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rig.ledger, "begin", lambda *_: killed())
+    later = crash(rig, 0, "run_command", LS)
+    assert later.take(0, "run_command", LS).startswith("OK - ")
+    assert len(later.machine.runs) == 1
+    later.database.close()
+
+
+def test_a_crash_after_the_outcome_repeats_the_answer(rig: Rig) -> None:
+    rig.session.refusals = [Killed()]  # type: ignore[list-item]
+    later = crash(rig, 0, "run_command", LS)
+    assert later.take(0, "run_command", LS).startswith("OK - Command executed")
+    assert len(later.machine.runs) == 1
+    later.database.close()
+
+
+def points(rig: Rig) -> dict[str, Callable[[], None]]:
+    """Where a reboot can be cut off: before and after each step."""
+
+    def at(name: str, before: bool) -> Callable[[], None]:
+        def cut() -> None:
+            real: Any = getattr(rig.ledger, name)
+
+            def cutting(*arguments: Any) -> Any:
+                if not before:
+                    real(*arguments)
+                raise Killed
+
+            setattr(rig.ledger, name, cutting)
+
+        return cut
+
+    def deliver() -> None:
+        rig.session.on_deliver = killed
+
+    def undelivered() -> None:
+        rig.session.refusals = [Killed()]  # type: ignore[list-item]
+
+    def action() -> None:
+        rig.machine.at_action = killed
+
+    return {
+        "before the intent": at("begin", True),
+        "after the intent": at("begin", False),
+        "before the answer": undelivered,
+        "after the acknowledged answer": deliver,
+        "before the effect is noted": at("change", True),
+        "after the effect is noted": at("change", False),
+        "before the effect": action,
+    }
+
+
+@pytest.mark.parametrize("point", points(Rig.__new__(Rig)))
+@pytest.mark.parametrize("method", ["reboot", "shutdown", "exit"])
+def test_power_acts_at_most_once_whatever_cuts_it_off(rig: Rig, method: str, point: str) -> None:
+    points(rig)[point]()
+    later = crash(rig, 0, method, None)
+    later.session.on_deliver = later.machine.at_action = lambda: None
+    answers = [later.take(0, method) for _ in range(3)]
+    assert len(rig.machine.actions) == (1 if point == "before the intent" else 0)
+    assert len(set(answers)) == 1, answers
+    if point != "before the intent":
+        noted = point in ("after the effect is noted", "before the effect")
+        assert (answers[0].startswith("OK - ")) == noted
+    later.database.close()
+
+
+def test_a_reboot_is_done_before_its_process_ends_and_not_again(rig: Rig) -> None:
+    assert rig.take(0, "reboot") == "OK - Rebooting"
+    later = rig.again()
+    later.clock.reboot()
+    assert later.take(0, "reboot") == "OK - Rebooting"
+    assert later.machine.actions == ["reboot"]
+    later.database.close()
+
+
+# --- the answer comes first --------------------------------------------------------------------------------
+
+
+def test_without_an_acknowledged_answer_there_is_no_reboot(rig: Rig) -> None:
+    class Gone:
+        def deliver(self, *_: Any) -> None:
+            rig.clock.advance(10)
+            raise NotConnected("gone")
+
+    rig.calls._session = Gone()  # type: ignore[assignment]
+    rig.take(0, "reboot")
+    assert rig.machine.actions == []
+    assert states(rig) == ["undelivered"]
+
+
+def test_a_call_whose_announcement_was_lost_may_come_again(rig: Rig) -> None:
+    rig.session.refusals = [Unavailable("no PUBACK")]
+    rig.stopping.set()
+    rig.take(0, "reboot")
+    rig.stopping.clear()
+    rig.session.refusals = []
+    assert rig.take(0, "reboot") == "OK - Rebooting"
+    assert rig.machine.actions == ["reboot"]
+
+
+def test_books_that_cannot_be_written_mean_not_done(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise Unavailable("gateway.db: disk full")
+
+    monkeypatch.setattr(rig.ledger, "begin", full)
+    for method, params in (("reboot", None), ("run_command", LS)):
+        assert rig.take(0, method, params) == (
+            f"Error - '{method}' is not done: it cannot be noted now (gateway.db: disk full)"
+        )
+    assert rig.machine.actions == [] and rig.machine.runs == []
+
+
+def test_an_effect_that_cannot_be_noted_is_not_done(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise Unavailable("gateway.db: disk full")
+
+    monkeypatch.setattr(rig.ledger, "change", full)
+    rig.take(0, "reboot")
+    assert rig.machine.actions == []
+
+
+def test_an_outcome_that_cannot_be_noted_is_answered_all_the_same(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise Unavailable("gateway.db: disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.ledger, "change", full)
+        assert rig.take(0, "run_command", LS).startswith("OK - ")
+    assert rig.take(0, "run_command", LS).startswith("Error - interrupted")
+    assert len(rig.machine.runs) == 1
+
+
+# --- once in 300 s -----------------------------------------------------------------------------------------
+
+
+def test_reboot_is_done_at_most_once_in_300_s(rig: Rig) -> None:
+    rig.take(0, "reboot")
+    rig.clock.advance(100)
+    assert rig.take(1, "reboot") == "Error - reboot is done at most once in 300 s, try again in 201 s"
+    assert rig.take(2, "exit") == "OK - Exiting"
+    rig.clock.advance(200)
+    assert rig.take(3, "reboot") == "OK - Rebooting"
+    assert rig.machine.actions == ["reboot", "exit", "reboot"]
+
+
+@pytest.mark.parametrize("jump_ms", [-(10**10), 10**10])
+def test_a_clock_that_was_set_does_not_shorten_the_300_s(rig: Rig, jump_ms: int) -> None:
+    rig.take(0, "reboot")
+    rig.clock.advance(10)
+    rig.clock.wall_ms += jump_ms
+    assert rig.take(1, "reboot").startswith("Error - reboot is done at most once in 300 s")
+
+
+def test_after_a_reboot_the_300_s_are_counted_from_the_boot(rig: Rig) -> None:
+    """The wall clock cannot be trusted then (no battery): only the new boot's own uptime is certain."""
+    rig.take(0, "reboot")
+    rig.clock.reboot(uptime_s=20)
+    rig.clock.wall_ms += 10**10
+    rig = rig.again()
+    assert rig.take(1, "reboot") == "Error - reboot is done at most once in 300 s, try again in 281 s"
+    rig.clock.advance(281)
+    assert rig.take(2, "reboot") == "OK - Rebooting"
+    rig.database.close()
+
+
+def test_the_first_reboot_ever_needs_no_uptime(rig: Rig) -> None:
+    rig.clock.reboot(uptime_s=5)
+    rig = rig.again()
+    assert rig.take(0, "reboot") == "OK - Rebooting"
+    rig.database.close()
+
+
+def test_a_clock_that_was_set_does_not_turn_a_redelivery_into_a_new_call(rig: Rig) -> None:
+    rig.session.refusals = [NotConnected("gone")]
+    rig.take(0, "run_command", LS)
+    rig.clock.advance(5)
+    rig.clock.wall_ms += 10**11
+    rig.take(0, "run_command", LS)
+    assert len(rig.machine.runs) == 1
+
+
+# --- the books ---------------------------------------------------------------------------------------------
+
+
+def test_every_call_is_in_the_books_with_its_secrets_masked(rig: Rig) -> None:
+    secret = {"command": ["curl", "-H", "Authorization: Bearer abc123", "--token", "abc123"]}
+    rig.take(0, "run_command", secret)
+    rig.take(1, "run_command", {"command": 5, "password": "abc123"})
+    rig.take(2, "ping", {"apiKey": "abc123", "list": [{"client_secret": "abc123"}]})
+    rig.calls.tend()
+    entries = rig.ledger.recent(10)
+    assert [(entry.key.request_id, entry.key.method) for entry in entries] == [
+        (0, "run_command"),
+        (1, "run_command"),
+        (2, "ping"),
+    ]
+    assert all("abc123" not in entry.params and "***" in entry.params for entry in entries)
+    assert all(entry.duration_ms is not None for entry in entries)
+
+
+def test_quick_calls_do_not_write_until_they_are_tended(rig: Rig) -> None:
+    wal = rig.path.with_name("gateway.db-wal")
+    size = wal.stat().st_size
+    for n in range(15):
+        rig.take(n, "ping")
+    assert wal.stat().st_size == size
+    assert rig.database.rows("SELECT count(*) FROM rpc_call") == [(0,)]
+    rig.calls.tend()
+    assert rig.database.rows("SELECT count(*) FROM rpc_call") == [(15,)]
+
+
+def test_what_cannot_be_written_now_waits(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Any) -> None:
+        raise Unavailable("gateway.db: disk full")
+
+    rig.take(0, "ping")
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.ledger, "append", full)
+        with pytest.raises(Unavailable):
+            rig.calls.tend()
+    rig.calls.tend()
+    assert [entry.key.method for entry in rig.ledger.recent(10)] == ["ping"]
+    rig.calls.tend()
+    assert len(rig.ledger.recent(10)) == 1
+
+
+def test_a_restart_marks_what_was_begun_without_waiting_for_a_redelivery(rig: Rig) -> None:
+    rig.machine.broken = Killed()  # type: ignore[assignment]
+    later = crash(rig, 0, "run_command", LS)
+    assert states(later) == [State.INTERRUPTED]
+    later.database.close()
+
+
+def test_a_restart_marks_only_what_was_begun(rig: Rig) -> None:
+    rig.take(0, "run_command", LS)
+    rig.session.refusals = [NotConnected("gone")]
+    rig.take(1, "run_command", LS)
+    later = rig.again()
+    assert states(later) == [State.ACKNOWLEDGED, State.ANSWERED]
+    later.database.close()
+
+
+def test_the_gateway_that_stops_does_not_wait_for_an_acknowledgement(rig: Rig) -> None:
+    rig.session.refusals = [Unavailable("no PUBACK")] * 100
+    rig.stopping.set()
+    rig.take(0, "exit")
+    assert rig.machine.actions == []
+
+
+def test_a_call_that_follows_an_answer_at_once_is_not_busy() -> None:
+    """The first one still writes its last lines when the operator already asks again."""
+    groups, entered, leave = Groups(), threading.Event(), threading.Event()
+    first, second = CallKey(1, "dead_letters", b"a"), CallKey(2, "dead_letters", b"b")
+
+    def hold() -> None:
+        with groups.entered(Group.DATA, first):
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert entered.wait(10)
+    threading.Timer(0.05, leave.set).start()
+    with groups.entered(Group.DATA, second) as holder:
+        assert holder is None
+    thread.join()

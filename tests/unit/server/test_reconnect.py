@@ -1,0 +1,101 @@
+"""What is done and said when a connection ends: table-driven."""
+
+import logging
+
+import pytest
+
+from teg.domain.backoff import Backoff
+from teg.domain.server.reconnect import CREDENTIALS_WAIT_S, STABLE_S, TAKEOVER_AFTER, ConnectionPolicy, Ended
+
+NO_ROUTE = Ended(False, False, "tb.example:8883: [Errno 113] No route to host")
+CLOSED = Ended(True, True, "closed by the server", lasted_s=10.0)
+CLOSED_IN_FLIGHT = Ended(True, True, "closed by the server", lasted_s=10.0, unacknowledged=3)
+DEAD = Ended(True, False, "Keep alive timeout", lasted_s=10.0)
+STABLE = Ended(True, True, "closed by the server", lasted_s=3600.0)
+
+
+def refused(code: int) -> Ended:
+    return Ended(False, False, "closed", refusal=code)
+
+
+@pytest.mark.parametrize(
+    ("ended", "level", "said"),
+    [
+        (NO_ROUTE, logging.WARNING, "no connection to the server: tb.example:8883: [Errno 113] No route to host"),
+        (CLOSED, logging.WARNING, "the connection ended after 10 s: closed by the server"),
+        (DEAD, logging.WARNING, "the connection ended after 10 s: Keep alive timeout"),
+        (refused(1), logging.ERROR, "does not speak MQTT 3.1.1"),
+        (refused(2), logging.ERROR, "knows no such client"),
+        (refused(3), logging.ERROR, "not available now or limits our connects"),
+        (refused(4), logging.ERROR, "refused the credentials"),
+        (refused(5), logging.ERROR, "does not know this access token"),
+        (refused(99), logging.ERROR, "CONNACK 99"),
+    ],
+)
+def test_every_end_is_said_in_plain_words(ended: Ended, level: int, said: str) -> None:
+    advice = ConnectionPolicy().after(ended)
+    assert advice.level == level
+    assert said in advice.text
+    assert f"next try in {advice.wait_s:.1f} s" in advice.text
+
+
+def test_waits_grow_to_the_cap_and_never_reach_zero() -> None:
+    policy = ConnectionPolicy(Backoff(1.0, 120.0))
+    waits = [policy.after(NO_ROUTE).wait_s for _ in range(200)]
+    for attempt, wait_s in enumerate(waits):
+        nominal_s = min(120.0, 2.0**attempt)
+        assert nominal_s / 2 <= wait_s <= nominal_s
+    assert len(set(waits[10:])) > 100  # jittered
+
+
+@pytest.mark.parametrize("code", [2, 4, 5])
+def test_wrong_credentials_are_tried_slowly_from_the_start(code: int) -> None:
+    assert ConnectionPolicy().after(refused(code)).wait_s >= CREDENTIALS_WAIT_S
+
+
+def test_a_session_that_held_makes_the_next_wait_short_again() -> None:
+    policy = ConnectionPolicy()
+    for _ in range(10):
+        policy.after(NO_ROUTE)
+    assert policy.after(Ended(True, True, "closed", lasted_s=STABLE_S)).wait_s <= 1.0
+
+
+def test_sessions_that_do_not_hold_keep_the_wait_growing() -> None:
+    policy = ConnectionPolicy()
+    waits = [policy.after(CLOSED).wait_s for _ in range(8)]
+    assert waits[-1] >= 32.0
+
+
+def test_whoever_is_in_a_hurry_waits_briefly_and_makes_no_later_wait_longer() -> None:
+    policy = ConnectionPolicy()
+    for _ in range(20):
+        advice = policy.after(CLOSED)
+        assert 0.5 <= advice.soonest_s <= 1.0
+        policy.hurried()
+    assert policy.after(CLOSED).wait_s <= 1.0
+    assert 1.0 <= policy.after(CLOSED).wait_s <= 2.0
+
+
+def test_a_second_session_with_our_token_is_recognised() -> None:
+    policy = ConnectionPolicy()
+    texts = [policy.after(CLOSED).text for _ in range(TAKEOVER_AFTER)]
+    assert "same access token" not in texts[-2]
+    assert "another program or a second device" in texts[-1]
+    assert policy.after(CLOSED).level == logging.ERROR
+
+
+@pytest.mark.parametrize("harmless", [STABLE, DEAD, CLOSED_IN_FLIGHT])
+def test_other_ends_break_the_row_of_kicks(harmless: Ended) -> None:
+    policy = ConnectionPolicy()
+    for _ in range(TAKEOVER_AFTER - 1):
+        policy.after(CLOSED)
+    policy.after(harmless)
+    assert "same access token" not in policy.after(CLOSED).text
+
+
+def test_attempts_in_between_that_did_not_connect_do_not_hide_the_kicks() -> None:
+    policy = ConnectionPolicy()
+    for _ in range(TAKEOVER_AFTER - 1):
+        policy.after(CLOSED)
+        policy.after(NO_ROUTE)
+    assert "same access token" in policy.after(CLOSED).text

@@ -1,0 +1,351 @@
+"""Recording: a real inbox file, a real archive, and a crash at every step between them."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from teg.adapters.gateway_db import outbox as records
+from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.outbox import RecordTable
+from teg.adapters.inbox.mailbox import Inbox
+from teg.domain.errors import Unavailable
+from teg.domain.telemetry import ingest as recording
+from teg.domain.telemetry.ingest import Recorder
+from teg.domain.telemetry.ports import Lane
+from teg.domain.telemetry.validation import Record, SetAside
+from tests.support.running import ControllerInbox, message
+
+
+class Crash(BaseException):
+    """kill -9, as far as one process can play it: nothing after it runs."""
+
+
+class Site:
+    """A controller's inbox and a gateway's archive in one directory; `recorder()` is a gateway's new life."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.controller = ControllerInbox(path / "communication_queue.db")
+        self.database = Database(path / "gateway.db")
+        self.database.open(records.SCHEMA)
+        self.table = RecordTable(self.database)
+        self.inbox = Inbox(self.controller.path)
+        self.rings = 0
+
+    def recorder(self) -> Recorder:
+        self.inbox.close()
+        self.inbox = Inbox(self.controller.path)
+        return Recorder(self.inbox, self.table, self._stored, linger_s=0.0)
+
+    def _stored(self) -> None:
+        self.rings += 1
+
+    def archived(self) -> list[str]:
+        return [text for (text,) in self.database.rows("SELECT message FROM record ORDER BY id")]
+
+    def dead(self) -> list[tuple[bytes, str]]:
+        return self.database.rows("SELECT message, reason FROM dead_letter ORDER BY id")
+
+    def counter(self, name: str) -> int:
+        return sum(value for key, value in self.database.rows("SELECT name, value FROM counter") if key == name)
+
+    def close(self) -> None:
+        self.inbox.close()
+        self.controller.close()
+        self.database.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path)
+    yield site
+    site.close()
+
+
+def never() -> bool:
+    return False
+
+
+def texts(first: int, last: int) -> list[str]:
+    return [message(number) for number in range(first, last + 1)]
+
+
+def test_rows_move_in_order_and_leave_the_inbox(site: Site) -> None:
+    site.controller.insert_many(texts(1, 2500))
+    site.recorder().run(never)
+    assert site.archived() == texts(1, 2500)
+    assert site.controller.count() == 0
+    assert site.counter("accepted") == 2500
+    assert site.rings == 3  # one a batch of a thousand
+    assert [row[0] for row in site.table.pending(Lane.DATA, 0, 9999, 1 << 30)] == list(range(1, 2501))
+
+
+def test_bad_rows_in_the_middle_are_set_aside_and_counted(site: Site) -> None:
+    bad: list[Any] = ["nothing", None, b"\x00\xff", 7, '{"ts": 1, "values": {"a": 1}}', "[" * 5000, "x" * 200_000]
+    for number, text in enumerate(bad):
+        site.controller.insert(message(number))
+        site.controller.insert(text, row_type=None)
+    site.recorder().run(never)
+    assert site.archived() == texts(0, len(bad) - 1)
+    assert len(site.dead()) == len(bad)
+    assert all(reason for _, reason in site.dead())
+    assert site.controller.count() == 0
+    assert (site.counter("accepted"), site.counter("set_aside")) == (len(bad), len(bad))
+
+
+def test_logs_are_kept_only_until_delivered(site: Site) -> None:
+    for row_type in ("log", "log_warning", "catalog", "measurement"):
+        site.controller.insert(message(1), row_type)
+    site.recorder().run(never)
+    assert site.database.rows("SELECT kind FROM record ORDER BY id") == [(1,), (1,), (0,), (0,)]
+
+
+def test_a_value_that_would_fill_the_memory_is_met_by_its_beginning(site: Site) -> None:
+    site.controller.insert(message(1))
+    site.controller.insert("x" * 5_000_000)
+    site.controller.insert(b"y" * 3_000_000)
+    site.controller.insert(message(2), row_type="t" * 3_000_000)
+    site.controller.insert(message(3))
+    site.recorder().run(never)
+    assert site.archived() == texts(1, 3)
+    assert [(len(text), reason) for text, reason in site.dead()] == [
+        (65_536, "message of 5000000 bytes is over the limit; only its beginning is kept"),
+        (65_536, "message of 3000000 bytes is over the limit; only its beginning is kept"),
+    ]
+    assert site.controller.count() == 0
+
+
+# --- crashes
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, *, after: bool, call: int = 1) -> None:
+    original, calls = getattr(owner, name), 0
+
+    def crashing(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call and not after:
+            raise Crash
+        result = original(*arguments, **named)
+        if calls == call:
+            raise Crash
+        return result
+
+    monkeypatch.setattr(owner, name, crashing)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", ["store", "delete"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_crash_at_any_step_neither_loses_nor_doubles(
+    site: Site, monkeypatch: pytest.MonkeyPatch, step: str, after: bool, call: int
+) -> None:
+    site.controller.insert_many([*texts(1, 1500), "bad", *texts(1501, 2600)])
+    with monkeypatch.context() as patch:
+        recorder = site.recorder()
+        crash_at(patch, site.table if step == "store" else site.inbox, step, after=after, call=call)
+        with pytest.raises(Crash):
+            recorder.run(never)
+    site.controller.insert_many(texts(2601, 2700))
+    site.recorder().run(never)
+    assert site.archived() == texts(1, 2700)
+    assert len(site.dead()) == 1
+    assert (site.counter("accepted"), site.counter("set_aside")) == (2700, 1)
+    assert site.controller.count() == 0
+
+
+def test_a_crash_in_the_middle_of_deleting_is_made_up_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    from teg.adapters.inbox import mailbox as inbox
+
+    site.controller.insert_many(texts(1, 1000))
+    with monkeypatch.context() as patch:
+        recorder = site.recorder()
+        crash_at(patch, inbox, "_delete_chunk", after=True, call=2)
+        with pytest.raises(Crash):
+            recorder.run(never)
+    assert 0 < site.controller.count() < 1000
+    site.recorder().run(never)
+    assert site.archived() == texts(1, 1000)
+    assert site.controller.count() == 0
+
+
+def after_store(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that dies between archiving and deleting."""
+    with monkeypatch.context() as patch:
+        recorder = site.recorder()
+        crash_at(patch, site.inbox, "delete", after=False)
+        with pytest.raises(Crash):
+            recorder.run(never)
+
+
+def recreate(site: Site, autoincrement: bool = True) -> None:
+    site.controller.close()
+    for suffix in ("", "-wal", "-shm"):
+        site.controller.path.with_name(site.controller.path.name + suffix).unlink(missing_ok=True)
+    if not autoincrement:
+        connection = sqlite3.connect(site.controller.path)
+        connection.execute("CREATE TABLE messages (id INTEGER PRIMARY KEY, type text, message text)")
+        connection.close()
+    site.controller = ControllerInbox(site.controller.path)
+
+
+def test_an_inbox_created_anew_while_we_were_dead_loses_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.controller.insert_many(texts(1, 10))
+    after_store(site, monkeypatch)
+    recreate(site)
+    site.controller.insert_many(texts(101, 110))  # the same ids, other rows
+    site.recorder().run(never)
+    assert site.archived() == texts(1, 10) + texts(101, 110)
+
+
+def test_ids_used_again_by_a_table_without_autoincrement(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    recreate(site, autoincrement=False)
+    recorder = site.recorder()
+    for first in (1, 101, 201):
+        site.controller.insert_many(texts(first, first + 9))
+        recorder.run(never)
+    site.controller.insert_many(texts(301, 305))
+    after_store(site, monkeypatch)
+    site.recorder().run(never)
+    assert site.archived() == texts(1, 10) + texts(101, 110) + texts(201, 210) + texts(301, 305)
+    assert site.controller.count() == 0
+
+
+def test_an_inbox_replaced_between_archiving_and_deleting_keeps_its_new_rows(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old ids must not be deleted from the new file."""
+    recorder = site.recorder()
+    site.controller.insert_many(texts(1, 10))
+    original = site.table.store
+
+    def store(rows: Sequence[Record], aside: Sequence[SetAside], left_upto: int | None) -> None:
+        original(rows, aside, left_upto)
+        if rows and rows[0].message == message(1):
+            recreate(site)
+            site.controller.insert_many(texts(101, 120))
+
+    monkeypatch.setattr(site.table, "store", store)
+    recorder.run(never)
+    assert site.archived() == texts(1, 10) + texts(101, 120)
+    assert site.controller.count() == 0
+
+
+def test_a_deleted_inbox_takes_its_rows_along_and_work_goes_on(site: Site) -> None:
+    recorder = site.recorder()
+    site.controller.insert_many(texts(1, 5))
+    recorder.run(never)
+    recreate(site)
+    recorder.run(never)
+    site.controller.insert_many(texts(6, 9))
+    recorder.run(never)
+    assert site.archived() == texts(1, 9)
+
+
+# --- a locked inbox, a failing archive
+
+
+def test_a_locked_inbox_stops_only_the_deleting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "LOCKED_PAUSE_S", 0.01)
+    recorder = site.recorder()
+    refusals = 5
+    original = site.inbox.delete
+
+    def locked(ids: Sequence[int]) -> None:
+        nonlocal refusals
+        refusals -= 1
+        if refusals >= 0:
+            site.controller.insert(message(100 + refusals))
+            raise Unavailable("database is locked")
+        original(ids)
+
+    monkeypatch.setattr(site.inbox, "delete", locked)
+    site.controller.insert_many(texts(1, 10))
+    recorder.run(never)
+    assert sorted(site.archived()) == sorted(texts(1, 10) + texts(100, 104))
+    assert site.controller.count() == 0
+
+
+def test_memory_is_bounded_while_the_inbox_stays_locked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "MAX_ARCHIVED_ROWS", 1500)
+    recorder = site.recorder()
+
+    def locked(ids: Sequence[int]) -> None:
+        raise Unavailable("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.inbox, "delete", locked)
+        site.controller.insert_many(texts(1, 5000))
+        for _ in range(10):
+            recorder.record_batch()
+    assert len(site.archived()) == 2000
+    recorder.run(never)
+    assert site.archived() == texts(1, 5000)
+
+
+def test_an_archive_that_cannot_be_written_leaves_the_inbox_alone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.controller.insert_many(texts(1, 10))
+    recorder = site.recorder()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise Unavailable("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(site.table, "store", full)
+        with pytest.raises(Unavailable, match="full"):
+            recorder.run(never)
+    assert site.controller.count() == 10
+    recorder.run(never)
+    assert site.archived() == texts(1, 10)
+
+
+def test_a_second_run_rings_the_first_instead_of_working_beside_it(site: Site) -> None:
+    recorder = site.recorder()
+    site.controller.insert(message(1))
+    with recorder.bell.answering():
+        recorder.run(never)
+    assert site.archived() == []
+
+
+@given(
+    st.lists(st.sampled_from(["insert", "run", "crash", "recreate", "bad", "restart"]), min_size=1, max_size=12),
+    st.booleans(),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_whatever_happens_each_row_is_archived_once(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[str], autoincrement: bool
+) -> None:
+    site = Site(tmp_path_factory.mktemp("site"))
+    patch = pytest.MonkeyPatch()
+    if not autoincrement:
+        recreate(site, autoincrement)
+    recorder, number, expected, bad = site.recorder(), 0, [], 0
+    for step in steps:
+        if step == "insert":
+            site.controller.insert_many(texts(number + 1, number + 7))
+            expected += texts(number + 1, number + 7)
+            number += 7
+        elif step == "bad":
+            site.controller.insert(f"bad {(bad := bad + 1)}")
+        elif step == "crash" and site.controller.count():
+            after_store(site, patch)
+            recorder = site.recorder()
+        elif step == "restart":
+            recorder = site.recorder()
+        elif step == "recreate":
+            recorder.run(never)  # what the controller deletes unread is the controller's own
+            recreate(site, autoincrement)
+        else:
+            recorder.run(never)
+    recorder.run(never)
+    try:
+        assert site.archived() == expected
+        assert len(site.dead()) == bad
+        assert site.controller.count() == 0
+    finally:
+        site.close()

@@ -1,0 +1,166 @@
+"""Changing over from the reference gateway: nothing it had queued, archived or logged is lost or sent twice."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+
+from teg.adapters.gateway_db import outbox as records
+from teg.adapters.gateway_db import state
+from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.legacy_import import TakenOver
+from teg.adapters.gateway_db.maintenance import ArchiveUpkeep
+from teg.adapters.gateway_db.outbox import RecordTable
+from teg.adapters.legacy_databases import ReferenceData
+from teg.domain.errors import Unavailable
+from teg.domain.telemetry.legacy_import import Takeover
+from teg.domain.telemetry.ports import Lane
+
+START_MS = 1_767_225_600_000
+
+
+class Reference:
+    """The reference's files with its own schema."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.inbox_path = directory / "communication_queue.db"
+        self.archive = self._open("gateway_archive.db", "controller_archive", "timestamp_ms INTEGER, message TEXT")
+        self.inbox = self._open("communication_queue.db", "pending_mqtt_messages", "type text, message text")
+        self.logs = self._open(
+            "gateway_logs_buffer.db", "log_buffer", "log_level text, message text, timestamp_ms INTEGER"
+        )
+
+    def _open(self, file: str, table: str, columns: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.directory / file, isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY AUTOINCREMENT, {columns})")
+        return connection
+
+    def archived(self, number: int) -> None:
+        self.archive.execute(
+            "INSERT INTO controller_archive (timestamp_ms, message) VALUES (?, ?)",
+            (START_MS + number, f'{{"n": {number}}}'),
+        )
+
+    def queued(self, number: int, row_type: str = "measurement") -> None:
+        self.inbox.execute(
+            "INSERT INTO pending_mqtt_messages (type, message) VALUES (?, ?)",
+            (row_type, f'{{"ts": {START_MS + number}, "values": {{"n": {number}}}}}'),
+        )
+
+    def logged(self, text: str) -> None:
+        self.logs.execute(
+            "INSERT INTO log_buffer (log_level, message, timestamp_ms) VALUES ('INFO', ?, ?)", (text, START_MS)
+        )
+
+    def close(self) -> None:
+        for connection in (self.archive, self.inbox, self.logs):
+            connection.close()
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Iterator[Reference]:
+    old = Reference(tmp_path)
+    yield old
+    old.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(tmp_path / "gateway.db")
+    database.open(records.SCHEMA, state.SCHEMA)
+    yield database
+    database.close()
+
+
+def takeover(reference: Reference, database: Database) -> Takeover:
+    return Takeover(ReferenceData(reference.directory, reference.inbox_path), TakenOver(database))
+
+
+def outbox(database: Database, lane: Lane) -> list[dict[str, object]]:
+    return [orjson.loads(row[3]) for row in RecordTable(database).pending(lane, 0, 10_000, 1 << 30)]
+
+
+def test_history_is_kept_and_not_sent(reference: Reference, database: Database) -> None:
+    for number in range(2500):
+        reference.archived(number)
+    takeover(reference, database).run()
+    assert ArchiveUpkeep(database).stats()["rows"] == 2500
+    assert outbox(database, Lane.DATA) == []
+    assert outbox(database, Lane.REPUBLISH) == []
+
+
+def test_queued_rows_are_sent_once_although_they_were_archived_too(reference: Reference, database: Database) -> None:
+    for number in range(10):
+        reference.archived(number)
+    for number in range(6, 12):  # 6..9 were archived when queued, 10 and 11 were not (a crash in between)
+        reference.queued(number)
+    takeover(reference, database).run()
+    assert sorted(record["values"]["n"] for record in outbox(database, Lane.DATA)) == [6, 7, 8, 9, 10, 11]  # type: ignore[index]
+    assert ArchiveUpkeep(database).stats()["rows"] == 12
+    assert reference.inbox.execute("SELECT count(*) FROM pending_mqtt_messages").fetchone() == (0,)
+
+
+def test_the_account_holds_after_a_takeover(reference: Reference, database: Database) -> None:
+    for number in range(5):
+        reference.archived(number)
+    reference.queued(4)
+    reference.queued(7)
+    takeover(reference, database).run()
+    counts = ArchiveUpkeep(database).counts()
+    assert counts["accepted"] == counts["delivered"] + counts["pending"]
+
+
+def test_log_lines_go_to_the_server_with_their_severity(reference: Reference, database: Database) -> None:
+    reference.logged("link is down")
+    reference.logged("GATEWAY - already marked")
+    takeover(reference, database).run()
+    assert [record["values"] for record in outbox(database, Lane.OWN)] == [
+        {"severity": "INFO", "message": "GATEWAY - link is down"},
+        {"severity": "INFO", "message": "GATEWAY - already marked"},
+    ]
+
+
+def test_a_second_run_takes_nothing_again(reference: Reference, database: Database) -> None:
+    reference.archived(1)
+    reference.queued(2)
+    reference.logged("x")
+    for _ in range(3):
+        takeover(reference, database).run()
+    assert ArchiveUpkeep(database).stats()["rows"] == 2
+    assert len(outbox(database, Lane.DATA)) == 1
+    assert len(outbox(database, Lane.OWN)) == 1
+
+
+def test_a_crash_before_the_old_rows_are_deleted_sends_nothing_twice(reference: Reference, database: Database) -> None:
+    class Dies(ReferenceData):
+        def delete_pending(self, ids: object) -> None:
+            raise Unavailable("killed here")
+
+    reference.queued(1)
+    with pytest.raises(Unavailable):
+        Takeover(Dies(reference.directory, reference.inbox_path), TakenOver(database)).run()
+    reference.queued(2)
+    takeover(reference, database).run()
+    assert [record["values"] for record in outbox(database, Lane.DATA)] == [{"n": 1}, {"n": 2}]
+
+
+def test_odd_rows_are_set_aside_or_left_and_stop_nothing(reference: Reference, database: Database) -> None:
+    reference.archive.execute("INSERT INTO controller_archive (timestamp_ms, message) VALUES ('soon', '{}'), (5, 'x')")
+    reference.inbox.execute("INSERT INTO pending_mqtt_messages (type, message) VALUES ('m', 'no json'), (NULL, NULL)")
+    reference.logs.execute("INSERT INTO log_buffer (log_level, message, timestamp_ms) VALUES (NULL, NULL, NULL)")
+    reference.archived(3)
+    reference.queued(4)
+    takeover(reference, database).run()
+    assert ArchiveUpkeep(database).stats()["rows"] == 2
+    assert len(ArchiveUpkeep(database).dead_letters()) == 2
+    assert outbox(database, Lane.OWN) == []
+
+
+def test_without_old_files_nothing_happens(tmp_path: Path, database: Database) -> None:
+    Takeover(ReferenceData(tmp_path / "none", tmp_path / "none" / "inbox.db"), TakenOver(database)).run()
+    assert ArchiveUpkeep(database).stats()["rows"] == 0
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,70 @@
+"""A publisher that gave up lets go of everything at once: the next one may already be at work on the same state."""
+
+import threading
+from typing import Any, cast
+
+import pytest
+
+from teg.domain.telemetry.ports import Delivery, Lane
+from teg.domain.telemetry.publisher import Publisher
+from tests.support.links import FakeClock, FakeLink, FakeOutbox
+
+
+def never() -> bool:
+    return False
+
+
+def test_what_the_next_publisher_has_in_hand_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one is held up just after it gave up; meanwhile the second one sends and is acknowledged."""
+    outbox, link = FakeOutbox(), FakeLink()
+    publisher = Publisher(outbox, cast(Any, link), FakeClock(), linger_s=0.0)
+    outbox.add(Lane.DATA, range(1, 4))
+    wait = publisher.bell.wait
+
+    def wait_then_be_held_up(timeout_s: float) -> bool:
+        rung = wait(timeout_s)
+        if not rung:
+            outbox.add(Lane.DATA, [9])
+            publisher._acknowledged = [Delivery(Lane.DATA, [9], False)]
+            publisher._flight = {1000: cast(Any, None)}
+        return rung
+
+    monkeypatch.setattr(publisher.bell, "wait", wait_then_be_held_up)
+    publisher.run(never)
+    assert outbox.marked == [(Lane.DATA, number) for number in (1, 2, 3)], "9 is the next one's to mark"
+    assert list(publisher._flight) == [1000]
+
+
+def test_a_stop_marks_what_was_acknowledged() -> None:
+    outbox, link = FakeOutbox(), FakeLink()
+    publisher = Publisher(outbox, cast(Any, link), FakeClock(), linger_s=0.0)
+    outbox.add(Lane.DATA, range(1, 4))
+    stopping = threading.Event()
+
+    def stop_at_once(payload: bytes) -> bool:
+        stopping.set()
+        return True
+
+    link.takes = stop_at_once
+    publisher.run(stopping.is_set)
+    assert outbox.marked == [(Lane.DATA, number) for number in (1, 2, 3)]
+
+
+def test_a_lost_connection_marks_what_was_acknowledged() -> None:
+    outbox, link = FakeOutbox(), FakeLink(hold=1)
+    publisher = Publisher(outbox, cast(Any, link), FakeClock(), linger_s=3600.0)
+    outbox.add(Lane.DATA, range(1, 4))
+
+    def run() -> None:
+        with pytest.raises(Exception, match="connection"):
+            publisher.run(never)
+
+    link.takes = lambda payload: True
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not link.payloads:
+        pass
+    link.connected = False
+    publisher.bell.ring()
+    thread.join(20)
+    assert outbox.marked == [(Lane.DATA, number) for number in (1, 2, 3)]
