@@ -27,9 +27,9 @@ from teg.adapters.host.machine import HostMachine
 from teg.adapters.inbox.changes import InboxChanges
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.files.reconciler import Files
-from teg.domain.rpc.books import Books
 from teg.domain.rpc.command_allowlist import CommandList, parse_command_list
 from teg.domain.rpc.dispatcher import Calls
+from teg.domain.rpc.journal import Books
 from teg.domain.rpc.methods import MethodPorts, methods
 from teg.domain.rpc.status import StatusSources
 from teg.domain.server.attributes import Synchroniser

@@ -9,17 +9,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from huey.consumer import Consumer, Scheduler, Worker
 
+from tasks.huey_app import GatewayHuey
 from tasks.lanes import WORKERS, Lane
 from tasks.services import Services
 from teg.domain.errors import Refused, Unavailable
 from teg.settings import InvalidSettings, Settings
-
-if TYPE_CHECKING:
-    from tasks.queue import GatewayHuey
 
 T = TypeVar("T")
 logger = logging.getLogger("gateway.queue")

@@ -6,9 +6,10 @@ after boot and harmless twice.
 
 from tasks.attributes import publish_attributes, read_software
 from tasks.files import reconcile_files
+from tasks.huey_app import Every
 from tasks.lanes import Lane
 from tasks.ota import advance_update
-from tasks.queue import Every, huey, task
+from tasks.queue import huey, task
 from tasks.rpc import tend_rpc
 from tasks.telemetry import archive_records, publish_records
 from teg.domain.backoff import Backoff

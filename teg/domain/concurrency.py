@@ -1,11 +1,7 @@
-"""A doorbell between the one who notices work and the one thread that does it.
-
-A drainer that has finished lingers a little for the next ring; while it does, new work needs no task in the queue.
-At one message a second this saves 4.2 kB of queue writes a message (docs/decisions/0003-bells-and-lingering.md).
-"""
+"""What threads need from each other: a signal that work is waiting, and work that runs in one thread at a time."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -57,3 +53,34 @@ class Bell:
         with self._changed:
             self._changed.wait_for(lambda: self._rung, timeout_s)
             self._rung = False
+
+
+class OneAtATime:
+    """Runs `work` in one thread at a time. A call during a run returns at once, and makes that run be repeated."""
+
+    def __init__(self) -> None:
+        self._running = threading.Lock()
+        self._wanted = threading.Event()
+
+    @property
+    def wanted(self) -> bool:
+        """True while work was asked for that no finished run has begun after."""
+        return self._wanted.is_set()
+
+    def want(self) -> None:
+        """Note that the work is to be done, without doing it."""
+        self._wanted.set()
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Do `work` until nobody asked for it since its last beginning. What it raises is raised; it stays wanted."""
+        self._wanted.set()
+        # Looking again after the release closes the gap in which another caller found the lock still taken.
+        while self._wanted.is_set() and self._running.acquire(blocking=False):
+            try:
+                self._wanted.clear()
+                work()
+            except BaseException:
+                self._wanted.set()
+                raise
+            finally:
+                self._running.release()

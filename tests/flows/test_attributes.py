@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tasks.attributes import handle_attribute_push, publish_attributes, read_limits, read_software, synchronise
-from tasks.queue import GatewayHuey
+from tasks.huey_app import GatewayHuey
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.server.attributes import SOFTWARE_KEYS
 from tests.support.tasks import FakeServices, serving

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tasks import periodic
+from tasks.huey_app import GatewayHuey
 from tasks.periodic import (
     TIMETABLE,
     read_wanted_state,
@@ -15,7 +16,6 @@ from tasks.periodic import (
     take_over_reference,
     tidy_archive,
 )
-from tasks.queue import GatewayHuey
 from teg.domain.errors import NotConnected, Unavailable
 from tests.support.tasks import FakeServices, serving
 

@@ -20,12 +20,12 @@ import huey.utils
 import orjson
 import pytest
 
-from tasks import queue as queue_module
-from tasks import triggers
+from tasks import huey_app, triggers
 from tasks.consumer import GatewayConsumer
+from tasks.huey_app import Every, GatewayHuey
 from tasks.lanes import WORKERS, Lane
-from tasks.queue import Every, GatewayHuey, task
 from tasks.queue import huey as the_huey
+from tasks.queue import task
 from tasks.telemetry import archive_records
 from teg.domain.backoff import Backoff
 from teg.domain.errors import Refused, Unavailable
@@ -71,7 +71,9 @@ class Workers:
     """The consumer's threads without its process: no signals, no lifespan."""
 
     def __init__(self, scheduler: bool = True) -> None:
-        self.consumer: GatewayConsumer = the_huey.create_consumer()
+        consumer = the_huey.create_consumer()
+        assert isinstance(consumer, GatewayConsumer)
+        self.consumer = consumer
         self.scheduler = scheduler
 
     def __enter__(self) -> "Workers":
@@ -159,7 +161,7 @@ def test_an_enqueue_wakes_an_idle_worker_without_polling(queue: GatewayHuey, dec
     with Workers(scheduler=False):
         for number in range(20):
             note(number)
-            assert ran.acquire(timeout=queue_module.IDLE_WAIT_S / 3)
+            assert ran.acquire(timeout=huey_app.IDLE_WAIT_S / 3)
 
 
 OTHER_PROCESS = """
@@ -554,13 +556,13 @@ def test_memory_stays_bounded_while_the_queue_is_away(
 ) -> None:
     look, work = declare("look", lambda: None), declare("work", lambda number: None)
     with held(path):
-        for number in range(queue_module.MAX_KEPT):
+        for number in range(huey_app.MAX_KEPT):
             work(number)
         with pytest.raises(Unavailable):
             work(-1)
         look()
     no_patience.enqueue_due()
-    assert no_patience.pending_count() == queue_module.MAX_KEPT + 1
+    assert no_patience.pending_count() == huey_app.MAX_KEPT + 1
 
 
 def test_a_retry_that_cannot_be_scheduled_is_kept(
@@ -584,7 +586,7 @@ def test_a_worker_survives_a_queue_it_cannot_read(
     ran = threading.Event()
     look = declare("look", ran.set, Lane.RPC)
     broken = threading.Event()
-    monkeypatch.setattr(queue_module, "DOWN_WAIT_S", 0.01)
+    monkeypatch.setattr(huey_app, "DOWN_WAIT_S", 0.01)
     real = queue.lanes[Lane.RPC].dequeue
     failures = iter(range(5))
 
@@ -726,7 +728,7 @@ def test_no_option_of_the_consumer_can_make_it_wrong() -> None:
     assert consumer.workers == sum(WORKERS.values())
     assert not consumer.periodic
     assert consumer._health_check, "a worker that died must come back"
-    assert consumer.shutdown_timeout == queue_module.SHUTDOWN_TIMEOUT_S
+    assert consumer.shutdown_timeout == huey_app.SHUTDOWN_TIMEOUT_S
     assert all(graceful and not restart for restart, graceful in consumer._signal_actions.values())
     assert the_huey.create_consumer(shutdown_timeout=5).shutdown_timeout == 5
 

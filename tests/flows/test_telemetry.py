@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from tasks.queue import GatewayHuey
+from tasks.huey_app import GatewayHuey
 from tasks.telemetry import archive_records, publish_records, records_stored, records_waiting
 from teg.adapters.gateway_db import outbox as records
 from teg.adapters.gateway_db.database import Database

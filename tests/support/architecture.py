@@ -46,6 +46,7 @@ COMES_WITH: Mapping[str, str] = {"urllib3": "docker"}
 
 #: The only modules that bend the queue, and what they need for it.
 QUEUE_MODULES: Mapping[str, frozenset[str]] = {
+    "tasks/huey_app.py": frozenset({"huey"}),
     "tasks/queue.py": frozenset({"huey"}),
     "tasks/storage.py": frozenset({"huey", "orjson", "redis", "psycopg"}),
     "tasks/consumer.py": frozenset({"huey"}),
@@ -107,6 +108,101 @@ def imports_of(root: Path, path: Path) -> Iterator[Imported]:
             module = ".".join(part for part in (base, node.module) if part)
             names = [f"{module}.{alias.name}" for alias in node.names] if module in (*ROOMS, "teg") else [module]
             yield from (Imported(file, node.lineno, name) for name in names)
+
+
+#: subject of `teg/domain` → the subjects it may import, each by its face: what its `__init__.py` names.
+SUBJECTS: Mapping[str, frozenset[str]] = {
+    "server": frozenset(),
+    "telemetry": frozenset({"server"}),
+    "supervision": frozenset(),
+    "files": frozenset({"server"}),
+    "ota": frozenset({"server", "supervision"}),
+    "rpc": frozenset({"server"}),
+}
+
+
+def import_graph(root: Path, rooms: tuple[str, ...] = ROOMS) -> dict[str, set[str]]:
+    """module → modules of ours it imports, also in functions and under TYPE_CHECKING; a package is its `__init__`."""
+    names = {module_name(root, path): path for path in source_files(root, rooms)}
+    graph: dict[str, set[str]] = {name: set() for name in names}
+    for name, path in names.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            graph[name].update(target for target in _targets(root, path, node) if target in names and target != name)
+    return graph
+
+
+def _targets(root: Path, path: Path, node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        base = ".".join(path.relative_to(root).parts[: -node.level]) if node.level else ""
+        module = ".".join(part for part in (base, node.module) if part)
+        submodules = [f"{module}.{alias.name}" for alias in node.names]
+        folder = root.joinpath(*module.split("."))
+        is_module = [bool((folder / alias.name).with_suffix(".py").exists()) for alias in node.names]
+        yield from (name for name, known in zip(submodules, is_module, strict=True) if known)
+        if not all(is_module):
+            yield module
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """The strongly connected components of more than one module (Tarjan's algorithm, without recursion)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+    for start in sorted(graph):
+        work = [(start, iter(sorted(graph[start])))] if start not in index else []
+        if work:
+            index[start] = low[start] = len(index)
+            stack.append(start)
+        while work:
+            name, targets = work[-1]
+            for target in targets:
+                if target not in index:
+                    index[target] = low[target] = len(index)
+                    stack.append(target)
+                    work.append((target, iter(sorted(graph[target]))))
+                    break
+                if target in stack:
+                    low[name] = min(low[name], index[target])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[name])
+                if low[name] == index[name]:
+                    component = stack[stack.index(name) :]
+                    del stack[stack.index(name) :]
+                    found += [sorted(component)] if len(component) > 1 else []
+    return found
+
+
+def circle_faults(root: Path, rooms: tuple[str, ...] = ROOMS) -> list[str]:
+    return [f"import one another: {', '.join(circle)}" for circle in circles(import_graph(root, rooms))]
+
+
+def subject_faults(root: Path) -> list[str]:
+    """A subject imports only subjects below it, and of them only the package, never a module inside."""
+    faults: list[str] = []
+    for name, targets in import_graph(root, ("teg.domain",)).items():
+        own = _subject(name)
+        for target in sorted(targets):
+            other = _subject(target)
+            if other is None or other == own:
+                continue
+            if own is None:
+                faults.append(f"{name}: what all subjects share imports {target}")
+            elif other not in SUBJECTS[own]:
+                faults.append(f"{name}: {own} may not import {target}")
+            elif target != f"teg.domain.{other}":
+                faults.append(f"{name}: imports {target} past the face of {other}")
+    return faults
+
+
+def _subject(module: str) -> str | None:
+    """'teg.domain.ota.job' → 'ota'; None for a module that all subjects share."""
+    part = module.removeprefix("teg.domain").removeprefix(".").split(".")[0]
+    return part if part in SUBJECTS else None
 
 
 def import_faults(root: Path) -> list[str]:

@@ -18,9 +18,9 @@ from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.rpc_journal import CallLedger
 from teg.domain.errors import NotConnected, Unavailable
 from teg.domain.ports import CommandResult
-from teg.domain.rpc.books import Books
 from teg.domain.rpc.command_allowlist import CommandList
 from teg.domain.rpc.dispatcher import Calls
+from teg.domain.rpc.journal import Books
 from teg.domain.rpc.log_level import LogLevel
 from teg.domain.rpc.methods import MethodPorts, methods
 from teg.domain.rpc.status import StatusSources

@@ -18,8 +18,8 @@ from teg.adapters.gateway_db import rpc_journal as ledger
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.rpc_journal import CallLedger
 from teg.domain.ports import CommandResult
-from teg.domain.rpc.books import Books
 from teg.domain.rpc.dispatcher import Calls
+from teg.domain.rpc.journal import Books
 from teg.domain.rpc.methods import MethodPorts, methods
 from teg.domain.server.wire import RpcRequest
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tasks.queue import GatewayHuey, huey
+from tasks.huey_app import GatewayHuey
+from tasks.queue import huey
 from tasks.services import Services
 from teg.domain.concurrency import Bell
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tasks.huey_app import GatewayHuey
 from tasks.lanes import Lane
-from tasks.queue import GatewayHuey
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.queue_servers import PostgresqlServer, QueueServer, RedisServer
 from tests.support.running import PROJECT, ControllerInbox, RunningGateway, message, wait_until

@@ -31,6 +31,14 @@ def test_every_room_imports_only_what_it_may() -> None:
     assert architecture.import_faults(ROOT) == []
 
 
+def test_no_modules_import_one_another() -> None:
+    assert architecture.circle_faults(ROOT, architecture.PRODUCT) == []
+
+
+def test_subjects_import_only_subjects_below_them_and_by_their_face() -> None:
+    assert architecture.subject_faults(ROOT) == []
+
+
 def test_only_settings_reads_the_environment() -> None:
     assert architecture.environment_faults(ROOT, ALLOWED) == []
 
@@ -163,6 +171,45 @@ INNOCENT = [
 @pytest.mark.parametrize(("file", "text"), INNOCENT)
 def test_what_is_allowed_is_not_reported(tmp_path: Path, file: str, text: str) -> None:
     assert architecture.import_faults(plant(tmp_path, file, text)) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "from tasks import a",
+        "import tasks.a",
+        "def late():\n    from tasks.a import x",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from tasks.a import x",
+        "from . import a",
+        "from .a import x",
+    ],
+)
+def test_a_planted_circle_is_caught(tmp_path: Path, back: str) -> None:
+    plant(tmp_path, "tasks/__init__.py", "")
+    plant(tmp_path, "tasks/a.py", "import tasks.b\nx = 1")
+    plant(tmp_path, "tasks/b.py", "import tasks.c")
+    plant(tmp_path, "tasks/c.py", "import logging")
+    assert architecture.circle_faults(tmp_path) == []
+    plant(tmp_path, "tasks/c.py", back)
+    assert architecture.circle_faults(tmp_path) == ["import one another: tasks.a, tasks.b, tasks.c"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        ("teg/domain/server/wire.py", "from teg.domain.ota import Job", "server may not import teg.domain.ota"),
+        ("teg/domain/ota/job.py", "from teg.domain.server.wire import X", "past the face of server"),
+        ("teg/domain/ports.py", "from teg.domain.server import X", "what all subjects share imports"),
+    ],
+)
+def test_a_planted_way_around_a_subject_is_caught(tmp_path: Path, file: str, text: str, fault: str) -> None:
+    for module in ("server/__init__", "server/wire", "ota/__init__", "ota/job", "ports"):
+        plant(tmp_path, f"teg/domain/{module}.py", "")
+    plant(tmp_path, "teg/domain/ota/job.py", "from teg.domain.server import X\nfrom teg.domain.ports import Y")
+    assert architecture.subject_faults(tmp_path) == []
+    plant(tmp_path, file, text)
+    [found] = architecture.subject_faults(tmp_path)
+    assert fault in found
 
 
 @pytest.mark.parametrize("text", ["import os\nos.environ['A']", "import os\nos.getenv('A')", "from os import environ"])

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from teg.domain.one_at_a_time import OneAtATime
+from teg.domain.concurrency import OneAtATime
 from teg.domain.telemetry.reporting import Reporter
 
 

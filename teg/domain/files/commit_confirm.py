@@ -6,10 +6,9 @@ from dataclasses import replace
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.files.definitions import Definition
 from teg.domain.files.desired import Content
-from teg.domain.files.memory import Failures, Remembered
+from teg.domain.files.memory import Failures, Remembered, Restarts
 from teg.domain.files.ports import FileStore
 from teg.domain.files.reports import CONFIRM, sayable
-from teg.domain.files.restarts import Restarts
 from teg.domain.files.trial import Trial, Trials, Verdict, next_look_s, plan_trial, wants_answer
 from teg.domain.ports import Clock, Heartbeat, Report, State
 

@@ -9,18 +9,15 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from teg.domain.concurrency import OneAtATime
 from teg.domain.errors import NotConnected, Refused, Unavailable
-from teg.domain.files.apply import Disk, Writer
+from teg.domain.files.apply import Disk, Step, Writer, applied_entry, plan_file
 from teg.domain.files.commit_confirm import Confirmation
 from teg.domain.files.definitions import Definition
 from teg.domain.files.desired import CONTENTS_A_REQUEST, Answer, Content, KeptAnswer, Wanted, ask, plan_wanted
-from teg.domain.files.memory import Remembered
-from teg.domain.files.plan import Step, applied_entry, plan_file
+from teg.domain.files.memory import Remembered, Restarts
 from teg.domain.files.ports import FileStore, Seen
-from teg.domain.files.reports import FILE_HASHES, Look
-from teg.domain.files.restarts import Restarts
-from teg.domain.files.telling import Telling
-from teg.domain.one_at_a_time import OneAtATime
+from teg.domain.files.reports import FILE_HASHES, Look, Telling
 from teg.domain.ports import AttributeSource, Clock, Controller, Heartbeat, Report, State
 
 logger = logging.getLogger("gateway.files")

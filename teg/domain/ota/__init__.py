@@ -1,0 +1,1 @@
+"""Software updates of the controller, on trial. What other subjects use of it stands here."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from teg.domain.errors import Refused
 from teg.domain.ota.checksums import new_hasher
-from teg.domain.telemetry.reporting import encodable
+from teg.domain.server import encodable
+from teg.domain.supervision import reported_version
 
 #: What is read of `sw_<name>`; the reference's `sf_<name>` counts only while there is no `sw_version`.
 FIELDS = ("title", "version", "tag", "url", "size", "checksum", "checksum_algorithm", "ts")
@@ -28,7 +29,6 @@ MAX_ERROR_TEXT = 4_000
 
 _TAG = re.compile(r"v?[0-9A-Za-z][0-9A-Za-z._-]{0,63}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
-_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)", re.ASCII)
 _REFERENCE = re.compile(
     r"(?P<host>[A-Za-z0-9.-]+(?::\d{1,5})?)"
     r"/(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
@@ -192,14 +192,6 @@ def _text(wanted: Mapping[str, Any], name: str) -> str:
 def _only_unsigned(signed_only: bool, what: str) -> None:
     if signed_only:
         raise Refused(f"TEG_OTA_REQUIRE_SIGNATURE is on and {what} carries no signature: assign a signed Git tag")
-
-
-def reported_version(version: str) -> str:
-    """`version` as the server keeps it: it would store text that looks like a number as that number.
-
-    `1.10` becomes `v1.10`; everything else is unchanged (docs/decisions/0041-versions-that-look-like-numbers.md).
-    """
-    return f"v{version}" if _NUMBER.fullmatch(version) else version
 
 
 def status(version: str, title: str, state: SwState, error: str = "") -> dict[str, str]:

@@ -12,7 +12,7 @@ from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota.assignment import Assignment
 from teg.domain.ota.checksums import checksum
 from teg.domain.ports import Session
-from teg.domain.server.wire import SOFTWARE_CHUNK_FILTER, SOFTWARE_CHUNK_REQUEST, SOFTWARE_CHUNK_RESPONSE
+from teg.domain.server import SOFTWARE_CHUNK_FILTER, SOFTWARE_CHUNK_REQUEST, SOFTWARE_CHUNK_RESPONSE
 
 #: Half of what the server allows; a constant, because a resumed download goes on at a multiple of it.
 CHUNK_BYTES = 32_768

@@ -16,7 +16,7 @@ from teg.domain.ota.assignment import Assignment
 from teg.domain.ota.job import Job
 from teg.domain.ota.package_download import CalledOff, PackageFile, PackageStore, download, verify
 from teg.domain.ports import Session
-from teg.domain.supervision.runtime import ControllerRuntime
+from teg.domain.supervision import ControllerRuntime
 
 Cancelled = Callable[[], bool]
 

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota.assignment import UNKNOWN_VERSION, Assignment, SwState, status
-from teg.domain.ota.job import SW_STATES, Job, Phase
-from teg.domain.ota.plan import Settled, Wanted
+from teg.domain.ota.job import SW_STATES, Job, Phase, Settled, Wanted
 from teg.domain.ports import Report, State
-from teg.domain.supervision.runtime import ControllerRuntime
+from teg.domain.supervision import ControllerRuntime
 
 WANTED_KEY = "ota.wanted"
 JOB_KEY = "ota.job"

@@ -23,14 +23,13 @@ from teg.domain.ota.assignment import (
     parse_version,
     relevant,
 )
-from teg.domain.ota.job import UNTOUCHED, Job, Phase
+from teg.domain.ota.job import UNTOUCHED, Job, Move, Phase, Situation, Wanted, plan
 from teg.domain.ota.package_download import CalledOff
-from teg.domain.ota.plan import Move, Situation, Wanted, plan
 from teg.domain.ota.rollout import Replacement
 from teg.domain.ota.sources import Corrupt, SoftwareSource, clear_quietly
 from teg.domain.ota.store import UpdateRecords, adopted
 from teg.domain.ports import Clock
-from teg.domain.supervision.runtime import ControllerRuntime
+from teg.domain.supervision import ControllerRuntime
 
 logger = logging.getLogger("gateway.ota")
 

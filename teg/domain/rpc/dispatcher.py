@@ -13,11 +13,10 @@ from typing import Any
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ports import Clock, Session
 from teg.domain.redaction import masked_text
-from teg.domain.rpc.books import Books, interrupted
-from teg.domain.rpc.journal import CallKey, Entry, State
+from teg.domain.rpc.journal import Books, CallKey, Entry, State, interrupted
 from teg.domain.rpc.methods import Group, Job, Method
 from teg.domain.rpc.truncation import fitted
-from teg.domain.server.wire import RPC_RESPONSE, RpcRequest, encode_rpc_response
+from teg.domain.server import RPC_RESPONSE, RpcRequest, encode_rpc_response
 from teg.domain.token_bucket import TokenBucket
 
 logger = logging.getLogger("gateway.rpc")

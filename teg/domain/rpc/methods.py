@@ -11,8 +11,8 @@ from typing import Any
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ports import Controller
 from teg.domain.rpc import parameters
-from teg.domain.rpc.books import Books, call_lines
 from teg.domain.rpc.command_allowlist import CommandList
+from teg.domain.rpc.journal import Books, call_lines
 from teg.domain.rpc.log_level import LogLevel
 from teg.domain.rpc.ports import ArchiveControl, FilesInit, LogRing, Machine
 from teg.domain.rpc.status import StatusSources, status

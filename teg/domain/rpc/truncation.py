@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from teg.domain.server.wire import MAX_PAYLOAD_BYTES, encode_rpc_response
+from teg.domain.server import MAX_PAYLOAD_BYTES, encode_rpc_response
 
 NOTE = "… [{left_out} characters left out: the answer was too long] …"
 

@@ -1,0 +1,35 @@
+"""The server: its wire, its limits, its attributes. What other subjects use of it stands here."""
+
+from teg.domain.server.rate_limits import Pacer
+from teg.domain.server.wire import (
+    ATTRIBUTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_UNACKNOWLEDGED,
+    PROBE,
+    RPC_RESPONSE,
+    SOFTWARE_CHUNK_FILTER,
+    SOFTWARE_CHUNK_REQUEST,
+    SOFTWARE_CHUNK_RESPONSE,
+    TELEMETRY,
+    RpcRequest,
+    encodable,
+    encode_rpc_response,
+    encode_telemetry,
+)
+
+__all__ = [
+    "ATTRIBUTES",
+    "MAX_PAYLOAD_BYTES",
+    "MAX_UNACKNOWLEDGED",
+    "PROBE",
+    "RPC_RESPONSE",
+    "SOFTWARE_CHUNK_FILTER",
+    "SOFTWARE_CHUNK_REQUEST",
+    "SOFTWARE_CHUNK_RESPONSE",
+    "TELEMETRY",
+    "Pacer",
+    "RpcRequest",
+    "encodable",
+    "encode_rpc_response",
+    "encode_telemetry",
+]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from teg.domain.server.wire import MAX_PAYLOAD_BYTES
+from teg.domain.token_bucket import Bucket
 
 #: Share of each limit that we use; the rest is for RPC answers, attributes and clock differences.
 SHARE = 0.8
@@ -63,31 +64,10 @@ def _rates(text: Any) -> tuple[Rate, ...]:
 CAUTIOUS = Limits(messages=(Rate(10, 1),), points=(Rate(100, 1),))
 
 
-@dataclass(slots=True)
-class _Bucket:
-    rate: Rate
-    level: float
-    at_s: float
-
-    def wait_s(self, now_s: float, tokens: int) -> float:
-        self._refill(now_s)
-        missing = min(tokens, self._capacity) - self.level
-        return max(0.0, missing / self._per_s)
-
-    def take(self, tokens: int) -> None:
-        self.level -= tokens
-
-    @property
-    def _capacity(self) -> float:
-        return max(1.0, self.rate.capacity * SHARE)
-
-    @property
-    def _per_s(self) -> float:
-        return self._capacity / self.rate.seconds
-
-    def _refill(self, now_s: float) -> None:
-        self.level = min(self._capacity, self.level + (now_s - self.at_s) * self._per_s)
-        self.at_s = now_s
+def _bucket(rate: Rate, now_s: float) -> Bucket:
+    """Our share of the rate, half full: earlier sessions may have spent the rest."""
+    capacity = rate.capacity * SHARE
+    return Bucket(max(1.0, capacity), max(1.0, capacity) / rate.seconds, capacity / 2, now_s)
 
 
 @dataclass(slots=True)
@@ -95,8 +75,8 @@ class Pacer:
     """Token buckets for messages and data points of one session."""
 
     limits: Limits = field(default_factory=Limits)
-    _messages: list[_Bucket] = field(default_factory=list)
-    _points: list[_Bucket] = field(default_factory=list)
+    _messages: list[Bucket] = field(default_factory=list)
+    _points: list[Bucket] = field(default_factory=list)
 
     def use(self, limits: Limits, now_s: float) -> None:
         """Begin with half a bucket, for what earlier sessions may have spent; the same limits again change nothing.
@@ -106,8 +86,8 @@ class Pacer:
         if limits == self.limits:
             return
         self.limits = limits
-        self._messages = [_Bucket(rate, rate.capacity * SHARE / 2, now_s) for rate in limits.messages]
-        self._points = [_Bucket(rate, rate.capacity * SHARE / 2, now_s) for rate in limits.points]
+        self._messages = [_bucket(rate, now_s) for rate in limits.messages]
+        self._points = [_bucket(rate, now_s) for rate in limits.points]
 
     def wait_s(self, now_s: float, points: int) -> float:
         """Seconds until a publish with `points` data points is within the limits."""

@@ -149,3 +149,8 @@ def _parse_object(payload: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise Refused(f"payload is a JSON {type(body).__name__}, not an object")
     return body
+
+
+def encodable(text: str) -> str:
+    """Text that JSON can carry: lone surrogates (odd file names in errors) become question marks."""
+    return text.encode(errors="replace").decode()

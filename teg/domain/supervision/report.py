@@ -8,10 +8,10 @@ from enum import StrEnum
 from typing import Any
 
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.ota.assignment import reported_version
 from teg.domain.ports import Clock, Report
 from teg.domain.supervision.policy import History
 from teg.domain.supervision.runtime import ControllerRuntime
+from teg.domain.supervision.version import reported_version
 
 logger = logging.getLogger("gateway.supervision")
 

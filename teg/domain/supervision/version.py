@@ -11,6 +11,7 @@ VERSION_KEY = "controller.version"
 TRIAL_KEY = "controller.trial"
 
 #: What may stand in the reference's file or the settings; what OTA accepts is stricter.
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)", re.ASCII)
 _PLAUSIBLE = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,127}")
 
 
@@ -62,3 +63,11 @@ class ControllerVersion:
             self._state.delete(TRIAL_KEY)
         else:
             self._state.put(TRIAL_KEY, version)
+
+
+def reported_version(version: str) -> str:
+    """`version` as the server keeps it: it would store text that looks like a number as that number.
+
+    `1.10` becomes `v1.10`; everything else is unchanged (docs/decisions/0041-versions-that-look-like-numbers.md).
+    """
+    return f"v{version}" if _NUMBER.fullmatch(version) else version

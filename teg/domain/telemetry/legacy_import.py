@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from teg.domain.errors import Refused
-from teg.domain.server.wire import encode_telemetry
+from teg.domain.server import encode_telemetry
 from teg.domain.telemetry.validation import Record, SetAside, judge
 
 logger = logging.getLogger("gateway.takeover")

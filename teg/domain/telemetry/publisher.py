@@ -16,8 +16,7 @@ from typing import Protocol
 from teg.domain.concurrency import Bell
 from teg.domain.errors import NotConnected
 from teg.domain.ports import Clock, Session
-from teg.domain.server.rate_limits import Pacer
-from teg.domain.server.wire import MAX_UNACKNOWLEDGED, PROBE, TELEMETRY
+from teg.domain.server import MAX_UNACKNOWLEDGED, PROBE, TELEMETRY, Pacer
 from teg.domain.telemetry.poison_messages import Suspicion
 from teg.domain.telemetry.ports import Delivery, Lane, Outbox
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 import orjson
 
+from teg.domain.concurrency import OneAtATime
 from teg.domain.errors import NotConnected, Refused
-from teg.domain.one_at_a_time import OneAtATime
 from teg.domain.ports import Clock, Controller, Heartbeat, Session
-from teg.domain.server.wire import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, encode_telemetry
+from teg.domain.server import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, encodable, encode_telemetry
 from teg.domain.telemetry.ports import OwnRecords
 
 logger = logging.getLogger("gateway.reporting")
@@ -205,8 +205,3 @@ def _log_records(lines: list[tuple[int, str, str]], last_ts_ms: int) -> list[tup
         values = {"severity": severity, "message": f"GATEWAY - {text}"}
         records.append((last_ts_ms, encode_telemetry(last_ts_ms, values)))
     return records
-
-
-def encodable(text: str) -> str:
-    """Text that JSON can carry: lone surrogates (odd file names in errors) become question marks."""
-    return text.encode(errors="replace").decode()

@@ -22,11 +22,11 @@ from teg.domain.ota.assignment import (
     parse_reference,
     parse_version,
     relevant,
-    reported_version,
     status,
 )
 from teg.domain.ota.checksums import ALGORITHMS, new_hasher
 from teg.domain.server.attributes import SOFTWARE_KEYS
+from teg.domain.supervision.version import reported_version
 
 REGISTRIES = ("registry.example:5000", "Images.example")
 DIGEST = "@sha256:" + "ab" * 32

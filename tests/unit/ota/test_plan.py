@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.domain.ota.assignment import Assignment, Source
-from teg.domain.ota.job import UNTOUCHED, Job, Phase
-from teg.domain.ota.plan import Move, Situation, plan
+from teg.domain.ota.job import UNTOUCHED, Job, Move, Phase, Situation, plan
 
 V1, V2, V3 = (Assignment(version=version, title="ctl", source=Source.GIT) for version in ("v1", "v2", "v3"))
 REST = Situation(serial=5, settled=5, target=V1, committed="v1")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.domain.ota.job import Trial
-from teg.domain.ota.trial import Look, Result, judge
+from teg.domain.ota.rollout import Look, Result, judge
 from teg.domain.supervision.runtime import ABSENT, Observation
 
 TRIAL = Trial(started_ms=1_000, started_s=100.0, boot_id="boot", heartbeat_before_ms=900, run_id="run-2")

@@ -14,7 +14,7 @@ from teg.adapters.gateway_db import state
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.state import ClientAttributeTable
 from teg.domain.errors import NotConnected, Refused, Unavailable
-from teg.domain.server.wire import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY
+from teg.domain.server.wire import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, encodable
 from teg.domain.telemetry.reporting import (
     MAX_LINE_CHARACTERS,
     MAX_LINES_A_MINUTE,
@@ -22,7 +22,6 @@ from teg.domain.telemetry.reporting import (
     Auxiliary,
     LogLines,
     Reporter,
-    encodable,
 )
 from tests.support.links import FakeClock
 

@@ -1,0 +1,319 @@
+"""The Huey subclass: lanes, wake-up, a queue that may fail, the timetable, and a typed look-up of the services.
+
+Huey is at-most-once, and that is enough here: a task carries a trigger or a small plain argument, never the only
+copy of anything (docs/queue.md). Why each bend is needed: docs/decisions/0002-huey-in-few-files.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, TypeVar
+
+from huey.api import Huey, Task, TaskWrapper
+from huey.consumer import Consumer
+from huey.exceptions import HueyException
+from huey.storage import BaseStorage, MemoryStorage
+
+from tasks.lanes import WORKERS, Lane, WakeUp
+from tasks.services import Services
+from tasks.storage import Damaged, PlainSerializer, WatchedFile, move_aside, open_storage, sqlite_path, storage_errors
+from tasks.triggers import Triggers, is_trigger
+from teg.domain.errors import Refused, Unavailable
+from teg.settings import Settings
+
+T = TypeVar("T")
+logger = logging.getLogger("gateway.queue")
+
+#: Safety net of a waiting worker; rings wake it long before.
+IDLE_WAIT_S = 60.0
+#: Pause of a worker whose queue cannot be read.
+DOWN_WAIT_S = 1.0
+#: Bound on a graceful stop; the whole exit has to fit into the contract's 30 s.
+SHUTDOWN_TIMEOUT_S = 20
+#: Tasks with arguments kept in memory while the queue cannot be written; triggers are one a name anyway.
+MAX_KEPT = 200
+
+
+class GatewayHuey(Huey):
+    """Huey with lanes, opened at start instead of at import."""
+
+    consumer_class: type[Consumer] = Consumer
+
+    def __init__(self) -> None:
+        self.wake_up = WakeUp()
+        self.lanes: dict[Lane, BaseStorage] = {}
+        self.lifespan: Callable[[Settings], AbstractContextManager[Services]] | None = None
+        self.timetable: tuple[Every, ...] = ()
+        self._services: Services | None = None
+        self._worker = threading.local()
+        self._url = ""
+        self._queue_file: WatchedFile | None = None
+        self._damaged = False
+        self.tended = False  #: a scheduler of this process queues later what cannot be queued now
+        self._telling = threading.Lock()
+        super().__init__("teg", results=False, serializer=PlainSerializer())
+
+    # --- storage -------------------------------------------------------------------------------------------
+
+    def create_storage(self) -> BaseStorage:
+        """Memory until `open` is called: importing does no I/O."""
+        self.lanes = {lane: MemoryStorage(f"teg-{lane}") for lane in Lane}
+        self.triggers = Triggers()
+        self._kept: dict[str, Task] = {}
+        self._trouble: Unavailable | None = None
+        return self.lanes[Lane.WORK]
+
+    def open(self, url: str) -> None:
+        """Use the storage at `sqlite:///path`, `redis://…` or `postgresql://…` from now on.
+
+        Raises:
+            Refused: the URL names no storage we can use.
+            Unavailable: the storage cannot be reached now.
+        """
+        try:
+            lanes = {lane: open_storage(url, f"teg-{lane}") for lane in Lane}
+        except Damaged as damage:
+            self._move_aside(url, damage)
+            lanes = {lane: open_storage(url, f"teg-{lane}") for lane in Lane}
+        path = sqlite_path(url)
+        with storage_errors(url):
+            queue_file = WatchedFile(path) if path else None
+        self._close_storages()
+        self.lanes, self.storage, self._queue_file, self._url = lanes, lanes[Lane.WORK], queue_file, url
+        self.triggers = Triggers()
+        self._damaged = False
+
+    def close(self) -> None:
+        self._close_storages()
+        self._queue_file, self._url, self.tended = None, "", False
+        self.storage = self.create_storage()
+
+    def _close_storages(self) -> None:
+        for storage in self.lanes.values():
+            storage.close()
+        if self._queue_file is not None:
+            self._queue_file.close()
+
+    def _move_aside(self, url: str, damage: Unavailable) -> None:
+        if path := sqlite_path(url):
+            with storage_errors(url):
+                logger.error("%s; kept as %s, starting an empty queue (work is found again)", damage, move_aside(path))
+
+    def tend_storage(self) -> None:
+        """Twice a second: a new queue file for a removed or damaged one; workers woken for other processes' tasks.
+
+        Raises:
+            Unavailable: the queue cannot be read or opened now.
+        """
+        if self._queue_file is None:
+            return
+        with storage_errors(self._url):
+            if self._queue_file.replaced():
+                logger.warning("the queue file was removed; starting an empty one (unfinished work is found again)")
+            elif self._damaged:
+                self._move_aside(self._url, self._trouble or Damaged("the queue file is damaged"))
+            else:
+                if self._queue_file.written():
+                    self.wake_up.ring_all()
+                return
+        self.open(self._url)
+        self._look_again()
+
+    def _use(self, call: Callable[[], T]) -> T:
+        """Every use of the storage. A server gets a second chance: a connection that died unnoticed is no outage.
+
+        Raises:
+            Unavailable: the storage cannot do it now.
+        """
+        if self._url and self._queue_file is None:
+            with suppress(Unavailable), storage_errors(self._url):
+                return call()
+        with storage_errors(self._url):
+            return call()
+
+    def storage_failed(self, reason: Unavailable) -> None:
+        """Say it once; until the queue is back, what should be queued is kept in memory."""
+        self._damaged = self._damaged or isinstance(reason, Damaged)
+        with self._telling:  # every worker meets the outage at the same moment
+            news, self._trouble = self._trouble is None, reason
+        if news:
+            logger.error("%s; trying again until it is back", reason)
+
+    def _storage_works(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            logger.warning("the queue is back")
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """What was queued may be lost: the timetable starts anew, and its sweep finds unfinished work."""
+        for entry in self.timetable:
+            entry.make_due()
+        self.wake_up.ring_all()
+
+    # --- tasks ---------------------------------------------------------------------------------------------
+
+    def enqueue(self, task: Task) -> None:
+        """Put `task` on its lane. One without arguments is a trigger: while it waits there, more of it add nothing.
+
+        While the queue cannot be written the gateway keeps the task in memory and queues it later. Callers need not
+        care, and do not wait: once trouble is known, only the scheduler tries.
+
+        Raises:
+            Refused: an argument that cannot go through the queue.
+            Unavailable: too many tasks are kept in memory already; or this is another process, which keeps none.
+        """
+        if task.expires and not task.expires_resolved:
+            task.resolve_expires(self.utc)
+        if self._immediate:
+            self.execute(self.deserialize_task(self.serialize_task(task)))
+            return
+        data = self.serialize_task(task)
+        if self._trouble is not None and self.tended:
+            self._keep(task, self._trouble)
+            return
+        try:
+            self._use(lambda: self._put(task, data))
+        except Unavailable as reason:
+            self._keep(task, reason)
+
+    def _put(self, task: Task, data: bytes) -> None:
+        storage = self.lanes[task.lane]
+        if is_trigger(task):
+            if self.triggers.is_queued(task) and storage.queue_size():  # an empty lane: somebody emptied it
+                return
+            self.triggers.queued(task)
+        storage.enqueue(data, task.priority)
+        self.wake_up.ring(task.lane)
+
+    def _keep(self, task: Task, reason: Unavailable) -> None:
+        self.triggers.taken(task)
+        if not self.tended:
+            raise reason
+        self.storage_failed(reason)
+        if len(self._kept) >= MAX_KEPT and not is_trigger(task):
+            raise reason
+        self._kept[task.name if is_trigger(task) else task.id] = task
+
+    def add_schedule(self, task: Task) -> None:
+        schedule = super().add_schedule
+        try:
+            self._use(lambda: schedule(task))
+        except Unavailable as reason:
+            self._keep(task, reason)
+
+    def enqueue_due(self) -> None:
+        """Once a second: retries whose time has come, and what could not be queued before.
+
+        Raises:
+            Unavailable: the queue cannot be read now.
+        """
+        due = self._use(self.read_schedule)
+        self._storage_works()
+        kept = [task for key in list(self._kept) if (task := self._kept.pop(key, None))]
+        for task in due:
+            self.triggers.retry_came(task)
+        for task in kept + due:
+            self.enqueue(task)
+
+    def serve(self, lane: Lane) -> None:
+        """Make the calling thread a worker of `lane`."""
+        self._worker.lane = lane
+
+    def dequeue(self) -> Task | None:
+        """Next task of this worker's lane, waiting for one to be enqueued. An unreadable task is dropped, loudly."""
+        lane: Lane = getattr(self._worker, "lane", Lane.WORK)
+        seen = self.wake_up.rings(lane)
+        try:
+            data = self._use(lambda: self._take(lane, seen))
+        except Unavailable as reason:
+            self.storage_failed(reason)
+            self.wake_up.wait(lane, seen, DOWN_WAIT_S)
+            return None
+        return None if data is None else self._readable(data)
+
+    def _take(self, lane: Lane, seen: int) -> bytes | None:
+        data = self.lanes[lane].dequeue()
+        if data is None and (self._queue_file is not None or not self._url):  # servers wait by themselves
+            self.wake_up.wait(lane, seen, IDLE_WAIT_S)
+            data = self.lanes[lane].dequeue()
+        return data
+
+    def _readable(self, data: bytes) -> Task | None:
+        try:
+            task = self.deserialize_task(data)
+        except (Refused, HueyException) as error:
+            logger.error("dropped an unreadable task from the queue: %s", str(error)[:200])
+            return None
+        self.triggers.taken(task)
+        return task
+
+    def pending_count(self) -> int:
+        return sum(storage.queue_size() for storage in self.lanes.values())
+
+    def is_revoked(self, task: Any, timestamp: Any = None, peek: bool = True) -> bool:
+        return False  # revocation is not used; reading it would deserialise rows for nothing
+
+    def delete(self, key: str) -> bool:
+        return False  # saves one write transaction per task: only revocation keys are ever deleted
+
+    # --- services ------------------------------------------------------------------------------------------
+
+    @property
+    def services(self) -> Services:
+        """The running gateway's services.
+
+        Raises:
+            Unavailable: outside of `serving`, that is before start-up has finished or after the stop.
+        """
+        if self._services is None:
+            raise Unavailable("the gateway's services are not open")
+        return self._services
+
+    @contextmanager
+    def serving(self, services: Services) -> Iterator[Services]:
+        self._services = services
+        try:
+            yield services
+        finally:
+            self._services = None
+
+    def create_consumer(self, **options: Any) -> Consumer:
+        """A consumer whose defaults are right for production; `huey_consumer gateway.huey` needs no options."""
+        if options.get("worker_type", "thread") != "thread":
+            raise SystemExit("only thread workers are supported: the services live in this process")
+        options |= {
+            "workers": sum(WORKERS.values()),
+            "periodic": False,
+            "shutdown_timeout": options.get("shutdown_timeout") or SHUTDOWN_TIMEOUT_S,
+            "graceful_signal": "TERM",
+            "check_worker_health": True,
+            "health_check_interval": 1.0,  # a worker killed by SystemExit in a task is back after a second
+        }
+        return self.consumer_class(self, **options)
+
+
+class Every:
+    """One line of the timetable: enqueue `task` when `interval_s` have passed since the last time, and at start.
+
+    With `when`, only if that is true then: what has nothing to do costs no queue writes (flash, not CPU).
+    """
+
+    def __init__(self, interval_s: float, task: TaskWrapper[[], None], when: Callable[[], bool] | None = None) -> None:
+        self.interval_s = interval_s
+        self.task = task
+        self._when = when
+        self.make_due()
+
+    def make_due(self) -> None:
+        self._due_s = float("-inf")
+
+    def tick(self, now_s: float) -> None:
+        """`now_s` is monotonic, so wall-clock jumps are not seen; a long stall counts once."""
+        if now_s >= self._due_s:
+            self._due_s = now_s + self.interval_s
+            if self._when is None or self._when():
+                self.task()
