@@ -22,14 +22,14 @@ from tasks.services import Services
 from tasks.supervision import supervise_controller
 from tasks.telemetry import records_stored, records_waiting
 from teg.adapters.confined_files import ConfinedFiles, gateway_own_paths
-from teg.adapters.gateway_db.rpc_journal import CallLedger
+from teg.adapters.gateway_db.rpc_journal import RpcJournalTable
 from teg.adapters.host.machine import HostMachine
 from teg.adapters.inbox.changes import InboxChanges
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.files.reconciler import Files
 from teg.domain.rpc.command_allowlist import CommandList, parse_command_list
-from teg.domain.rpc.dispatcher import Calls
-from teg.domain.rpc.journal import Books
+from teg.domain.rpc.dispatcher import RpcDispatcher
+from teg.domain.rpc.journal import CallJournal
 from teg.domain.rpc.methods import MethodPorts, methods
 from teg.domain.rpc.status import StatusSources
 from teg.domain.server.attributes import Synchroniser
@@ -78,8 +78,8 @@ class Parts(ControllerParts):
             auxiliary=Auxiliary(self.session, self.supervisor, self.inbox, self.clock),
             log_lines=self.log_lines,
             synchroniser=self._synchroniser(),
-            housekeeping=self._housekeeping(),
-            takeover=self._takeover(),
+            retention=self._retention(),
+            legacy_import=self._legacy_import(),
             supervisor=self.supervisor,
             files=self.files,
             calls=self.calls,
@@ -97,13 +97,13 @@ class Parts(ControllerParts):
             DriftWatch(self.files, lambda: check_files()),
         ]
         if self.runtime is not None and isinstance(self.supervisor, Supervisor):
-            producers.append(ControllerWatch(self.runtime, self.supervisor.next_look, lambda: supervise_controller()))
+            producers.append(ControllerWatch(self.runtime, self.supervisor.next_check, lambda: supervise_controller()))
         for producer in producers:
             self._stack.callback(producer.stop)
             producer.start()
 
     def save_what_waits(self) -> None:
-        """Before the database closes: the last log lines and the books of the quick calls."""
+        """Before the database closes: the last log lines and the journal of the quick calls."""
         for save in (self.log_lines.store, self.calls.tend):
             with suppress(Unavailable):
                 save()
@@ -115,16 +115,16 @@ class Parts(ControllerParts):
         return HostMachine(self._settings.data_path, self.stopping)
 
     @cached_property
-    def books(self) -> Books:
-        return Books(CallLedger(self.database), self.clock)
+    def journal(self) -> CallJournal:
+        return CallJournal(RpcJournalTable(self.database), self.clock)
 
     @cached_property
-    def calls(self) -> Calls:
-        return Calls(
+    def calls(self) -> RpcDispatcher:
+        return RpcDispatcher(
             methods=methods(self._method_ports()),
             disabled=self._settings.rpc_disabled,
             session=self.session,
-            books=self.books,
+            journal=self.journal,
             clock=self.clock,
             stopping=self.stopping,
         )
@@ -133,11 +133,11 @@ class Parts(ControllerParts):
         return MethodPorts(
             machine=self.machine,
             controller=self.supervisor,
-            archive=self.upkeep,
+            archive=self.maintenance,
             files=self.files,
             log=self.log_output,
             log_level=self.log_level,
-            books=self.books,
+            journal=self.journal,
             status=self._status_sources(),
             run_command=_run_command(self._settings),
         )
@@ -147,7 +147,7 @@ class Parts(ControllerParts):
             versions=_versions(),
             started_s=self.clock.monotonic_s(),
             session=self.session,
-            archive=self.upkeep,
+            archive=self.maintenance,
             controller=self.supervisor,
             machine=self.machine,
             log=self.log_output,

@@ -28,9 +28,9 @@ class NextLook(Protocol):
 class ControllerWatch:
     """`look` is called at once, after every change, and at every planned moment."""
 
-    def __init__(self, changes: Changes, next_look: NextLook, look: Callable[[], None]) -> None:
+    def __init__(self, changes: Changes, next_check: NextLook, look: Callable[[], None]) -> None:
         self._changes = changes
-        self._next_look = next_look
+        self._next_look = next_check
         self._look = look
         self._stopping = threading.Event()
         self._watchable = True

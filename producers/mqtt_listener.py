@@ -6,7 +6,7 @@ from tasks.attributes import handle_attribute_push, synchronise
 from tasks.rpc import handle_rpc, refuse_rpc
 from tasks.telemetry import publish_records
 from teg.domain.errors import Refused
-from teg.domain.redaction import masked_text
+from teg.domain.redaction import redacted_text
 from teg.domain.server.attributes import LIMITS_QUESTION
 from teg.domain.server.wire import AttributePush, RpcRequest, parse_message, parse_rpc_topic
 
@@ -52,4 +52,4 @@ class MqttListener:
 
 
 def _shown(payload: bytes) -> str:
-    return masked_text(repr(payload[:SHOWN_BYTES]))
+    return redacted_text(repr(payload[:SHOWN_BYTES]))

@@ -102,7 +102,7 @@ class GatewayConsumer(Consumer):
         try:
             self.huey.services.stop()
         finally:
-            self.huey.wake_up.ring_all()
+            self.huey.wake_up.notify_all()
             super().stop(graceful)
 
     def _patiently(self, attempt: Callable[[], T]) -> T:

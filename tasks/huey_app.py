@@ -117,7 +117,7 @@ class GatewayHuey(Huey):
                 self._move_aside(self._url, self._trouble or Damaged("the queue file is damaged"))
             else:
                 if self._queue_file.written():
-                    self.wake_up.ring_all()
+                    self.wake_up.notify_all()
                 return
         self.open(self._url)
         self._look_again()
@@ -152,7 +152,7 @@ class GatewayHuey(Huey):
         """What was queued may be lost: the timetable starts anew, and its sweep finds unfinished work."""
         for entry in self.timetable:
             entry.make_due()
-        self.wake_up.ring_all()
+        self.wake_up.notify_all()
 
     # --- tasks ---------------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class GatewayHuey(Huey):
                 return
             self.triggers.queued(task)
         storage.enqueue(data, task.priority)
-        self.wake_up.ring(task.lane)
+        self.wake_up.notify(task.lane)
 
     def _keep(self, task: Task, reason: Unavailable) -> None:
         self.triggers.taken(task)
@@ -226,7 +226,7 @@ class GatewayHuey(Huey):
     def dequeue(self) -> Task | None:
         """Next task of this worker's lane, waiting for one to be enqueued. An unreadable task is dropped, loudly."""
         lane: Lane = getattr(self._worker, "lane", Lane.WORK)
-        seen = self.wake_up.rings(lane)
+        seen = self.wake_up.count(lane)
         try:
             data = self._use(lambda: self._take(lane, seen))
         except Unavailable as reason:

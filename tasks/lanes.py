@@ -26,27 +26,27 @@ WORKERS = {
 
 
 class WakeUp:
-    """Wakes the idle worker of a lane at once when this process enqueues; `ring_all` for everything else."""
+    """Wakes the idle worker of a lane at once when this process enqueues; `notify_all` for everything else."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._rings = dict.fromkeys(Lane, 0)
+        self._notified = dict.fromkeys(Lane, 0)
 
-    def rings(self, lane: Lane) -> int:
-        return self._rings[lane]
+    def count(self, lane: Lane) -> int:
+        return self._notified[lane]
 
-    def ring(self, lane: Lane) -> None:
+    def notify(self, lane: Lane) -> None:
         with self._changed:
-            self._rings[lane] += 1
+            self._notified[lane] += 1
             self._changed.notify_all()
 
-    def ring_all(self) -> None:
+    def notify_all(self) -> None:
         with self._changed:
             for lane in Lane:
-                self._rings[lane] += 1
+                self._notified[lane] += 1
             self._changed.notify_all()
 
     def wait(self, lane: Lane, seen: int, timeout_s: float) -> None:
-        """Return when `lane` has rung since `seen` was read, or after the time-out."""
+        """Return when `lane` was notified since `seen` was read, or after the time-out."""
         with self._changed:
-            self._changed.wait_for(lambda: self._rings[lane] != seen, timeout_s)
+            self._changed.wait_for(lambda: self._notified[lane] != seen, timeout_s)

@@ -49,13 +49,13 @@ def read_wanted_state() -> None:
 @task(name="tidy_archive", lane=Lane.WORK, expires_s=300)
 def tidy_archive() -> None:
     """Keep the archive within its quota and age, and the database file small."""
-    huey.services.housekeeping.run()
+    huey.services.retention.run()
 
 
 @task(name="take_over_reference", lane=Lane.COMMAND, retry=Backoff(first_s=5.0, cap_s=300.0))
 def take_over_reference() -> None:
     """Bring in what the reference gateway left behind; after the first time there is nothing."""
-    huey.services.takeover.run()
+    huey.services.legacy_import.run()
 
 
 TIMETABLE = (

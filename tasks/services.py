@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from teg.domain.files.reconciler import Files
     from teg.domain.ota.updater import NoUpdates, SoftwareUpdate
     from teg.domain.ports import Session
-    from teg.domain.rpc.dispatcher import Calls
+    from teg.domain.rpc.dispatcher import RpcDispatcher
     from teg.domain.rpc.log_level import LogLevel
     from teg.domain.server.attributes import Synchroniser
     from teg.domain.supervision.supervisor import NoController, Supervisor
     from teg.domain.telemetry.ingest import Recorder
-    from teg.domain.telemetry.legacy_import import Takeover
+    from teg.domain.telemetry.legacy_import import LegacyImport
     from teg.domain.telemetry.publisher import Publisher
     from teg.domain.telemetry.reporting import Auxiliary, LogLines, Reporter
-    from teg.domain.telemetry.retention import Housekeeping
+    from teg.domain.telemetry.retention import Retention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +36,11 @@ class Services:
     auxiliary: Auxiliary
     log_lines: LogLines
     synchroniser: Synchroniser
-    housekeeping: Housekeeping
-    takeover: Takeover
+    retention: Retention
+    legacy_import: LegacyImport
     supervisor: Supervisor | NoController
     files: Files
-    calls: Calls
+    calls: RpcDispatcher
     ota: SoftwareUpdate | NoUpdates
     log_level: LogLevel
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -49,7 +49,7 @@ class Services:
     def stop(self) -> None:
         """Called once when the consumer begins to stop, before its workers have finished."""
         self.stopping.set()
-        self.recorder.bell.ring()
-        self.publisher.bell.ring()
+        self.recorder.signal.notify()
+        self.publisher.signal.notify()
         for hook in self.on_stop:
             hook()

@@ -24,12 +24,12 @@ def publish_records() -> None:
 
 def records_waiting() -> None:
     """There are rows in the inbox: ring the running recorder, or start one."""
-    if not huey.services.recorder.bell.ring():
+    if not huey.services.recorder.signal.notify():
         archive_records()
 
 
 def records_stored() -> None:
     """There is something in the outbox: ring the running publisher, or start one if it could send."""
     services = huey.services
-    if not services.publisher.bell.ring() and services.session.connected:
+    if not services.publisher.signal.notify() and services.session.connected:
         publish_records()

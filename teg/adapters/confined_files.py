@@ -18,7 +18,7 @@ from teg.domain.errors import Refused, Unavailable
 from teg.domain.files import confinement as file_paths
 from teg.domain.files.confinement import Place, Root
 from teg.domain.files.definitions import MAX_FILE_BYTES
-from teg.domain.files.ports import Seen
+from teg.domain.files.ports import FileState
 
 #: Larger files are neither read nor reported; hashing one of this size takes about a second on a Raspberry Pi.
 MAX_HASHED_BYTES = 64 << 20
@@ -44,7 +44,7 @@ class ConfinedFiles:
         self._roots = tuple(Root(str(root), os.path.realpath(root)) for root in roots)
         self._protected = tuple(protected)
 
-    def look(self, path: str, known: Seen | None = None) -> Seen | None:
+    def look(self, path: str, known: FileState | None = None) -> FileState | None:
         place = self._place(path)
         with _errors(path), contextlib.suppress(FileNotFoundError), _folder(place) as folder:
             found = _stat(place.name, folder)
@@ -89,7 +89,7 @@ class ConfinedFiles:
         self._refuse_own(found, place.path)
         return found
 
-    def _read(self, place: Place, folder: int, known: Seen | None) -> Seen:
+    def _read(self, place: Place, folder: int, known: FileState | None) -> FileState:
         with open(os.open(place.name, _READ, dir_fd=folder), "rb", buffering=0) as file:
             opened = os.fstat(file.fileno())
             _refuse_odd(opened, place.path)
@@ -243,7 +243,7 @@ def _stamp(found: os.stat_result) -> tuple[int, ...]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode)
 
 
-def _seen(descriptor: int, opened: os.stat_result, known: Seen | None) -> Seen:
+def _seen(descriptor: int, opened: os.stat_result, known: FileState | None) -> FileState:
     digest = hashlib.md5(usedforsecurity=False)
     small = bytearray()
     size = 0
@@ -256,7 +256,7 @@ def _seen(descriptor: int, opened: os.stat_result, known: Seen | None) -> Seen:
             break  # it grows while we read; the next look refuses it
     stamp = _stamp(opened)
     md5 = digest.hexdigest()
-    return Seen(
+    return FileState(
         md5=md5,
         size=size,
         mode=stat.S_IMODE(opened.st_mode),

@@ -9,7 +9,7 @@ from typing import Any
 from teg.domain.errors import Unavailable
 
 
-class ReferenceData:
+class LegacyDatabases:
     """`telemetry.legacy_import.OldData`."""
 
     def __init__(self, data_path: Path, inbox_path: Path) -> None:

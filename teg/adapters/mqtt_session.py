@@ -114,7 +114,7 @@ class MqttSession:
         if (connection := self._connection) is not None:
             connection.end(reason)
 
-    def hurry(self) -> None:
+    def reconnect_now(self) -> None:
         self._hurry.set()
 
     def _live(self) -> "_Connection":

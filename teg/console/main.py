@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.maintenance import ArchiveUpkeep
+from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
 from teg.domain.errors import Unavailable
 from teg.settings import InvalidSettings, Settings
 
@@ -32,8 +32,8 @@ def status(as_json: bool) -> None:
     """Is it running, and how much is on its way to the server?"""
     settings = _settings()
     report: dict[str, Any] = {"running": is_running(settings.data_path), "data_path": str(settings.data_path)}
-    with _upkeep(settings) as upkeep:
-        report |= upkeep.counts()
+    with _maintenance(settings) as maintenance:
+        report |= maintenance.counts()
     if as_json:
         click.echo(json.dumps(report))
         return
@@ -45,8 +45,8 @@ def status(as_json: bool) -> None:
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000))
 def dead_letters(limit: int) -> None:
     """Records that were set aside, newest first, each with its reason."""
-    with _upkeep(_settings()) as upkeep:
-        letters = upkeep.dead_letters(limit)
+    with _maintenance(_settings()) as maintenance:
+        letters = maintenance.dead_letters(limit)
     for letter in letters:
         click.echo(f"#{letter['id']}  inbox row {letter['inbox_row']}  {letter['reason']}")
         click.echo(f"    {letter['message'][:200]}")
@@ -95,13 +95,13 @@ def _settings() -> Settings:
 
 
 @contextmanager
-def _upkeep(settings: Settings) -> Iterator[ArchiveUpkeep]:
+def _maintenance(settings: Settings) -> Iterator[ArchiveMaintenance]:
     path = settings.data_path / "gateway.db"
     if not path.exists():
         raise click.ClickException(f"there is no {path}: the gateway has not run with these settings yet")
     database = Database(path, read_only=True)
     try:
-        yield ArchiveUpkeep(database)
+        yield ArchiveMaintenance(database)
     except Unavailable as reason:
         raise click.ClickException(str(reason)) from reason
     finally:

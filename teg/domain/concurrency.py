@@ -5,57 +5,61 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Bell:
-    """At most one thread answers at a time."""
+class WorkSignal:
+    """Between the one who notices work and the one thread that does it, the drainer.
+
+    A drainer that has finished waits a little for more; while it does, new work needs no task in the queue. At one
+    message a second this saves 4.2 kB of queue writes a message (docs/decisions/0003-bells-and-lingering.md).
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._answering: object | None = None
-        self._rung = False
+        self._drainer: object | None = None
+        self._notified = False
 
-    def ring(self) -> bool:
+    def notify(self) -> bool:
         """True when a running drainer has heard it; False: nobody is there, enqueue the task."""
         with self._changed:
-            self._rung = True
+            self._notified = True
             self._changed.notify_all()
-            return self._answering is not None
+            return self._drainer is not None
 
     @contextmanager
-    def answering(self) -> Iterator[bool]:
-        """Be the one who answers; yields False (and rings the other) when somebody already does."""
+    def draining(self) -> Iterator[bool]:
+        """Be the drainer; yields False (and notifies the other) when somebody already is."""
         visit = object()
         with self._changed:
-            busy = self._answering is not None
+            busy = self._drainer is not None
             if not busy:
-                self._answering, self._rung = visit, False
+                self._drainer, self._notified = visit, False
         if busy:
-            self.ring()
+            self.notify()
             yield False
             return
         try:
             yield True
         finally:
             with self._changed:
-                if self._answering is visit:
-                    self._answering = None
+                if self._drainer is visit:
+                    self._drainer = None
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a ring. False: none came, and from this moment on `ring` answers False (no ring falls between)."""
+        """Wait to be notified. False: in vain, and from now on `notify` answers False (nothing falls between)."""
         with self._changed:
-            rung = self._changed.wait_for(lambda: self._rung, timeout_s)
-            self._rung = False
-            if not rung:
-                self._answering = None
-            return rung
+            notified = self._changed.wait_for(lambda: self._notified, timeout_s)
+            self._notified = False
+            if not notified:
+                self._drainer = None
+            return notified
 
     def pause(self, timeout_s: float) -> None:
-        """Wait for a ring or the time-out and go on answering either way."""
+        """Wait to be notified or for the time-out, and stay the drainer either way."""
         with self._changed:
-            self._changed.wait_for(lambda: self._rung, timeout_s)
-            self._rung = False
+            self._changed.wait_for(lambda: self._notified, timeout_s)
+            self._notified = False
 
 
-class OneAtATime:
+class SingleFlight:
     """Runs `work` in one thread at a time. A call during a run returns at once, and makes that run be repeated."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from teg.adapters.process_runtime import ProcessRuntime
 from teg.domain.ota.assignment import Source
 from teg.domain.ota.rollout import Replacement, TrialRules
 from teg.domain.ota.sources import GitSource, PackageSource, RegistrySource, SoftwareSource
-from teg.domain.ota.store import UpdateRecords
+from teg.domain.ota.store import UpdateStore
 from teg.domain.ota.updater import AcceptRules, NoUpdates, SoftwareUpdate
 from teg.domain.supervision.container_profile import ControllerProfile, parse_device, parse_mount
 from teg.domain.supervision.runtime import ControllerRuntime
@@ -82,7 +82,7 @@ class ControllerParts(CoreParts):
         if self.runtime is None or not isinstance(self.supervisor, Supervisor):
             return NoUpdates()
         settings = self._settings
-        updates = UpdateRecords(self.state, self.reporter, self.runtime, self.supervisor)
+        updates = UpdateStore(self.state, self.reporter, self.runtime, self.supervisor)
         return SoftwareUpdate(
             records=updates,
             replacement=self._replacement(updates, self.runtime, self.supervisor),
@@ -95,7 +95,7 @@ class ControllerParts(CoreParts):
             wake=lambda: advance_update(),
         )
 
-    def _replacement(self, updates: UpdateRecords, runtime: ControllerRuntime, supervisor: Supervisor) -> Replacement:
+    def _replacement(self, updates: UpdateStore, runtime: ControllerRuntime, supervisor: Supervisor) -> Replacement:
         keys = ArchivedKeys(self.database) if self._settings.ota_require_keys else None
         return Replacement(
             runtime=runtime,

@@ -13,15 +13,15 @@ from tasks.telemetry import records_stored
 from teg.adapters import tls
 from teg.adapters.clock import SystemClock
 from teg.adapters.gateway_db import outbox as records
-from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.gateway_db import rpc_journal as rpc_journal
 from teg.adapters.gateway_db import state
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.legacy_import import TakenOver
-from teg.adapters.gateway_db.maintenance import ArchiveUpkeep
+from teg.adapters.gateway_db.legacy_import import LegacyImportTable
+from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
 from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.gateway_db.state import ClientAttributeTable, StateTable
 from teg.adapters.inbox.mailbox import Inbox
-from teg.adapters.legacy_databases import ReferenceData
+from teg.adapters.legacy_databases import LegacyDatabases
 from teg.adapters.log_handlers import LogOutput
 from teg.adapters.mqtt_provisioning import ProvisioningEndpoint
 from teg.adapters.mqtt_session import MqttSession, Server
@@ -31,10 +31,10 @@ from teg.domain.rpc.log_level import LogLevel
 from teg.domain.server.attributes import ServerAttributes
 from teg.domain.server.provisioning import Credentials, ProvisionKeys
 from teg.domain.server.rate_limits import CAUTIOUS
-from teg.domain.telemetry.legacy_import import Takeover
+from teg.domain.telemetry.legacy_import import LegacyImport
 from teg.domain.telemetry.publisher import Publisher
 from teg.domain.telemetry.reporting import LogLines, Reporter
-from teg.domain.telemetry.retention import Housekeeping
+from teg.domain.telemetry.retention import Retention
 from teg.settings import Settings
 
 logger = logging.getLogger("gateway")
@@ -56,7 +56,7 @@ class CoreParts:
     def database(self) -> Database:
         database = Database(self._settings.data_path / "gateway.db")
         self._stack.callback(database.close)
-        _until_available(lambda: database.open(records.SCHEMA, state.SCHEMA, ledger.SCHEMA))
+        _until_available(lambda: database.open(records.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA))
         return database
 
     @cached_property
@@ -68,8 +68,8 @@ class CoreParts:
         return StateTable(self.database)
 
     @cached_property
-    def upkeep(self) -> ArchiveUpkeep:
-        return ArchiveUpkeep(self.database)
+    def maintenance(self) -> ArchiveMaintenance:
+        return ArchiveMaintenance(self.database)
 
     @cached_property
     def inbox(self) -> Inbox:
@@ -77,13 +77,13 @@ class CoreParts:
         self._stack.callback(inbox.close)
         return inbox
 
-    def _housekeeping(self) -> Housekeeping:
+    def _retention(self) -> Retention:
         settings = self._settings
-        return Housekeeping(self.upkeep, self.clock, settings.archive_max_bytes, settings.archive_max_days)
+        return Retention(self.maintenance, self.clock, settings.archive_max_bytes, settings.archive_max_days)
 
-    def _takeover(self) -> Takeover:
-        old = ReferenceData(self._settings.data_path, self._settings.inbox_path)
-        return Takeover(old, TakenOver(self.database))
+    def _legacy_import(self) -> LegacyImport:
+        old = LegacyDatabases(self._settings.data_path, self._settings.inbox_path)
+        return LegacyImport(old, LegacyImportTable(self.database))
 
     # --- logs ----------------------------------------------------------------------------------------------
 

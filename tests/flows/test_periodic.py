@@ -57,13 +57,13 @@ def test_an_hour_of_the_timetable(services: Any, queue: GatewayHuey) -> None:
     assert counts["reporter.publish_attributes"] == 60
     assert counts["calls.tend"] == counts["ota.advance"] == 60
     assert counts["synchroniser.read_software"] == counts["files.reconcile"] == 6
-    assert counts["housekeeping.run"] == counts["takeover.run"] == 1
+    assert counts["retention.run"] == counts["legacy_import.run"] == 1
 
 
 def test_every_line_runs_at_the_start(services: Any, queue: GatewayHuey) -> None:
     day(services, seconds=1)
     done = {name.split(".")[0] for name in services.done}
-    assert {"auxiliary", "log_lines", "recorder", "publisher", "calls", "ota", "files", "housekeeping"} <= done
+    assert {"auxiliary", "log_lines", "recorder", "publisher", "calls", "ota", "files", "retention"} <= done
 
 
 def test_nothing_is_sent_while_there_is_no_connection(services: Any, queue: GatewayHuey) -> None:
@@ -83,7 +83,13 @@ def test_quiet_hours_write_no_log_tasks(services: Any, queue: GatewayHuey) -> No
 def test_a_day_in_which_everything_fails_leaves_a_handful_of_tasks(services: Any, queue: GatewayHuey) -> None:
     for name in ("recorder.run", "publisher.run", "reporter.publish_attributes", "files.reconcile", "ota.advance"):
         services.fail[name] = NotConnected("gone")
-    for name in ("auxiliary.send", "log_lines.store", "housekeeping.run", "takeover.run", "synchroniser.read_software"):
+    for name in (
+        "auxiliary.send",
+        "log_lines.store",
+        "retention.run",
+        "legacy_import.run",
+        "synchroniser.read_software",
+    ):
         services.fail[name] = Unavailable("disk full")
     day(services, seconds=7200)
     assert len(waiting(queue)) == len(set(waiting(queue))) <= 8
@@ -107,7 +113,7 @@ def test_a_lost_push_is_found_within_ten_minutes(services: Any, queue: GatewayHu
     [
         (send_auxiliary_telemetry, "auxiliary.send"),
         (store_log_lines, "log_lines.store"),
-        (tidy_archive, "housekeeping.run"),
+        (tidy_archive, "retention.run"),
     ],
 )
 def test_what_comes_again_by_itself_is_not_retried(services: Any, queue: GatewayHuey, task: Any, call: str) -> None:
@@ -118,7 +124,7 @@ def test_what_comes_again_by_itself_is_not_retried(services: Any, queue: Gateway
 
 
 def test_taking_over_is_retried_until_it_is_done(services: Any, queue: GatewayHuey) -> None:
-    services.fail["takeover.run"] = Unavailable("locked")
+    services.fail["legacy_import.run"] = Unavailable("locked")
     take_over_reference()
     assert waiting(queue) == ["take_over_reference"]
 

@@ -85,7 +85,7 @@ class Workers:
 
     def __exit__(self, *error: object) -> None:
         self.consumer.stop_flag.set()
-        the_huey.wake_up.ring_all()
+        the_huey.wake_up.notify_all()
         for _worker, thread in self.consumer.worker_threads:
             thread.join(20)
             assert not thread.is_alive()

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from tasks.lanes import WORKERS, Lane
-from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.gateway_db import rpc_journal as rpc_journal
 from teg.adapters.host.command import run_command
 from teg.domain.ports import CommandResult
 from teg.domain.rpc import dispatcher as rpc
@@ -118,7 +118,7 @@ def test_the_parameters_are_those_that_are_read() -> None:
 
 
 def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
-    assert (ledger.KEPT_EFFECTS, ledger.KEPT_QUICK) == (2_000, 2_000)
+    assert (rpc_journal.KEPT_EFFECTS, rpc_journal.KEPT_QUICK) == (2_000, 2_000)
     assert (rpc.CALLS_PER_S, rpc.CALL_BURST, rpc.LATEST_START_MS) == (5, 20, 10_000)
     assert rpc_methods.POWER_SPACING_S == 300
     assert (rpc_parameters.COMMAND_TIMEOUT_S, rpc_parameters.MAX_COMMAND_TIMEOUT_S) == (30, 60)

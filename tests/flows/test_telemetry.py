@@ -14,7 +14,7 @@ from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.errors import NotConnected, Unavailable
 from teg.domain.telemetry.ingest import Recorder
-from teg.domain.telemetry.ports import Lane
+from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.publisher import Publisher
 from tests.support.links import FakeClock, FakeLink
 from tests.support.running import ControllerInbox, message
@@ -34,8 +34,8 @@ class Site:
         services: Any = FakeServices()
         self.services = services
         services.session = self.link
-        services.recorder = Recorder(self.inbox, self.table, records_stored, linger_s=0.0)
-        services.publisher = Publisher(self.table, cast(Any, self.link), FakeClock(), linger_s=0.0)
+        services.recorder = Recorder(self.inbox, self.table, records_stored, idle_timeout_s=0.0)
+        services.publisher = Publisher(self.table, cast(Any, self.link), FakeClock(), idle_timeout_s=0.0)
 
     def insert(self, *numbers: int) -> None:
         self.controller.insert_many([message(number) for number in numbers])
@@ -44,7 +44,7 @@ class Site:
         return [number for batch in self.link.sent for number in batch]
 
     def pending(self) -> int:
-        return len(self.table.pending(Lane.DATA, 0, 10_000, 10**9))
+        return len(self.table.pending(Stream.DATA, 0, 10_000, 10**9))
 
     def close(self) -> None:
         self.inbox.close()
@@ -133,21 +133,21 @@ def test_a_full_disk_keeps_rows_in_the_inbox(site: Site, queue: GatewayHuey, mon
 
 def test_a_recorder_at_work_is_rung_instead_of_queued(site: Site, queue: GatewayHuey) -> None:
     recorder = site.services.recorder
-    with recorder.bell.answering():
+    with recorder.signal.draining():
         site.insert(1)
         records_waiting()
         assert site.controller.count() == 1, "nobody else took it"
-        assert recorder.bell.wait(0.0), "but the one at work was rung"
+        assert recorder.signal.wait(0.0), "but the one at work was rung"
 
 
 def test_a_publisher_at_work_is_rung_instead_of_queued(site: Site, queue: GatewayHuey) -> None:
     publisher = site.services.publisher
-    with publisher.bell.answering():
+    with publisher.signal.draining():
         site.insert(1)
         records_waiting()
         assert site.pending() == 1
         assert site.arrived() == []
-        assert publisher.bell.wait(0.0)
+        assert publisher.signal.wait(0.0)
 
 
 def test_both_tasks_are_harmless_twice(site: Site, queue: GatewayHuey) -> None:

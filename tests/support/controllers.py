@@ -248,7 +248,7 @@ class Supervised:
         """Let `seconds` pass with a look at every planned moment."""
         end_s = self.clock.uptime_s + seconds
         while self.clock.uptime_s < end_s:
-            left_s = self.supervisor.next_look.left_s()
+            left_s = self.supervisor.next_check.left_s()
             step_s = min(every_s, end_s - self.clock.uptime_s, max(0.01, left_s if left_s is not None else every_s))
             self.clock.advance(step_s)
             self.look()

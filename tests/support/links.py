@@ -8,7 +8,7 @@ import orjson
 
 from teg.domain.errors import NotConnected
 from teg.domain.server.wire import PROBE
-from teg.domain.telemetry.ports import Delivery, Lane
+from teg.domain.telemetry.ports import Delivery, Stream
 from tests.support.running import wait_until
 
 
@@ -33,17 +33,17 @@ class FakeClock:
 class FakeOutbox:
     """Rows by lane; `marked` and `aside` in the order they came."""
 
-    rows: dict[Lane, dict[int, bytes]] = field(default_factory=lambda: {lane: {} for lane in Lane})
-    marked: list[tuple[Lane, int]] = field(default_factory=list)
+    rows: dict[Stream, dict[int, bytes]] = field(default_factory=lambda: {lane: {} for lane in Stream})
+    marked: list[tuple[Stream, int]] = field(default_factory=list)
     aside: dict[int, str] = field(default_factory=dict)
     marks: int = 0
     reads: int = 0
 
-    def add(self, lane: Lane, ids: Sequence[int], text: str = "") -> None:
+    def add(self, lane: Stream, ids: Sequence[int], text: str = "") -> None:
         for row_id in ids:
             self.rows[lane][row_id] = f'{{"ts":1,"values":{{"n":{row_id}{text}}}}}'.encode()
 
-    def pending(self, lane: Lane, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
+    def pending(self, lane: Stream, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
         self.reads += 1
         found = sorted((row_id, text) for row_id, text in self.rows[lane].items() if row_id > after_id)
         taken: list[tuple[int, int, int, bytes]] = []
@@ -60,7 +60,7 @@ class FakeOutbox:
                 assert self.rows[delivery.lane].pop(row_id, None) is not None, f"{row_id} was marked twice"
                 self.marked.append((delivery.lane, row_id))
 
-    def set_aside(self, lane: Lane, record_id: int, reason: str) -> None:
+    def set_aside(self, lane: Stream, record_id: int, reason: str) -> None:
         del self.rows[lane][record_id]
         self.aside[record_id] = reason
 
@@ -144,7 +144,7 @@ class FakeLink:
         self.given_up.append(reason)
         self.lose(by_peer=False)
 
-    def hurry(self) -> None:
+    def reconnect_now(self) -> None:
         self.hurries += 1
 
     def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:

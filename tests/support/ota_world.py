@@ -17,7 +17,7 @@ from teg.domain.ota.assignment import Source
 from teg.domain.ota.job import Job
 from teg.domain.ota.rollout import Replacement, TelemetryKeys, TrialRules
 from teg.domain.ota.sources import Cancelled
-from teg.domain.ota.store import UpdateRecords
+from teg.domain.ota.store import UpdateStore
 from teg.domain.ota.updater import AcceptRules, SoftwareUpdate
 from teg.domain.supervision.runtime import ABSENT, ImageMissing, Observation, StartFailed
 from teg.domain.supervision.supervisor import Supervisor
@@ -280,7 +280,7 @@ class World:
             start_grace_s=60,
             spread=lambda: 1.0,
         )
-        records = UpdateRecords(self.state, self.report, self.engine, self.supervisor)
+        records = UpdateStore(self.state, self.report, self.engine, self.supervisor)
         replacement = Replacement(
             runtime=self.engine,
             versions=self.supervisor,

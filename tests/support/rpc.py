@@ -1,4 +1,4 @@
-"""A gateway's remote calls with everything outside replaced by a few lines, and the real books on a real file."""
+"""A gateway's remote calls with everything outside replaced by a few lines, and the real journal on a real file."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,14 +13,14 @@ import orjson
 from tasks.queue import huey
 from tasks.rpc import handle_rpc, refuse_rpc
 from tasks.services import Services
-from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.gateway_db import rpc_journal as rpc_journal
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.rpc_journal import CallLedger
+from teg.adapters.gateway_db.rpc_journal import RpcJournalTable
 from teg.domain.errors import NotConnected, Unavailable
 from teg.domain.ports import CommandResult
 from teg.domain.rpc.command_allowlist import CommandList
-from teg.domain.rpc.dispatcher import Calls
-from teg.domain.rpc.journal import Books
+from teg.domain.rpc.dispatcher import RpcDispatcher
+from teg.domain.rpc.journal import CallJournal
 from teg.domain.rpc.log_level import LogLevel
 from teg.domain.rpc.methods import MethodPorts, methods
 from teg.domain.rpc.status import StatusSources
@@ -219,9 +219,9 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.database = Database(self.path)
-        self.database.open(ledger.SCHEMA)
-        self.ledger = CallLedger(self.database)
-        self.books = Books(self.ledger, self.clock)
+        self.database.open(rpc_journal.SCHEMA)
+        self.rpc_journal = RpcJournalTable(self.database)
+        self.journal = CallJournal(self.rpc_journal, self.clock)
         self.log_level = LogLevel(self.levels.append, "INFO", self.clock)
         sources = StatusSources(
             versions={"gateway": "0.1.0"},
@@ -241,16 +241,16 @@ class Rig:
             files=self.files,
             log=FakeLog(),
             log_level=self.log_level,
-            books=self.books,
+            journal=self.journal,
             status=sources,
             run_command=self.run_command,
         )
         self.methods = methods(ports)
-        self.calls = Calls(
+        self.calls = RpcDispatcher(
             methods=self.methods,
             disabled=self.disabled,
             session=self.session,
-            books=self.books,
+            journal=self.journal,
             clock=self.clock,
             stopping=self.stopping,
         )

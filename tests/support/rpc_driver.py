@@ -14,12 +14,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from teg.adapters.clock import SystemClock
-from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.gateway_db import rpc_journal as rpc_journal
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.rpc_journal import CallLedger
+from teg.adapters.gateway_db.rpc_journal import RpcJournalTable
 from teg.domain.ports import CommandResult
-from teg.domain.rpc.dispatcher import Calls
-from teg.domain.rpc.journal import Books
+from teg.domain.rpc.dispatcher import RpcDispatcher
+from teg.domain.rpc.journal import CallJournal
 from teg.domain.rpc.methods import MethodPorts, methods
 from teg.domain.server.wire import RpcRequest
 
@@ -59,20 +59,20 @@ class Outside:
 
 
 def work(folder: Path, method: str) -> None:
-    """One process life: open the books, look what was interrupted, take the call."""
+    """One process life: open the journal, look what was interrupted, take the call."""
     database = Database(folder / "gateway.db")
-    database.open(ledger.SCHEMA)
+    database.open(rpc_journal.SCHEMA)
     outside: Any = Outside(folder)
     clock = SystemClock()
-    books = Books(CallLedger(database), clock)
-    ports = cast(MethodPorts, SimpleNamespace(machine=outside, books=books, run_command="on"))
+    journal = CallJournal(RpcJournalTable(database), clock)
+    ports = cast(MethodPorts, SimpleNamespace(machine=outside, journal=journal, run_command="on"))
     for unused in ("controller", "archive", "files", "log", "log_level", "status"):
         setattr(ports, unused, None)
-    calls = Calls(
+    calls = RpcDispatcher(
         methods=methods(ports),
         disabled=frozenset(),
         session=outside,
-        books=books,
+        journal=journal,
         clock=clock,
         stopping=threading.Event(),
     )

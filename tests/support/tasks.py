@@ -8,7 +8,7 @@ from typing import Any
 from tasks.huey_app import GatewayHuey
 from tasks.queue import huey
 from tasks.services import Services
-from teg.domain.concurrency import Bell
+from teg.domain.concurrency import WorkSignal
 
 
 class Recording:
@@ -16,7 +16,7 @@ class Recording:
 
     def __init__(self, name: str, calls: list[str], fail: dict[str, Exception], **attributes: Any) -> None:
         self._name, self._calls, self._fail = name, calls, fail
-        self.bell = Bell()
+        self.signal = WorkSignal()
         self.connected = True
         for key, value in attributes.items():
             setattr(self, key, value)

@@ -101,11 +101,11 @@ def test_one_row_arrives_soon_and_unchanged(tmp_path: Path, tls: ServerTls, serv
 
 
 class Mosquitto:
-    """A real broker on a free port, with TLS, and a subscriber that keeps a ledger of everything."""
+    """A real broker on a free port, with TLS, and a subscriber that keeps an account of everything."""
 
     def __init__(self, directory: Path, tls: ServerTls) -> None:
         self.port, self._plain_port = free_port(), free_port()
-        self.ledger: list[tuple[str, int, bytes]] = []
+        self.rpc_journal: list[tuple[str, int, bytes]] = []
         directory.mkdir()
         config = directory / "mosquitto.conf"
         config.write_text(
@@ -133,10 +133,10 @@ class Mosquitto:
             return probe.connect_ex(("127.0.0.1", self._plain_port)) == 0
 
     def _received(self, _: Client, __: object, received: MQTTMessage) -> None:
-        self.ledger.append((received.topic, received.qos, bytes(received.payload)))
+        self.rpc_journal.append((received.topic, received.qos, bytes(received.payload)))
 
     def telemetry(self) -> list[bytes]:
-        return [payload for topic, _, payload in list(self.ledger) if topic == "v1/devices/me/telemetry"]
+        return [payload for topic, _, payload in list(self.rpc_journal) if topic == "v1/devices/me/telemetry"]
 
     def numbers(self) -> Counter[int]:
         return Counter(
@@ -185,9 +185,9 @@ def test_the_same_through_a_real_mosquitto(tmp_path: Path, tls: ServerTls, mosqu
 
         def all_arrived() -> bool:
             nonlocal seen
-            if len(mosquitto.ledger) == seen:
+            if len(mosquitto.rpc_journal) == seen:
                 return False
-            seen = len(mosquitto.ledger)
+            seen = len(mosquitto.rpc_journal)
             return len(mosquitto.numbers()) >= QUEUED + LIVE
 
         wait_until(all_arrived, 120, "all rows at the subscriber")
@@ -196,9 +196,9 @@ def test_the_same_through_a_real_mosquitto(tmp_path: Path, tls: ServerTls, mosqu
         wait_until(lambda: running.rows(outbox) == [(0,)], 30, "everything is marked")
         assert running.stop() == 0
     assert mosquitto.numbers() == Counter(range(1, QUEUED + LIVE + 1))  # each exactly once
-    assert {qos for _, qos, _ in mosquitto.ledger} == {1}
-    assert len(mosquitto.ledger) < 1000
-    assert max(len(payload) for _, _, payload in mosquitto.ledger) <= 60_000
+    assert {qos for _, qos, _ in mosquitto.rpc_journal} == {1}
+    assert len(mosquitto.rpc_journal) < 1000
+    assert max(len(payload) for _, _, payload in mosquitto.rpc_journal) <= 60_000
     assert_archive_complete(running, QUEUED + LIVE)
     assert "Socket error on client" not in mosquitto.log.read_text()
     inbox.close()

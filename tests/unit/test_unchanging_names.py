@@ -9,7 +9,7 @@ from pathlib import Path
 import gateway
 from teg.adapters.docker_engine import parsing
 from teg.adapters.gateway_db import outbox as records
-from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.gateway_db import rpc_journal as rpc_journal
 from teg.adapters.gateway_db import state
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.process_runtime import ProcessRuntime
@@ -149,7 +149,7 @@ COLUMNS = {
 def test_the_tables_of_the_first_version_are_still_there(tmp_path: Path) -> None:
     """A later version may add tables and columns; these it has to find, or to bring over."""
     database = Database(tmp_path / "gateway.db")
-    database.open(records.SCHEMA, state.SCHEMA, ledger.SCHEMA)
+    database.open(records.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA)
     database.close()
     connection = sqlite3.connect(tmp_path / "gateway.db")
     try:

@@ -7,11 +7,11 @@ import orjson
 
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.outbox import KEPT, count, insert_dead, insert_records
-from teg.domain.telemetry.ports import Lane
+from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, SetAside
 
 
-class TakenOver:
+class LegacyImportTable:
     """`telemetry.legacy_import.NewHome`; progress lies in the state table under `takeover/<source>`."""
 
     def __init__(self, database: Database) -> None:
@@ -23,8 +23,8 @@ class TakenOver:
 
     def take_history(self, rows: Sequence[Record], upto: int) -> None:
         with self._database.transaction() as connection:
-            first = insert_records(connection, rows, Lane.REPUBLISH)
-            connection.execute("DELETE FROM outbox WHERE lane = ? AND record_id >= ?", (Lane.REPUBLISH, first))
+            first = insert_records(connection, rows, Stream.REPUBLISH)
+            connection.execute("DELETE FROM outbox WHERE lane = ? AND record_id >= ?", (Stream.REPUBLISH, first))
             count(connection, accepted=len(rows), delivered=len(rows))
             _note(connection, "archive", upto)
 
@@ -33,9 +33,9 @@ class TakenOver:
             known = [_in_history(connection, row) for row in rows]
             fresh = [row for row, record_id in zip(rows, known, strict=True) if record_id is None]
             again = [record_id for record_id in known if record_id is not None]
-            insert_records(connection, fresh, Lane.DATA)
+            insert_records(connection, fresh, Stream.DATA)
             connection.executemany(
-                "INSERT OR IGNORE INTO outbox (lane, record_id) VALUES (?, ?)", [(Lane.DATA, i) for i in again]
+                "INSERT OR IGNORE INTO outbox (lane, record_id) VALUES (?, ?)", [(Stream.DATA, i) for i in again]
             )
             insert_dead(connection, aside)
             count(connection, accepted=len(fresh), set_aside=len(aside), delivered=-len(again))
@@ -43,7 +43,7 @@ class TakenOver:
 
     def take_logs(self, rows: Sequence[tuple[int, bytes]], upto: int) -> None:
         with self._database.transaction() as connection:
-            insert_records(connection, [(None, ts, 1, text.decode(), None, 1) for ts, text in rows], Lane.OWN)
+            insert_records(connection, [(None, ts, 1, text.decode(), None, 1) for ts, text in rows], Stream.OWN)
             _note(connection, "logs", upto)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.outbox import KEPT, count, counters, insert_records
-from teg.domain.telemetry.ports import Lane
-from teg.domain.telemetry.validation import Record, judge
+from teg.domain.telemetry.ports import Stream
+from teg.domain.telemetry.validation import Record, validate
 
 SLICE = 5_000
 #: Dead letters may be large, so fewer go at a time.
@@ -19,7 +19,7 @@ DEAD_LETTER_SHARE = 10
 DAY_MS = 86_400_000
 
 
-class ArchiveUpkeep:
+class ArchiveMaintenance:
     """`telemetry.ports.ArchiveCounts` and `Retention`, and what the archive calls need. Ranges include both ends."""
 
     def __init__(self, database: Database) -> None:
@@ -32,7 +32,7 @@ class ArchiveUpkeep:
                 "INSERT OR IGNORE INTO outbox (lane, record_id) SELECT ?, id FROM record"
                 f" WHERE ts BETWEEN ? AND ? AND kind = {KEPT}"
                 " AND NOT EXISTS (SELECT 1 FROM outbox WHERE lane = ? AND record_id = record.id)",
-                (Lane.REPUBLISH, start_ms, end_ms, Lane.DATA),
+                (Stream.REPUBLISH, start_ms, end_ms, Stream.DATA),
             ).rowcount
 
     def discard(self, start_ms: int, end_ms: int) -> int:
@@ -66,15 +66,15 @@ class ArchiveUpkeep:
         waiting = dict(self._database.rows("SELECT lane, count(*) FROM outbox GROUP BY lane"))
         oldest = self._database.rows(
             "SELECT r.ts FROM outbox o JOIN record r ON r.id = o.record_id WHERE o.lane = ? ORDER BY record_id LIMIT 1",
-            (Lane.DATA,),
+            (Stream.DATA,),
         )
         kept = counters(self._database)
         return {
             **{name: kept.get(name, 0) for name in ("accepted", "delivered", "set_aside", "evicted", "discarded")},
-            "pending": waiting.get(Lane.DATA, 0),
+            "pending": waiting.get(Stream.DATA, 0),
             "oldest_pending_ts": oldest[0][0] if oldest else None,
-            "republish_pending": waiting.get(Lane.REPUBLISH, 0),
-            "own_pending": waiting.get(Lane.OWN, 0),
+            "republish_pending": waiting.get(Stream.REPUBLISH, 0),
+            "own_pending": waiting.get(Stream.OWN, 0),
             "dead_letters": self._database.rows("SELECT count(*) FROM dead_letter")[0][0],
         }
 
@@ -99,9 +99,9 @@ class ArchiveUpkeep:
         accepted = 0
         with self._database.transaction() as connection:
             for letter_id, row_id, row_type, message in letters:
-                verdict = judge(row_id, bytearray(row_type.encode()), bytearray(message))
+                verdict = validate(row_id, bytearray(row_type.encode()), bytearray(message))
                 if isinstance(verdict, Record):
-                    insert_records(connection, [verdict], Lane.DATA)
+                    insert_records(connection, [verdict], Stream.DATA)
                     connection.execute("DELETE FROM dead_letter WHERE id = ?", (letter_id,))
                     accepted += 1
             count(connection, accepted=accepted, set_aside=-accepted)
@@ -131,12 +131,12 @@ class ArchiveUpkeep:
             return "dead_letters_evicted", rows
         if rows := self._delete_delivered("expired", "1", ()):
             return "expired", rows
-        for lane, counter in ((Lane.REPUBLISH, "republish_cancelled"), (Lane.OWN, "own_evicted")):
+        for lane, counter in ((Stream.REPUBLISH, "republish_cancelled"), (Stream.OWN, "own_evicted")):
             if rows := self._evict_lane(lane, counter):
                 return counter, rows
         if rows := self._drop_oldest_letters():
             return "dead_letters_evicted", rows
-        if rows := self._evict_lane(Lane.DATA, "evicted"):
+        if rows := self._evict_lane(Stream.DATA, "evicted"):
             return "evicted", rows
         return None
 
@@ -154,12 +154,12 @@ class ArchiveUpkeep:
             count(connection, **{counter: deleted})
         return deleted
 
-    def _evict_lane(self, lane: Lane, counter: str) -> int:
+    def _evict_lane(self, lane: Stream, counter: str) -> int:
         """The oldest rows of a lane, undelivered; of the republished ones only the order goes, they were delivered."""
         with self._database.transaction() as connection:
             sql = "SELECT record_id FROM outbox WHERE lane = ? ORDER BY record_id LIMIT ?"
             ids = connection.execute(sql, (lane, SLICE)).fetchall()
-            if lane == Lane.REPUBLISH:
+            if lane == Stream.REPUBLISH:
                 connection.executemany(f"DELETE FROM outbox WHERE lane = {lane:d} AND record_id = ?", ids)
             else:
                 connection.executemany("DELETE FROM outbox WHERE record_id = ?", ids)

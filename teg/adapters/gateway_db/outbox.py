@@ -10,7 +10,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from teg.adapters.gateway_db.database import Database
-from teg.domain.telemetry.ports import Delivery, Lane, Unfinished, fingerprint
+from teg.domain.telemetry.ports import Delivery, Stream, Unfinished, fingerprint
 from teg.domain.telemetry.validation import Record, SetAside
 
 KEPT, TRANSIENT = 0, 1
@@ -43,7 +43,7 @@ class RecordTable:
         rows = [record.source_row for record in records] + [dead.source_row for dead in set_aside]
         with self._database.transaction() as connection:
             first_dead = _next_id(connection, "dead_letter")
-            first_record = insert_records(connection, records, Lane.DATA)
+            first_record = insert_records(connection, records, Stream.DATA)
             insert_dead(connection, set_aside)
             connection.execute("DELETE FROM inbox_batch WHERE last_row <= ifnull(?, last_row)", (left_upto,))
             connection.execute(
@@ -68,9 +68,9 @@ class RecordTable:
     def store_own(self, records: Sequence[tuple[int, bytes]]) -> None:
         with self._database.transaction() as connection:
             rows = [(None, ts_ms, 1, text.decode(), None, TRANSIENT) for ts_ms, text in records]
-            insert_records(connection, rows, Lane.OWN)
+            insert_records(connection, rows, Stream.OWN)
 
-    def pending(self, lane: Lane, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
+    def pending(self, lane: Stream, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
         rows: list[tuple[int, int, int, bytes]] = []
         size = 0
         sql = (
@@ -90,9 +90,9 @@ class RecordTable:
         with self._database.transaction(durable=False) as connection:
             removed = [(delivery.lane, _remove_from_outbox(connection, delivery)) for delivery in deliveries]
             # Counted is what really left: a row may have been evicted while its publish was on the way.
-            count(connection, delivered=sum(rows for lane, rows in removed if lane == Lane.DATA))
+            count(connection, delivered=sum(rows for lane, rows in removed if lane == Stream.DATA))
 
-    def set_aside(self, lane: Lane, record_id: int, reason: str) -> None:
+    def set_aside(self, lane: Stream, record_id: int, reason: str) -> None:
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO dead_letter (source_row, type, message, reason, set_aside_ms)"
@@ -101,11 +101,11 @@ class RecordTable:
             )
             connection.execute("DELETE FROM outbox WHERE record_id = ?", (record_id,))
             connection.execute("DELETE FROM record WHERE id = ?", (record_id,))
-            if lane == Lane.DATA:
+            if lane == Stream.DATA:
                 count(connection, accepted=-1, set_aside=1)
 
 
-def insert_records(connection: Connection, rows: Sequence[tuple[Any, ...]], lane: Lane) -> int:
+def insert_records(connection: Connection, rows: Sequence[tuple[Any, ...]], lane: Stream) -> int:
     """Insert rows (of `telemetry.validation.Record`'s shape) and put them on their way; returns the first id given."""
     first = _next_id(connection, "record")
     connection.executemany(_INSERT_RECORD, rows)
@@ -128,7 +128,7 @@ def counters(database: Database) -> Mapping[str, int]:
 
 def _remove_from_outbox(connection: Connection, delivery: Delivery) -> int:
     """Returns the number of rows that were still there."""
-    if delivery.lane == Lane.REPUBLISH:  # ids of earlier rows may join this lane at any time: only exactly these
+    if delivery.lane == Stream.REPUBLISH:  # ids of earlier rows may join this lane at any time: only exactly these
         return connection.executemany(
             "DELETE FROM outbox WHERE lane = ? AND record_id = ?", [(delivery.lane, i) for i in delivery.ids]
         ).rowcount

@@ -1,4 +1,4 @@
-"""The books of the remote calls in `gateway.db`: table `rpc_call`, the at-most-once ledger and the audit in one."""
+"""The journal of the remote calls in `gateway.db`: table `rpc_call`, the at-most-once ledger and the audit in one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,8 +28,8 @@ _INSERT = (
 )
 
 
-class CallLedger:
-    """`rpc.journal.Ledger`."""
+class RpcJournalTable:
+    """`rpc.journal.JournalTable`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

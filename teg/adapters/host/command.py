@@ -87,7 +87,7 @@ def run_command(
         if ending != "exited":
             _terminate(process)
     finally:
-        _bury(process, mark)
+        kill_all(process, mark)
     _drain(process, output)
     if ending == "stopped":
         raise Unavailable("the gateway is stopping; the command was killed")
@@ -124,7 +124,7 @@ def _start(argv: Sequence[str], mark: str) -> "subprocess.Popen[bytes]":
         )
     except (OSError, ValueError) as error:
         raise Unavailable(f"Running command failed: {error}") from error
-    _make_humble(process.pid)
+    lower_priority(process.pid)
     return process
 
 
@@ -139,7 +139,7 @@ def _environment(mark: str) -> dict[str, str]:
     return {"PATH": SEARCH_PATH, "LANG": "C.UTF-8", "HOME": "/", MARK: mark}
 
 
-def _make_humble(pid: int) -> None:
+def lower_priority(pid: int) -> None:
     """Less processor time than the gateway, and the first to go when memory runs out."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, pid, 10)
@@ -196,7 +196,7 @@ def _terminate(process: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.02)
 
 
-def _bury(process: "subprocess.Popen[bytes]", mark: str) -> None:
+def kill_all(process: "subprocess.Popen[bytes]", mark: str) -> None:
     """Kill the group (the kernel does that in one go, forks included), then all who slipped away, then collect."""
     deadline_s = time.monotonic() + BURIAL_S
     _signal_group(process.pid, signal.SIGKILL)

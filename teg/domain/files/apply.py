@@ -10,7 +10,7 @@ from teg.domain.files.commit_confirm import Confirmation
 from teg.domain.files.definitions import Definition
 from teg.domain.files.desired import Content
 from teg.domain.files.memory import Failures, Remembered, Restarts
-from teg.domain.files.ports import FileStore, Seen
+from teg.domain.files.ports import FileState, FileStore
 from teg.domain.ports import Clock
 
 
@@ -22,7 +22,7 @@ class Step(StrEnum):
     WRITE = "write"
 
 
-def plan_file(definition: Definition, content: Content | None, seen: Seen | None, refused: str | None) -> Step:
+def plan_file(definition: Definition, content: Content | None, seen: FileState | None, refused: str | None) -> Step:
     """`refused` is the digest of the content that was put back last, None if none ever was."""
     if content is None:
         return Step.MIRROR
@@ -52,17 +52,17 @@ class Disk:
 
     def __init__(self, store: FileStore) -> None:
         self.store = store
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, FileState] = {}
 
-    def look(self, path: str) -> Seen | None:
+    def look(self, path: str) -> FileState | None:
         """The file, its content left out when nothing changed or when it is large."""
         return self._remember(path, self.store.look(path, self._seen.get(path)))
 
-    def read(self, path: str) -> Seen | None:
+    def read(self, path: str) -> FileState | None:
         """The file with its content, unless that is large, whatever is remembered."""
         return self._remember(path, self.store.look(path))
 
-    def _remember(self, path: str, seen: Seen | None) -> Seen | None:
+    def _remember(self, path: str, seen: FileState | None) -> FileState | None:
         self._seen.pop(path, None)
         if seen is None:
             return None
@@ -83,7 +83,7 @@ class Writer:
         self._clock = clock
         self.failures = Failures()
 
-    def write(self, definition: Definition, content: Content, seen: Seen | None) -> None:
+    def write(self, definition: Definition, content: Content, seen: FileState | None) -> None:
         """Put `content` in place of `seen`.
 
         Raises:
@@ -102,7 +102,7 @@ class Writer:
         self.failures.clear(key)
         self._applied.put(key, applied_entry(definition, content))
 
-    def _write(self, definition: Definition, content: Content, seen: Seen | None) -> None:
+    def _write(self, definition: Definition, content: Content, seen: FileState | None) -> None:
         changed = seen is None or seen.md5 != content.md5
         drift = changed and self._applied.get(definition.key) == applied_entry(definition, content)
         restart = changed and definition.restart_controller and self._may_restart(definition.key, drift)

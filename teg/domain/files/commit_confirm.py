@@ -9,7 +9,7 @@ from teg.domain.files.desired import Content
 from teg.domain.files.memory import Failures, Remembered, Restarts
 from teg.domain.files.ports import FileStore
 from teg.domain.files.reports import CONFIRM, sayable
-from teg.domain.files.trial import Trial, Trials, Verdict, next_look_s, plan_trial, wants_answer
+from teg.domain.files.trial import FileTrial, FileTrials, TrialOutcome, next_look_s, plan_trial, wants_answer
 from teg.domain.ports import Clock, Heartbeat, Report, State
 
 logger = logging.getLogger("gateway.files")
@@ -35,7 +35,7 @@ class Confirmation:
         self._heartbeat = heartbeat
         self._restarts = restarts
         self._applied = applied
-        self._trials = Trials(state)
+        self._trials = FileTrials(state)
         self._failures = Failures()
         self.refused = Remembered(state, "files/refused")
         self.answered_s = float("-inf")
@@ -47,10 +47,10 @@ class Confirmation:
         for trial in self._trials.running():
             self._recover(trial)
 
-    def get(self, key: str) -> Trial | None:
+    def get(self, key: str) -> FileTrial | None:
         return self._trials.get(key)
 
-    def running(self) -> list[Trial]:
+    def running(self) -> list[FileTrial]:
         return self._trials.running()
 
     def answered(self, begun_s: float) -> None:
@@ -83,7 +83,7 @@ class Confirmation:
         trial = self._trial(definition, content, definition.confirm_s)
         self._trials.begin(trial, self._store.look(definition.path))
 
-    def take_back(self, key: str, before: Trial | None) -> None:
+    def take_back(self, key: str, before: FileTrial | None) -> None:
         """The write did not happen: go on with the trial that was there before."""
         if before is not None:
             self._trials.put(before)
@@ -104,9 +104,9 @@ class Confirmation:
         if trial := self._trials.get(key):
             self._with_heartbeat(replace(trial, restarted=True, heartbeat_known=False))
 
-    def _trial(self, definition: Definition, content: Content, confirm_s: int) -> Trial:
+    def _trial(self, definition: Definition, content: Content, confirm_s: int) -> FileTrial:
         running = self._trials.get(definition.key)
-        return Trial(
+        return FileTrial(
             key=definition.key,
             path=definition.path,
             digest=content.digest(definition.write_version),
@@ -118,7 +118,7 @@ class Confirmation:
             applied_before=running.applied_before if running else self._applied.get(definition.key),
         )
 
-    def _is_what_was_there(self, trial: Trial, content: Content) -> bool:
+    def _is_what_was_there(self, trial: FileTrial, content: Content) -> bool:
         return self._trials.previous(trial.key).content == content.data
 
     # --- the verdict ---------------------------------------------------------------------------------------
@@ -128,21 +128,21 @@ class Confirmation:
         problems = {}
         for trial in self.running():
             verdict, reason = self._verdict(trial)
-            if verdict is Verdict.CONFIRM:
+            if verdict is TrialOutcome.CONFIRM:
                 self._confirm(trial)
-            elif verdict is Verdict.REVERT and (problem := self._try_to_put_back(trial, reason)):
+            elif verdict is TrialOutcome.REVERT and (problem := self._try_to_put_back(trial, reason)):
                 problems[trial.key] = problem
         self._failures.keep_only([trial.key for trial in self.running()])
         return problems
 
-    def _verdict(self, trial: Trial) -> tuple[Verdict, str]:
+    def _verdict(self, trial: FileTrial) -> tuple[TrialOutcome, str]:
         heartbeat_ms = None
         if trial.restarted:
             trial = self._with_heartbeat(trial)
             heartbeat_ms = self._heartbeat_ms()
         return plan_trial(trial, self._clock.monotonic_s(), self.answered_s, heartbeat_ms)
 
-    def _with_heartbeat(self, trial: Trial) -> Trial:
+    def _with_heartbeat(self, trial: FileTrial) -> FileTrial:
         """Note the heartbeat that was there at the restart, as soon as it can be read."""
         if not trial.heartbeat_known:
             try:
@@ -158,12 +158,12 @@ class Confirmation:
         except Unavailable:
             return None
 
-    def _confirm(self, trial: Trial) -> None:
+    def _confirm(self, trial: FileTrial) -> None:
         self._report.attributes({CONFIRM + trial.key: "confirmed"})
         self._trials.end(trial.key)
         logger.info("file '%s' is confirmed", trial.key)
 
-    def _try_to_put_back(self, trial: Trial, reason: str) -> str | None:
+    def _try_to_put_back(self, trial: FileTrial, reason: str) -> str | None:
         """The old bytes back, in an order that any crash leaves to be done again; return what went wrong."""
         key, now_s = trial.key, self._clock.monotonic_s()
         said = f"put back: {reason}; change write_version to try this content again"
@@ -181,7 +181,7 @@ class Confirmation:
         logger.error("file '%s' was %s", key, said)
         return None
 
-    def _put_back(self, trial: Trial) -> None:
+    def _put_back(self, trial: FileTrial) -> None:
         previous = self._trials.previous(trial.key)
         if trial.restart:
             self._restarts.arm(trial.key)
@@ -193,7 +193,7 @@ class Confirmation:
             self._restarts.now_due(trial.key)
         self._applied.put(trial.key, dict(trial.applied_before or {}))
 
-    def _recover(self, trial: Trial) -> None:
+    def _recover(self, trial: FileTrial) -> None:
         """A crash between the intent and the write: find out which side of it we are on."""
         if trial.written:
             return

@@ -44,7 +44,7 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredFiles:
     """A definition without a content is a file that is only mirrored; `problems` are per key."""
 
     definitions: Mapping[str, Definition] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def ask(source: AttributeSource, data_path: str, contents_a_request: int) -> Ans
     return Answer(files, contents, hashes)
 
 
-def plan_wanted(answer: Answer, data_path: str) -> Wanted:
+def plan_wanted(answer: Answer, data_path: str) -> DesiredFiles:
     """Check and encode everything; what is wrong with one file costs only that file."""
     files, values = answer.files, answer.contents
     parsed = parse_definitions(files, data_path)
@@ -104,7 +104,7 @@ def plan_wanted(answer: Answer, data_path: str) -> Wanted:
         else:
             room -= len(data)
             contents[key] = Content.of(data)
-    return Wanted(parsed.usable, contents, problems)
+    return DesiredFiles(parsed.usable, contents, problems)
 
 
 class KeptAnswer:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FileState:
     """A file as it was at one moment.
 
     `stamp` is what a stat shows and changes with every write; `settled` says that two looks at the same stamp found
@@ -27,7 +27,7 @@ class FileStore(Protocol):
     All methods raise Refused (the path or what lies there can never be a remote file) or Unavailable (try later).
     """
 
-    def look(self, path: str, known: Seen | None = None) -> Seen | None:
+    def look(self, path: str, known: FileState | None = None) -> FileState | None:
         """Return the file, or None when there is none. `known` comes back unread when a stat shows no change."""
         ...
 

@@ -9,15 +9,15 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from teg.domain.concurrency import OneAtATime
+from teg.domain.concurrency import SingleFlight
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.files.apply import Disk, Step, Writer, applied_entry, plan_file
 from teg.domain.files.commit_confirm import Confirmation
 from teg.domain.files.definitions import Definition
-from teg.domain.files.desired import CONTENTS_A_REQUEST, Answer, Content, KeptAnswer, Wanted, ask, plan_wanted
+from teg.domain.files.desired import CONTENTS_A_REQUEST, Answer, Content, DesiredFiles, KeptAnswer, ask, plan_wanted
 from teg.domain.files.memory import Remembered, Restarts
-from teg.domain.files.ports import FileStore, Seen
-from teg.domain.files.reports import FILE_HASHES, Look, Telling
+from teg.domain.files.ports import FileState, FileStore
+from teg.domain.files.reports import FILE_HASHES, Snapshot, Telling
 from teg.domain.ports import AttributeSource, Clock, Controller, Heartbeat, Report, State
 
 logger = logging.getLogger("gateway.files")
@@ -45,7 +45,7 @@ class Files:
         self._clock = clock
         self._controller = controller
         self._data_path = data_path
-        self._asking = OneAtATime()
+        self._asking = SingleFlight()
         self._asking.want()
         #: Guards everything below; held for disk and State, never while the network is waited for.
         self._lock = threading.Lock()
@@ -66,8 +66,8 @@ class Files:
         self._writer = Writer(self._disk, self._confirmation, self._restarts, self._applied, clock)
         self._telling = Telling(report, state, clock)
         self._answer = Answer(None, {}, None)
-        self._wanted = Wanted()
-        self._looks: dict[str, Look] = {}
+        self._wanted = DesiredFiles()
+        self._looks: dict[str, Snapshot] = {}
         self._watched = 0
         self._errors: dict[str, str] = {}
         self._restart_errors: dict[str, str] = {}
@@ -238,17 +238,17 @@ class Files:
             finally:  # also after a failure: what is told is what is there now
                 self._looks[key] = self._as_look(definition, content, self._disk.look(definition.path))
 
-    def _as_look(self, definition: Definition, content: Content | None, seen: Seen | None) -> Look:
+    def _as_look(self, definition: Definition, content: Content | None, seen: FileState | None) -> Snapshot:
         """The new version is claimed only when its bytes are on disk, or when nothing is wanted there."""
         ours = content is not None and seen is not None and seen.md5 == content.md5
         mirrored = content is None and definition.key not in self._wanted.problems
         if ours or mirrored:
-            return Look(definition, seen, definition.write_version, ours)
+            return Snapshot(definition, seen, definition.write_version, ours)
         applied = self._applied.get(definition.key) or {}
         still_there = seen is not None and applied.get("hash") == seen.md5
-        return Look(definition, seen, applied.get("write_version") if still_there else None, ours)
+        return Snapshot(definition, seen, applied.get("write_version") if still_there else None, ours)
 
-    def _with_content(self, look: Look) -> Look | None:
+    def _with_content(self, look: Snapshot) -> Snapshot | None:
         """Read again when the look was only a stat; hash and content then come from the same bytes."""
         if look.seen is None or look.seen.content is not None:
             return look

@@ -12,7 +12,7 @@ import orjson
 
 from teg.domain.files.definitions import MAX_KEY_LENGTH, Definition
 from teg.domain.files.desired import FILE_HASHES
-from teg.domain.files.ports import Seen
+from teg.domain.files.ports import FileState
 from teg.domain.ports import Clock, Report, State
 from teg.domain.server import MAX_PAYLOAD_BYTES
 
@@ -31,11 +31,11 @@ MAX_ERROR_CHARACTERS = 400
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Snapshot:
     """One file as a report needs it: what is on disk, the version that is there, and whether the bytes are ours."""
 
     definition: Definition
-    seen: Seen | None
+    seen: FileState | None
     write_version: Any
     ours: bool
 
@@ -73,7 +73,7 @@ class Told:
         self.hashes = dict(hashes) if isinstance(hashes, Mapping) else None
 
 
-def plan_hashes(looks: Mapping[str, Look]) -> dict[str, Any]:
+def plan_hashes(looks: Mapping[str, Snapshot]) -> dict[str, Any]:
     return {key: look.hashes_entry for key, look in sorted(looks.items())}
 
 
@@ -83,13 +83,13 @@ def plan_errors(told: Mapping[str, str], errors: Mapping[str, str]) -> dict[str,
     return changed | {ERROR + key: "" for key in told if key not in errors}
 
 
-def gone(told: Told, looks: Mapping[str, Look]) -> set[str]:
+def gone(told: Told, looks: Mapping[str, Snapshot]) -> set[str]:
     """Keys whose last `FILE_READ_` no longer stands for a file (a longer key was never one of ours)."""
     keys = (set(told.reads) | set(told.hashes or {})) - set(looks)
     return {key for key in keys if len(key) <= MAX_KEY_LENGTH}
 
 
-def encode_read(look: Look) -> Any:
+def encode_read(look: Snapshot) -> Any:
     """The value of `FILE_READ_<key>`; `look.seen.content` has to be there unless the file is too large."""
     seen = look.seen
     if seen is None:
@@ -104,7 +104,7 @@ def encode_read(look: Look) -> Any:
     return value if _fits(look.definition.key, value) else _marker(TOO_LARGE, seen)
 
 
-def _readable(look: Look, content: bytes) -> Any:
+def _readable(look: Snapshot, content: bytes) -> Any:
     """None for bytes that are not the text they were declared to be. NUL cannot be stored by ThingsBoard."""
     if look.definition.encoding == "base64":
         return base64.b64encode(content).decode()
@@ -123,7 +123,7 @@ def _fits(key: str, value: Any) -> bool:
     return len(orjson.dumps(value)) + 2 * len((READ + key).encode()) + 64 <= MAX_PAYLOAD_BYTES
 
 
-def _marker(name: str, seen: Seen) -> str:
+def _marker(name: str, seen: FileState) -> str:
     return f"{name} size={seen.size} md5={seen.md5}"
 
 
@@ -132,7 +132,7 @@ def sayable(text: str) -> str:
     return text[:MAX_ERROR_CHARACTERS].encode(errors="replace").decode()
 
 
-__all__ = ["CONFIRM", "ERROR", "FILES_ERROR", "FILE_HASHES", "READ", "Look", "Told"]
+__all__ = ["CONFIRM", "ERROR", "FILES_ERROR", "FILE_HASHES", "READ", "Snapshot", "Told"]
 
 
 #: After our own report the server's FILE_HASHES may be older than what is on its way to it.
@@ -172,7 +172,9 @@ class Telling:
             self._report.attributes({FILES_ERROR: sayable(problem)})
             self._state.put(_PROBLEM, problem)
 
-    def tell(self, looks: Mapping[str, Look], errors: Mapping[str, str], read: Callable[[Look], Look | None]) -> None:
+    def tell(
+        self, looks: Mapping[str, Snapshot], errors: Mapping[str, str], read: Callable[[Snapshot], Snapshot | None]
+    ) -> None:
         """Report the differences. `read` returns a look with its content, None when the file cannot be read now."""
         news = {key: read(look) for key, look in looks.items() if self._told.reads.get(key) != look.token}
         fresh = {key: look for key, look in news.items() if look is not None}

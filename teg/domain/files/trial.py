@@ -14,7 +14,7 @@ from typing import Any
 
 from teg.domain.errors import Refused
 from teg.domain.files.definitions import MAX_FILE_BYTES
-from teg.domain.files.ports import Seen
+from teg.domain.files.ports import FileState
 from teg.domain.ports import State
 
 MAX_BOOTS = 1
@@ -24,7 +24,7 @@ _PREVIOUS = "files/previous/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
+class FileTrial:
     """One content on trial. `digest` names the attempt, `applied_before` is what was remembered of the one before."""
 
     key: str
@@ -57,13 +57,13 @@ class Previous:
     mode: int | None
 
 
-class Verdict(StrEnum):
+class TrialOutcome(StrEnum):
     WAIT = "wait"
     CONFIRM = "confirm"
     REVERT = "revert"
 
 
-def plan_trial(trial: Trial, now_s: float, answered_s: float, heartbeat_ms: int | None) -> tuple[Verdict, str]:
+def plan_trial(trial: FileTrial, now_s: float, answered_s: float, heartbeat_ms: int | None) -> tuple[TrialOutcome, str]:
     """Return what follows for `trial`, and for REVERT the reason.
 
     `answered_s` is when the last answered request was begun; `heartbeat_ms` the newest heartbeat, None if unknown.
@@ -71,21 +71,21 @@ def plan_trial(trial: Trial, now_s: float, answered_s: float, heartbeat_ms: int 
     answered = answered_s >= trial.half_s
     alive = not trial.restart or _alive(trial, heartbeat_ms)
     if answered and alive and now_s >= trial.half_s:
-        return Verdict.CONFIRM, ""
+        return TrialOutcome.CONFIRM, ""
     if now_s < trial.deadline_s:
-        return Verdict.WAIT, ""
+        return TrialOutcome.WAIT, ""
     if trial.boots > MAX_BOOTS:
-        return Verdict.REVERT, "the device was restarted twice before the content was confirmed"
-    return Verdict.REVERT, f"{_missing(trial, answered)} within {trial.confirm_s} s"
+        return TrialOutcome.REVERT, "the device was restarted twice before the content was confirmed"
+    return TrialOutcome.REVERT, f"{_missing(trial, answered)} within {trial.confirm_s} s"
 
 
-def _alive(trial: Trial, heartbeat_ms: int | None) -> bool:
+def _alive(trial: FileTrial, heartbeat_ms: int | None) -> bool:
     """A change of the value, not a comparison with our clock: either clock may jump."""
     fresh = heartbeat_ms is not None and heartbeat_ms != trial.heartbeat_ms
     return trial.restarted and trial.heartbeat_known and fresh
 
 
-def _missing(trial: Trial, answered: bool) -> str:
+def _missing(trial: FileTrial, answered: bool) -> str:
     if not answered:
         return "no answer from the server"
     if not trial.restarted:
@@ -93,18 +93,18 @@ def _missing(trial: Trial, answered: bool) -> str:
     return "no heartbeat from the restarted controller"
 
 
-def wants_answer(trial: Trial, now_s: float, answered_s: float) -> bool:
+def wants_answer(trial: FileTrial, now_s: float, answered_s: float) -> bool:
     return now_s >= trial.half_s and answered_s < trial.half_s
 
 
-def next_look_s(trial: Trial, now_s: float) -> float:
+def next_look_s(trial: FileTrial, now_s: float) -> float:
     """When to look at `trial` next: at half time, then ten times until the end."""
     if now_s < trial.half_s:
         return trial.half_s
     return now_s + max(1.0, trial.confirm_s / 20)
 
 
-def resumed(trial: Trial, now_s: float, boot_id: str) -> Trial:
+def resumed(trial: FileTrial, now_s: float, boot_id: str) -> FileTrial:
     """The trial as it goes on in this process: unchanged within a boot, with new time after one, ended after two."""
     if trial.boot_id == boot_id:
         return trial
@@ -113,12 +113,12 @@ def resumed(trial: Trial, now_s: float, boot_id: str) -> Trial:
     return replace(trial, boots=boots, boot_id=boot_id, deadline_s=deadline_s)
 
 
-class Trials:
+class FileTrials:
     """All contents on trial and the bytes from before them, in `State`: durable before the first byte is written."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._running: dict[str, Trial] = {}
+        self._running: dict[str, FileTrial] = {}
 
     def load(self, now_s: float, boot_id: str) -> None:
         self._running = {}
@@ -129,13 +129,13 @@ class Trials:
             if trial != loaded:
                 self.put(trial)
 
-    def running(self) -> list[Trial]:
+    def running(self) -> list[FileTrial]:
         return list(self._running.values())
 
-    def get(self, key: str) -> Trial | None:
+    def get(self, key: str) -> FileTrial | None:
         return self._running.get(key)
 
-    def begin(self, trial: Trial, before: Seen | None) -> None:
+    def begin(self, trial: FileTrial, before: FileState | None) -> None:
         """The bytes first, then the trial that needs them. A trial that is replaced hands on its own bytes.
 
         Raises:
@@ -147,7 +147,7 @@ class Trials:
             self._state.put(_PREVIOUS + trial.key, _encode_previous(before))
         self.put(trial)
 
-    def put(self, trial: Trial) -> None:
+    def put(self, trial: FileTrial) -> None:
         self._state.put(_TRIAL + trial.key, asdict(trial))
         self._running[trial.key] = trial
 
@@ -168,13 +168,13 @@ class Trials:
         self._state.delete(_PREVIOUS + key)
 
 
-def _decode_trial(kept: Mapping[str, Any]) -> Trial:
+def _decode_trial(kept: Mapping[str, Any]) -> FileTrial:
     """A field that another version wrote is ignored."""
-    known = {field.name for field in fields(Trial)}
-    return Trial(**{name: value for name, value in kept.items() if name in known})
+    known = {field.name for field in fields(FileTrial)}
+    return FileTrial(**{name: value for name, value in kept.items() if name in known})
 
 
-def _encode_previous(before: Seen | None) -> dict[str, Any]:
+def _encode_previous(before: FileState | None) -> dict[str, Any]:
     if before is None or before.content is None:
         return {"content": None, "mode": None}
     return {"content": base64.b64encode(before.content).decode(), "mode": before.mode}

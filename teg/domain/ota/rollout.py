@@ -14,7 +14,7 @@ from typing import Protocol
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota import job as ota_job
 from teg.domain.ota.job import Job, Phase, Trial
-from teg.domain.ota.store import UpdateRecords
+from teg.domain.ota.store import UpdateStore
 from teg.domain.ports import Clock, Heartbeat
 from teg.domain.supervision import ControllerRuntime, ImageMissing, Observation, exit_reason
 
@@ -36,7 +36,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class TrialView:
     """One look at the run on trial. `disturbed`: the gateway, the engine or the host went down since it began."""
 
     seen: Observation
@@ -47,7 +47,7 @@ class Look:
     disturbed: bool = False
 
 
-def judge(trial: Trial, look: Look, version: str, trial_s: float) -> Verdict:
+def judge(trial: Trial, look: TrialView, version: str, trial_s: float) -> Verdict:
     """Committed only after `trial_s` of one and the same run, with a heartbeat and the keys the old one sent.
 
     The heartbeat counts as new when it differs from the one left behind by the old controller: clocks that jump
@@ -67,7 +67,7 @@ def judge(trial: Trial, look: Look, version: str, trial_s: float) -> Verdict:
     return Verdict(Result.PASSED)
 
 
-def _ended(look: Look, version: str) -> Verdict:
+def _ended(look: TrialView, version: str) -> Verdict:
     if look.disturbed:
         return Verdict(Result.AGAIN, "the trial was interrupted")
     if look.seen.running:
@@ -117,7 +117,7 @@ class Replacement:
         runtime: ControllerRuntime,
         versions: TrialVersions,
         heartbeat: Heartbeat,
-        records: UpdateRecords,
+        records: UpdateStore,
         clock: Clock,
         rules: TrialRules,
         pause: Callable[[float], bool],
@@ -201,7 +201,7 @@ class Replacement:
     def _verdict(self, job: Job) -> Verdict:
         assert job.trial is not None
         trial, clock = job.trial, self._clock
-        look = Look(
+        look = TrialView(
             seen=self._observe_patiently(),
             heartbeat_ms=self._newest_heartbeat(trial),
             now_s=clock.monotonic_s(),

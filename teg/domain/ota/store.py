@@ -31,7 +31,7 @@ class CommittedVersion(Protocol):
         ...
 
 
-class UpdateRecords:
+class UpdateStore:
     """Reads and writes the persisted records; nothing is kept in memory that a crash would have to bring back."""
 
     def __init__(self, state: State, report: Report, runtime: ControllerRuntime, committed: CommittedVersion) -> None:

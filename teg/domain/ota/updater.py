@@ -27,7 +27,7 @@ from teg.domain.ota.job import UNTOUCHED, Job, Move, Phase, Situation, Wanted, p
 from teg.domain.ota.package_download import CalledOff
 from teg.domain.ota.rollout import Replacement
 from teg.domain.ota.sources import Corrupt, SoftwareSource, clear_quietly
-from teg.domain.ota.store import UpdateRecords, adopted
+from teg.domain.ota.store import UpdateStore, adopted
 from teg.domain.ports import Clock
 from teg.domain.supervision import ControllerRuntime
 
@@ -78,7 +78,7 @@ class SoftwareUpdate:
     def __init__(
         self,
         *,
-        records: UpdateRecords,
+        records: UpdateStore,
         replacement: Replacement,
         sources: Mapping[Source, SoftwareSource],
         runtime: ControllerRuntime,

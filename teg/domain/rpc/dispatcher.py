@@ -12,9 +12,9 @@ from typing import Any
 
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ports import Clock, Session
-from teg.domain.redaction import masked_text
-from teg.domain.rpc.journal import Books, CallKey, Entry, State, interrupted
-from teg.domain.rpc.methods import Group, Job, Method
+from teg.domain.redaction import redacted_text
+from teg.domain.rpc.journal import CallJournal, CallKey, Entry, State, interrupted
+from teg.domain.rpc.methods import CallPlan, Group, Method
 from teg.domain.rpc.truncation import fitted
 from teg.domain.server import RPC_RESPONSE, RpcRequest, encode_rpc_response
 from teg.domain.token_bucket import TokenBucket
@@ -37,7 +37,7 @@ class UnknownMethod(Refused):
     """There is no such method; the message is the whole answer."""
 
 
-class Calls:
+class RpcDispatcher:
     """Takes calls and answers each delivered one exactly once, if there is a session to answer on."""
 
     def __init__(
@@ -46,14 +46,14 @@ class Calls:
         methods: Mapping[str, Method],
         disabled: frozenset[str],
         session: Session,
-        books: Books,
+        journal: CallJournal,
         clock: Clock,
         stopping: threading.Event,
     ) -> None:
         self._methods = methods
         self._disabled = disabled
         self._session = session
-        self._books = books
+        self._journal = journal
         self._clock = clock
         self._stopping = stopping
         self._bucket = TokenBucket(clock, CALLS_PER_S, CALL_BURST)
@@ -92,16 +92,16 @@ class Calls:
 
     def recover(self) -> None:
         """Call once, before the first task: what the last process left unfinished is never done again."""
-        if count := self._books.recover():
+        if count := self._journal.recover():
             logger.warning("%d calls were interrupted by the end of the last process; they are not done again", count)
 
     def tend(self) -> None:
         """Write the lines of quick calls that wait in memory, and forget what is old."""
-        self._books.flush()
+        self._journal.flush()
 
     # --- before ---------------------------------------------------------------------------------------------
 
-    def _planned(self, request: RpcRequest) -> Job:
+    def _planned(self, request: RpcRequest) -> CallPlan:
         name = request.method[:SHOWN_NAME]
         method = self._methods.get(request.method)
         if method is None:
@@ -114,7 +114,7 @@ class Calls:
         if not self._bucket.take():
             raise Unavailable("too many calls: more than 5 a second, try again later")
 
-    def _check_start(self, request: RpcRequest, job: Job, deadline_ms: int) -> None:
+    def _check_start(self, request: RpcRequest, job: CallPlan, deadline_ms: int) -> None:
         """A deadline out of reach in either direction means that the clock was set: rather not than twice."""
         if not deadline_ms - LATEST_START_MS <= self._clock.now_ms() <= deadline_ms:
             raise Unavailable(f"expired: '{request.method}' could not be begun within 10 s, it is not done")
@@ -123,7 +123,7 @@ class Calls:
             self._check_spacing(request.method, job.spacing_s)
 
     def _check_spacing(self, method: str, spacing_s: int) -> None:
-        since_s = self._books.seconds_since_acted(method)
+        since_s = self._journal.seconds_since_acted(method)
         if since_s is not None and since_s < spacing_s:
             raise Unavailable(
                 f"{method} is done at most once in {spacing_s} s, try again in {int(spacing_s - since_s) + 1} s"
@@ -131,7 +131,7 @@ class Calls:
 
     # --- doing ----------------------------------------------------------------------------------------------
 
-    def _run_alone(self, request: RpcRequest, key: CallKey, job: Job, deadline_ms: int) -> None:
+    def _run_alone(self, request: RpcRequest, key: CallKey, job: CallPlan, deadline_ms: int) -> None:
         if self._answered_again(request, key, job):
             return
         self._check_start(request, job, deadline_ms)
@@ -143,26 +143,26 @@ class Calls:
             started_s = self._clock.monotonic_s()
             self._answer(request, self._outcome(request, job), started_s)
 
-    def _do_once(self, request: RpcRequest, key: CallKey, job: Job) -> None:
+    def _do_once(self, request: RpcRequest, key: CallKey, job: CallPlan) -> None:
         started_s = self._clock.monotonic_s()
         entry_id = self._begin(request, key)
         message = self._outcome(request, job)
         try:
-            self._books.answered(entry_id, message, started_s)
+            self._journal.answered(entry_id, message, started_s)
         except Unavailable as reason:
             logger.error("RPC %s: the outcome could not be noted: %s", request.method, reason)
         self._log(request, message)
         self._deliver(request, entry_id, message)
 
-    def _announce_and_act(self, request: RpcRequest, key: CallKey, job: Job) -> None:
+    def _announce_and_act(self, request: RpcRequest, key: CallKey, job: CallPlan) -> None:
         entry_id = self._begin(request, key)
         if not self._announced(request, job.announce):
             logger.error("RPC %s is not done: the server did not acknowledge its answer", request.method)
             with suppress(Unavailable):
-                self._books.undelivered(entry_id)
+                self._journal.undelivered(entry_id)
             return
         try:
-            self._books.acting(entry_id, job.announce)
+            self._journal.acting(entry_id, job.announce)
         except Unavailable as reason:
             logger.error("RPC %s is not done after its answer: it could not be noted (%s)", request.method, reason)
             return
@@ -171,15 +171,15 @@ class Calls:
         if message is not None:
             logger.error("RPC %s failed after its answer: %s", request.method, message)
             with suppress(Unavailable):
-                self._books.acting(entry_id, f"{job.announce}, then: {message}")
+                self._journal.acting(entry_id, f"{job.announce}, then: {message}")
 
     def _begin(self, request: RpcRequest, key: CallKey) -> int:
         try:
-            return self._books.begin(key, request)
+            return self._journal.begin(key, request)
         except Unavailable as reason:
             raise Unavailable(f"'{request.method}' is not done: it cannot be noted now ({reason})") from reason
 
-    def _outcome(self, request: RpcRequest, job: Job) -> Any:
+    def _outcome(self, request: RpcRequest, job: CallPlan) -> Any:
         try:
             return job.run() if job.announce is not None else fitted(job.run())
         except (Refused, Unavailable) as reason:
@@ -190,9 +190,9 @@ class Calls:
 
     # --- answering ------------------------------------------------------------------------------------------
 
-    def _answered_again(self, request: RpcRequest, key: CallKey, job: Job) -> bool:
+    def _answered_again(self, request: RpcRequest, key: CallKey, job: CallPlan) -> bool:
         """The same answer to a re-delivered call; False when this is a new call."""
-        entry = self._books.standing(key) if job.once else None
+        entry = self._journal.standing(key) if job.once else None
         if entry is None:
             return False
         logger.info("RPC %s (id %d) was delivered again: answered again, not done again", request.method, request.id)
@@ -209,7 +209,7 @@ class Calls:
     def _answer(self, request: RpcRequest, message: Any, started_s: float) -> None:
         message = fitted(message)
         self._send(request, message)
-        self._books.note(request, message, started_s)
+        self._journal.note(request, message, started_s)
         self._log(request, message, logging.DEBUG)  # every INFO line is stored and sent: not one for every ping
 
     def _send(self, request: RpcRequest, message: Any) -> None:
@@ -222,7 +222,7 @@ class Calls:
     def _deliver(self, request: RpcRequest, entry_id: int, message: Any) -> None:
         try:
             self._session.deliver(_topic(request), encode_rpc_response(message), ACKNOWLEDGEMENT_S)
-            self._books.acknowledged(entry_id)
+            self._journal.acknowledged(entry_id)
         except Unavailable as reason:
             logger.warning("the answer to RPC %s (id %d) may be lost: %s", request.method, request.id, reason)
 
@@ -243,13 +243,13 @@ class Calls:
     def _log(self, request: RpcRequest, message: Any, level: int = logging.INFO) -> None:
         """Errors as the reference logs them (they reach the server as telemetry), the rest in one short line."""
         if isinstance(message, str) and message.startswith("Error"):
-            logger.error("RPC %s (id %d): %s", request.method[:SHOWN_NAME], request.id, masked_text(message)[:500])
+            logger.error("RPC %s (id %d): %s", request.method[:SHOWN_NAME], request.id, redacted_text(message)[:500])
         else:
             logger.log(level, "RPC %s (id %d) answered", request.method[:SHOWN_NAME], request.id)
 
 
 class Groups:
-    """Who is in which group now; nobody waits for work to be done, only for its last lines in the books."""
+    """Who is in which group now; nobody waits for work to be done, only for its last lines in the journal."""
 
     def __init__(self) -> None:
         self._inside: dict[Group, CallKey] = {}

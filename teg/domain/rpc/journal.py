@@ -1,4 +1,4 @@
-"""The books of the calls: what was asked, what became of it, and when the same request is the same call.
+"""The journal of the calls: what was asked, what became of it, and when the same request is the same call.
 
 Decision 0020: times are compared by boot and seconds since boot, never by the wall clock, which jumps on a machine
 without a battery-backed clock. What cannot be compared counts as recent: a call is rather refused than done twice.
@@ -17,7 +17,7 @@ import orjson
 
 from teg.domain.errors import Refused
 from teg.domain.ports import Clock
-from teg.domain.redaction import masked_json, masked_text
+from teg.domain.redaction import redacted_json, redacted_text
 from teg.domain.server import RpcRequest
 
 #: The server has our answer, so it stops re-sending the call at once; a SUBSCRIBE crossing on the way may lag behind.
@@ -77,7 +77,7 @@ class CallKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One line of the books. `params` are masked, `answer` is the JSON of the message, `at_*` the last change."""
+    """One line of the journal. `params` are masked, `answer` is the JSON of the message, `at_*` the last change."""
 
     id: int = 0
     key: CallKey
@@ -104,7 +104,7 @@ class Entry:
         return None if self.answer is None else orjson.loads(self.answer)
 
 
-class Ledger(Protocol):
+class JournalTable(Protocol):
     """Durable (fsync) before it returns, except where noted; raises Unavailable."""
 
     def find(self, key: CallKey) -> Entry | None:
@@ -153,30 +153,30 @@ def interrupted(method: str) -> str:
     )
 
 
-class Books:
-    """What `Calls` writes down, over the durable `Ledger`."""
+class CallJournal:
+    """What `Calls` writes down, over the durable `JournalTable`."""
 
-    def __init__(self, ledger: Ledger, clock: Clock) -> None:
-        self._ledger = ledger
+    def __init__(self, table: JournalTable, clock: Clock) -> None:
+        self._table = table
         self._clock = clock
         self._buffered: deque[Entry] = deque(maxlen=MAX_BUFFERED)
         self._lock = threading.Lock()
 
     def recover(self) -> int:
         """At start: whatever was begun and has no outcome was interrupted, and is never done again."""
-        begun = self._ledger.begun()
+        begun = self._table.begun()
         for entry in begun:
             self._change(entry.id, State.INTERRUPTED, interrupted(entry.key.method))
         return len(begun)
 
     def standing(self, key: CallKey) -> Entry | None:
         """The call that a request with this key repeats; None for a new call."""
-        entry = self._ledger.find(key)
+        entry = self._table.find(key)
         return entry if entry is not None and entry.stands(Instant.of(self._clock)) else None
 
     def begin(self, key: CallKey, request: RpcRequest) -> int:
         """The intent, durable before any effect."""
-        return self._ledger.begin(key, masked_json(request.params), Instant.of(self._clock))
+        return self._table.begin(key, redacted_json(request.params), Instant.of(self._clock))
 
     def answered(self, entry_id: int, message: Any, started_s: float) -> None:
         duration_ms = round((self._clock.monotonic_s() - started_s) * 1000)
@@ -194,7 +194,7 @@ class Books:
         self._change(entry_id, State.ACTED, message)
 
     def seconds_since_acted(self, method: str) -> float | None:
-        entry = self._ledger.last_acted(method)
+        entry = self._table.last_acted(method)
         if entry is None:
             return None
         return Instant.of(self._clock).certainly_since(entry.at_boot_id, entry.at_uptime_s)
@@ -204,7 +204,7 @@ class Books:
         now = Instant.of(self._clock)
         entry = Entry(
             key=CallKey(request.id, request.method[:200], b""),
-            params=masked_json(request.params),
+            params=redacted_json(request.params),
             state=State.DONE,
             answer=orjson.dumps(_short(message)).decode(),
             received_ms=now.wall_ms,
@@ -220,21 +220,21 @@ class Books:
         with self._lock:
             entries = list(self._buffered)
         if entries:
-            self._ledger.append(entries)
+            self._table.append(entries)
             with self._lock:
                 for _ in entries[: len(self._buffered)]:
                     self._buffered.popleft()
-        self._ledger.prune()
+        self._table.prune()
 
     def recent(self, count: int) -> list[Entry]:
         """The last calls, oldest first, those still in memory included."""
         with self._lock:
             buffered = list(self._buffered)
-        return sorted([*self._ledger.recent(count), *buffered], key=lambda entry: entry.received_ms)[-count:]
+        return sorted([*self._table.recent(count), *buffered], key=lambda entry: entry.received_ms)[-count:]
 
     def _change(self, entry_id: int, state: State, message: Any = None, duration_ms: int | None = None) -> None:
         answer = None if message is None else orjson.dumps(message).decode()
-        self._ledger.change(entry_id, state, Instant.of(self._clock), answer, duration_ms)
+        self._table.change(entry_id, state, Instant.of(self._clock), answer, duration_ms)
 
 
 def call_lines(entries: Iterable[Entry]) -> list[str]:
@@ -245,12 +245,12 @@ def call_lines(entries: Iterable[Entry]) -> list[str]:
 def _line(entry: Entry) -> str:
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry.received_ms / 1000))
     took = "" if entry.duration_ms is None else f" ({entry.duration_ms} ms)"
-    answer = masked_text(entry.answer or "")
+    answer = redacted_text(entry.answer or "")
     text = f"{when} id={entry.key.request_id} {entry.key.method} {entry.params} {entry.state}{took}: {answer}"
     return text if len(text) <= LINE_CHARACTERS else text[: LINE_CHARACTERS - 1] + "…"
 
 
 def _short(message: Any) -> Any:
-    """Quick answers are not repeated, so their first words are enough for the books."""
+    """Quick answers are not repeated, so their first words are enough for the journal."""
     text = message if isinstance(message, str) else orjson.dumps(message).decode()
     return text if len(text) <= LINE_CHARACTERS else text[: LINE_CHARACTERS - 1] + "…"

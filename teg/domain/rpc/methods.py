@@ -12,7 +12,7 @@ from teg.domain.errors import Refused, Unavailable
 from teg.domain.ports import Controller
 from teg.domain.rpc import parameters
 from teg.domain.rpc.command_allowlist import CommandList
-from teg.domain.rpc.journal import Books, call_lines
+from teg.domain.rpc.journal import CallJournal, call_lines
 from teg.domain.rpc.log_level import LogLevel
 from teg.domain.rpc.ports import ArchiveControl, FilesInit, LogRing, Machine
 from teg.domain.rpc.status import StatusSources, status
@@ -31,10 +31,10 @@ class Group(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class CallPlan:
     """What is to be done for one call with checked parameters.
 
-    Without `group` it is quick, reads memory only, and may be done again. `once` keeps the books that make it
+    Without `group` it is quick, reads memory only, and may be done again. `once` keeps the journal that make it
     at-most-once. `announce` is answered first, and `run` follows the acknowledgement of that answer.
     """
 
@@ -51,7 +51,7 @@ class Method:
 
     name: str
     description: str
-    plan: Callable[[Any], Job]
+    plan: Callable[[Any], CallPlan]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class MethodPorts:
     files: FilesInit
     log: LogRing
     log_level: LogLevel
-    books: Books
+    journal: CallJournal
     status: StatusSources
     run_command: str | CommandList
 
@@ -75,11 +75,11 @@ def methods(ports: MethodPorts) -> dict[str, Method]:
         Method("reboot", "Reboot the device", _Power(ports, "reboot", "OK - Rebooting").plan),
         Method("shutdown", "Shutdown the device", _Power(ports, "shutdown", "OK - Shutting down").plan),
         Method("exit", "Exits the gateway process (triggers gateway restart)", _exit(ports)),
-        Method("ping", "Ping the device (returns 'pong' reply)", lambda _: Job(run=lambda: "Pong")),
+        Method("ping", "Ping the device (returns 'pong' reply)", lambda _: CallPlan(run=lambda: "Pong")),
         Method(
             "init_files",
             "Initialize file-related client attributes (FILE_HASHES, FILE_READ_*)",
-            lambda _: Job(run=lambda: _init_files(ports.files), group=Group.DATA, once=True),
+            lambda _: CallPlan(run=lambda: _init_files(ports.files), group=Group.DATA, once=True),
         ),
         Method("restart_controller", "Restart the controller docker container", _restart_controller(ports)),
         Method(
@@ -100,7 +100,7 @@ def methods(ports: MethodPorts) -> dict[str, Method]:
         Method(
             "status",
             "Show versions, uptime, connection, backlog, disk, controller and last errors",
-            lambda _: Job(run=lambda: status(ports.status), group=Group.LOOK),
+            lambda _: CallPlan(run=lambda: status(ports.status), group=Group.LOOK),
         ),
         Method(
             "get_logs",
@@ -125,7 +125,7 @@ def methods(ports: MethodPorts) -> dict[str, Method]:
         ),
     ]
     lines = ["Available RPC methods:", *(f"{method.name}: {method.description}" for method in listed)]
-    listed.append(Method("list", "List the methods", lambda _: Job(run=lambda: lines)))
+    listed.append(Method("list", "List the methods", lambda _: CallPlan(run=lambda: lines)))
     return {method.name: method for method in listed}
 
 
@@ -137,15 +137,15 @@ class _Power:
         self._action = action
         self._announce = announce
 
-    def plan(self, _: Any) -> Job:
+    def plan(self, _: Any) -> CallPlan:
         if problem := self._ports.machine.power_problem(self._action):
             raise Refused(f"{self._action} is not possible here: {problem}")
         run = self._ports.machine.reboot if self._action == "reboot" else self._ports.machine.shutdown
-        return Job(run=run, group=Group.POWER, once=True, announce=self._announce, spacing_s=POWER_SPACING_S)
+        return CallPlan(run=run, group=Group.POWER, once=True, announce=self._announce, spacing_s=POWER_SPACING_S)
 
 
-def _exit(ports: MethodPorts) -> Callable[[Any], Job]:
-    job = Job(
+def _exit(ports: MethodPorts) -> Callable[[Any], CallPlan]:
+    job = CallPlan(
         run=ports.machine.exit_gateway,
         group=Group.POWER,
         once=True,
@@ -168,16 +168,16 @@ NO_RESTART = {
 }
 
 
-def _restart_controller(ports: MethodPorts) -> Callable[[Any], Job]:
+def _restart_controller(ports: MethodPorts) -> Callable[[Any], CallPlan]:
     """Answered first, because a stop takes up to a minute and its caller waits ten seconds."""
-    job = Job(
+    job = CallPlan(
         run=lambda: ports.controller.restart("asked for by RPC"),
         group=Group.CONTROLLER,
         once=True,
         announce="OK - Restarting Controller",
     )
 
-    def plan(_: Any) -> Job:
+    def plan(_: Any) -> CallPlan:
         if problem := NO_RESTART.get(str(ports.controller.summary().get("controller_state"))):
             raise Refused(f"the controller cannot be restarted: {problem}")
         return job
@@ -185,10 +185,10 @@ def _restart_controller(ports: MethodPorts) -> Callable[[Any], Job]:
     return plan
 
 
-def _run_command(ports: MethodPorts) -> Callable[[Any], Job]:
-    def plan(params: Any) -> Job:
+def _run_command(ports: MethodPorts) -> Callable[[Any], CallPlan]:
+    def plan(params: Any) -> CallPlan:
         command = _command(ports.run_command, params)
-        return Job(run=lambda: _run(ports.machine, command), group=Group.COMMAND, once=True)
+        return CallPlan(run=lambda: _run(ports.machine, command), group=Group.COMMAND, once=True)
 
     return plan
 
@@ -214,28 +214,28 @@ def _run(machine: Machine, command: parameters.Command) -> str:
     return f"OK - Command executed - Command '{argv}' exited with code {result.exit_code}. Output: {result.output}"
 
 
-def _republish(archive: ArchiveControl) -> Callable[[Any], Job]:
+def _republish(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
     def run(span: parameters.Span) -> str:
         with _ArchiveAvailable("Republishing"):
             count = archive.mark_for_publishing(span.start_ms, span.end_ms)
         return f"OK - {count} messages republished - {span.start_ms} -> {span.end_ms}"
 
-    def plan(params: Any) -> Job:
+    def plan(params: Any) -> CallPlan:
         span = parameters.parse_republish(params)
-        return Job(run=lambda: run(span), group=Group.DATA, once=True)
+        return CallPlan(run=lambda: run(span), group=Group.DATA, once=True)
 
     return plan
 
 
-def _discard(archive: ArchiveControl) -> Callable[[Any], Job]:
+def _discard(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
     def run(span: parameters.Span) -> str:
         with _ArchiveAvailable("Discarding"):
             count = archive.discard(span.start_ms, span.end_ms)
         return f"OK - {count} messages discarded - {span.start_ms} -> {span.end_ms}"
 
-    def plan(params: Any) -> Job:
+    def plan(params: Any) -> CallPlan:
         span = parameters.parse_discard(params)
-        return Job(run=lambda: run(span), group=Group.DATA, once=True)
+        return CallPlan(run=lambda: run(span), group=Group.DATA, once=True)
 
     return plan
 
@@ -255,50 +255,50 @@ class _ArchiveAvailable:
             raise Unavailable(text) from reason
 
 
-def _get_logs(ports: MethodPorts) -> Callable[[Any], Job]:
-    def plan(params: Any) -> Job:
+def _get_logs(ports: MethodPorts) -> Callable[[Any], CallPlan]:
+    def plan(params: Any) -> CallPlan:
         request = parameters.parse_logs(params)
         if request.source == "controller":
-            return Job(run=lambda: ports.controller.logs(request.lines), group=Group.CONTROLLER)
+            return CallPlan(run=lambda: ports.controller.logs(request.lines), group=Group.CONTROLLER)
         if request.source == "calls":
-            return Job(run=lambda: call_lines(ports.books.recent(request.lines)), group=Group.LOOK)
-        return Job(run=lambda: ports.log.recent(request.lines))
+            return CallPlan(run=lambda: call_lines(ports.journal.recent(request.lines)), group=Group.LOOK)
+        return CallPlan(run=lambda: ports.log.recent(request.lines))
 
     return plan
 
 
-def _stats(archive: ArchiveControl) -> Callable[[Any], Job]:
-    def plan(params: Any) -> Job:
+def _stats(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
+    def plan(params: Any) -> CallPlan:
         span = parameters.parse_stats(params)
         start_ms, end_ms = (span.start_ms, span.end_ms) if span else (None, None)
-        return Job(run=lambda: dict(archive.stats(start_ms, end_ms)), group=Group.DATA)
+        return CallPlan(run=lambda: dict(archive.stats(start_ms, end_ms)), group=Group.DATA)
 
     return plan
 
 
-def _dead_letters(archive: ArchiveControl) -> Callable[[Any], Job]:
-    def plan(params: Any) -> Job:
+def _dead_letters(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
+    def plan(params: Any) -> CallPlan:
         request = parameters.parse_dead_letters(params)
         if request.action == "list":
             found = lambda: {"dead_letters": list(archive.dead_letters(request.limit, request.before_id))}  # noqa: E731
-            return Job(run=found, group=Group.DATA)
+            return CallPlan(run=found, group=Group.DATA)
         if request.action == "retry":
             retry = lambda: f"OK - {archive.retry_dead_letters(request.ids)} dead letters queued again"  # noqa: E731
-            return Job(run=retry, group=Group.DATA, once=True)
+            return CallPlan(run=retry, group=Group.DATA, once=True)
         drop = lambda: f"OK - {archive.drop_dead_letters(request.ids)} dead letters dropped"  # noqa: E731
-        return Job(run=drop, group=Group.DATA, once=True)
+        return CallPlan(run=drop, group=Group.DATA, once=True)
 
     return plan
 
 
-def _set_log_level(log_level: LogLevel) -> Callable[[Any], Job]:
+def _set_log_level(log_level: LogLevel) -> Callable[[Any], CallPlan]:
     def run(request: parameters.LevelRequest) -> str:
         log_level.set(request.level, request.minutes)
         until = f"for {request.minutes} minutes" if request.minutes else "until the next restart"
         return f"OK - Log level {request.level} {until}"
 
-    def plan(params: Any) -> Job:
+    def plan(params: Any) -> CallPlan:
         request = parameters.parse_level(params)
-        return Job(run=lambda: run(request))
+        return CallPlan(run=lambda: run(request))
 
     return plan

@@ -11,7 +11,7 @@ from teg.domain.backoff import Backoff
 RECONNECT = Backoff(first_s=1.0, cap_s=120.0)
 #: A session that lasted this long proves that the link is good: the next wait starts small again.
 STABLE_S = 30.0
-#: Wrong credentials are mended by a person, not by hurry.
+#: Wrong credentials are mended by a person, not by reconnect_now.
 CREDENTIALS_WAIT_S = 5.0
 #: Closed by the server this often in a row, soon after each connect and for no visible reason: somebody else.
 TAKEOVER_AFTER = 3
@@ -41,7 +41,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Wait this long (`soonest_s` if somebody is in a hurry), and log this."""
+    """Wait this long (`soonest_s` if somebody is in a reconnect_now), and log this."""
 
     wait_s: float
     soonest_s: float

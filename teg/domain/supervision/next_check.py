@@ -5,7 +5,7 @@ import threading
 from teg.domain.ports import Clock
 
 
-class NextLook:
+class NextCheck:
     """A moment on the monotonic clock; the first one is now."""
 
     def __init__(self, clock: Clock) -> None:

@@ -12,7 +12,7 @@ from teg.domain.errors import Refused, Unavailable
 from teg.domain.ports import Clock, Heartbeat, Report, State
 from teg.domain.supervision import policy as supervision
 from teg.domain.supervision import report as controller_report
-from teg.domain.supervision.next_check import NextLook
+from teg.domain.supervision.next_check import NextCheck
 from teg.domain.supervision.policy import Action, Decision, History, Moment, Rules
 from teg.domain.supervision.report import Condition, ControllerTeller, View
 from teg.domain.supervision.runtime import ControllerRuntime, ImageMissing, NameTaken, Observation
@@ -28,7 +28,7 @@ RETRY_S = 10.0
 STORE_HEARTBEAT_S = 600.0
 #: A stop takes 60 s and a kill at most: so long one hand waits for the other.
 STOP_TIMEOUT_S = 60.0
-HAND_WAIT_S = 90.0
+LOCK_WAIT_S = 90.0
 
 
 class Supervisor:
@@ -53,7 +53,7 @@ class Supervisor:
         start_grace_s: float,
         spread: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 - spread, not secrecy
     ) -> None:
-        self.next_look = NextLook(clock)
+        self.next_check = NextCheck(clock)
         self._runtime = runtime
         self._heartbeat = heartbeat
         self._state = state
@@ -62,7 +62,7 @@ class Supervisor:
         self._versions = versions
         self._rules = Rules(health_limit_s=health_limit_s, start_grace_s=start_grace_s, profile=runtime.profile())
         self._spread = spread
-        self._hand = threading.Lock()
+        self._lock = threading.Lock()
         self._holder = ""
         self._updating = False
         self._remembered: History | None = None
@@ -79,7 +79,7 @@ class Supervisor:
             Refused: no version is known, or the engine refuses to start it.
             Unavailable: the engine, the image, or the container (an update holds it); nothing is remembered.
         """
-        with self._holding(f"restart: {reason}", HAND_WAIT_S):
+        with self._exclusive(f"restart: {reason}", LOCK_WAIT_S):
             version = self._versions.trial() or self._versions.committed()
             if version is None:
                 raise Refused("no controller version is known yet: assign one on the server")
@@ -102,9 +102,9 @@ class Supervisor:
     # --- for updates ---------------------------------------------------------------------------------------
 
     @contextmanager
-    def exclusive(self, holder: str, wait_s: float = HAND_WAIT_S) -> Iterator[None]:
+    def exclusive(self, holder: str, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
         """Be the only one who starts and stops the controller; not re-entrant. Raises Unavailable after `wait_s`."""
-        with self._holding(holder, wait_s):
+        with self._exclusive(holder, wait_s):
             self._updating = True
             try:
                 yield
@@ -112,16 +112,16 @@ class Supervisor:
                 self._updating = False
 
     @contextmanager
-    def _holding(self, holder: str, wait_s: float) -> Iterator[None]:
-        if not self._hand.acquire(timeout=wait_s):
+    def _exclusive(self, holder: str, wait_s: float) -> Iterator[None]:
+        if not self._lock.acquire(timeout=wait_s):
             raise Unavailable(f"the controller is being worked on ({self._holder or 'supervision'}); try again later")
         self._holder = holder
         try:
             yield
         finally:
             self._holder = ""
-            self._hand.release()
-            self.next_look.plan_in(0)
+            self._lock.release()
+            self.next_check.plan_in(0)
 
     def version(self) -> str | None:
         """The version that has to run; None while none is known."""
@@ -142,21 +142,21 @@ class Supervisor:
     # --- the reconciler ------------------------------------------------------------------------------------
 
     def supervise(self) -> None:
-        """One turn: look, decide, act, report. Does nothing while another hand holds the container.
+        """One turn: look, decide, act, report. Does nothing while another thread holds the container.
 
         What the engine cannot do now is a reported condition, not an error; the next look is planned either way.
 
         Raises:
             Unavailable: the state or a report could not be stored; the turn itself was done.
         """
-        if not self._hand.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             self._glance()
             return
         try:
-            self.next_look.plan_in(RETRY_S)
+            self.next_check.plan_in(RETRY_S)
             self._turn()
         finally:
-            self._hand.release()
+            self._lock.release()
 
     def _glance(self) -> None:
         """See what an update runs just now, so that `running_since_ms` is right; its stops are not counted as exits."""
@@ -249,7 +249,7 @@ class Supervisor:
             log = logger.info if view.condition is Condition.RUNNING else logger.warning
             log("controller: %s (%s)", view.condition.value, view.reason)
         self._view = view
-        self.next_look.plan_in(look_again_s)
+        self.next_check.plan_in(look_again_s)
 
     # --- memory --------------------------------------------------------------------------------------------
 

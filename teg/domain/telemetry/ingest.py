@@ -8,10 +8,10 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from teg.domain.concurrency import Bell
+from teg.domain.concurrency import WorkSignal
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ports import Archive, fingerprint
-from teg.domain.telemetry.validation import Record, SetAside, as_bytes, judge
+from teg.domain.telemetry.validation import Record, SetAside, as_bytes, validate
 
 logger = logging.getLogger("gateway.recording")
 
@@ -21,7 +21,7 @@ BATCH_BYTES = 1 << 20
 MAX_ARCHIVED_ROWS = 100_000
 LOCKED_PAUSE_S = 0.5
 #: How long a finished drainer waits for the next ring before it gives its worker back.
-LINGER_S = 5.0
+IDLE_TIMEOUT_S = 5.0
 
 
 class Inbox(Protocol):
@@ -45,12 +45,14 @@ class Replaced(Unavailable):
 class Recorder:
     """Moves inbox rows into the archive; `stored` is called after every batch."""
 
-    def __init__(self, inbox: Inbox, archive: Archive, stored: Callable[[], None], linger_s: float = LINGER_S) -> None:
-        self.bell = Bell()
+    def __init__(
+        self, inbox: Inbox, archive: Archive, stored: Callable[[], None], idle_timeout_s: float = IDLE_TIMEOUT_S
+    ) -> None:
+        self.signal = WorkSignal()
         self._inbox = inbox
         self._archive = archive
         self._stored = stored
-        self._linger_s = linger_s
+        self._idle_timeout_s = idle_timeout_s
         self._archived: list[int] = []  #: ids that are archived and still in the inbox
         self._recovered = False
 
@@ -60,13 +62,13 @@ class Recorder:
         Raises:
             Unavailable: the inbox cannot be read or the archive not written now.
         """
-        with self.bell.answering() as mine:
+        with self.signal.draining() as mine:
             while mine and not stopping():
                 if self.record_batch():
                     continue
                 if self._archived:
-                    self.bell.pause(LOCKED_PAUSE_S)
-                elif not self.bell.wait(self._linger_s):
+                    self.signal.pause(LOCKED_PAUSE_S)
+                elif not self.signal.wait(self._idle_timeout_s):
                     break
 
     def record_batch(self) -> int:
@@ -86,7 +88,7 @@ class Recorder:
         return len(rows) or int(full and not self._archived)
 
     def _store(self, rows: list[tuple[int, Any, Any]]) -> None:
-        verdicts = [judge(*row) for row in rows]
+        verdicts = [validate(*row) for row in rows]
         records = [verdict for verdict in verdicts if type(verdict) is Record]
         aside = [verdict for verdict in verdicts if type(verdict) is SetAside]
         for dead in aside[:5]:

@@ -12,7 +12,7 @@ import orjson
 
 from teg.domain.errors import Refused
 from teg.domain.server import encode_telemetry
-from teg.domain.telemetry.validation import Record, SetAside, judge
+from teg.domain.telemetry.validation import Record, SetAside, validate
 
 logger = logging.getLogger("gateway.takeover")
 
@@ -54,7 +54,7 @@ class NewHome(Protocol):
     def take_logs(self, rows: Sequence[tuple[int, bytes]], upto: int) -> None: ...
 
 
-class Takeover:
+class LegacyImport:
     """`run` is harmless when there is nothing to take over, and when everything was."""
 
     def __init__(self, old: OldData, home: NewHome) -> None:
@@ -83,7 +83,7 @@ class Takeover:
         total = 0
         upto = self._home.taken_upto(PENDING)
         while rows := self._old.pending(0, BATCH):
-            verdicts = [judge(*row) for row in rows if row[0] > upto]
+            verdicts = [validate(*row) for row in rows if row[0] > upto]
             if verdicts:
                 upto = rows[-1][0]
                 records = [verdict for verdict in verdicts if isinstance(verdict, Record)]
@@ -110,7 +110,7 @@ def _history(row_id: int, ts_ms: Any, values: Any) -> Record | None:
             raise Refused("not a record")
     except (orjson.JSONDecodeError, Refused):
         return None
-    verdict = judge(row_id, None, bytearray(f'{{"ts":{ts_ms},"values":{text}}}'.encode()))
+    verdict = validate(row_id, None, bytearray(f'{{"ts":{ts_ms},"values":{text}}}'.encode()))
     return verdict if isinstance(verdict, Record) else None
 
 

@@ -8,21 +8,21 @@ acknowledged a harmless probe, is the culprit.
 
 from collections.abc import Sequence
 
-from teg.domain.telemetry.ports import Lane
+from teg.domain.telemetry.ports import Stream
 
 STRIKES = 3
 #: Closes in a row that halving may need (2,000 rows, then the strikes); beyond, it is no poison and we back off.
 HOPE = 16
 
-Cargo = tuple[Lane, tuple[int, ...]]
+Cargo = tuple[Stream, tuple[int, ...]]
 
 
-class Suspicion:
+class PoisonMessages:
     """What to be careful about; empty in good times."""
 
     def __init__(self) -> None:
-        self._suspects: set[tuple[Lane, int]] = set()
-        self._strikes: dict[tuple[Lane, int], int] = {}
+        self._suspects: set[tuple[Stream, int]] = set()
+        self._strikes: dict[tuple[Stream, int], int] = {}
         self.max_rows: int | None = None
         self._probed = False
         self._closes = 0
@@ -44,7 +44,7 @@ class Suspicion:
     def probed(self) -> None:
         self._probed = True
 
-    def closed(self, flight: Sequence[Cargo]) -> tuple[Lane, int] | None:
+    def closed(self, flight: Sequence[Cargo]) -> tuple[Stream, int] | None:
         """The server closed with `flight` unacknowledged. Returns the culprit once it is certain."""
         self._closes += 1
         self._suspects |= {(lane, record_id) for lane, ids in flight for record_id in ids}
@@ -73,7 +73,7 @@ class Suspicion:
         self._suspects.clear()
         self._relax()
 
-    def _strike(self, suspect: tuple[Lane, int]) -> tuple[Lane, int] | None:
+    def _strike(self, suspect: tuple[Stream, int]) -> tuple[Stream, int] | None:
         self._strikes[suspect] = self._strikes.get(suspect, 0) + 1
         if self._strikes[suspect] < STRIKES:
             return None

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from teg.domain.telemetry.validation import Record, SetAside
 
 
-class Lane(IntEnum):
+class Stream(IntEnum):
     """Lines of the outbox: the gateway's own few reports first; data and republished rows take turns."""
 
     OWN = 0
@@ -45,7 +45,7 @@ class Archive(Protocol):
 class Outbox(Protocol):
     """What `publishing` needs."""
 
-    def pending(self, lane: Lane, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
+    def pending(self, lane: Stream, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
         """Rows of `lane` after `after_id`, oldest first: (id, points, kind, JSON); at least one if there is one."""
         ...
 
@@ -53,7 +53,7 @@ class Outbox(Protocol):
         """The server acknowledged these: they leave the outbox; what is not kept is deleted."""
         ...
 
-    def set_aside(self, lane: Lane, record_id: int, reason: str) -> None:
+    def set_aside(self, lane: Stream, record_id: int, reason: str) -> None:
         """Take a row that the server refuses out of the outbox into the dead letters."""
         ...
 
@@ -62,7 +62,7 @@ class Outbox(Protocol):
 class Delivery:
     """One acknowledged publish: the rows it carried."""
 
-    lane: Lane
+    lane: Stream
     ids: Sequence[int]
     transient: bool
 

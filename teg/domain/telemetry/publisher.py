@@ -13,12 +13,12 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from teg.domain.concurrency import Bell
+from teg.domain.concurrency import WorkSignal
 from teg.domain.errors import NotConnected
 from teg.domain.ports import Clock, Session
 from teg.domain.server import MAX_UNACKNOWLEDGED, PROBE, TELEMETRY, Pacer
-from teg.domain.telemetry.poison_messages import Suspicion
-from teg.domain.telemetry.ports import Delivery, Lane, Outbox
+from teg.domain.telemetry.poison_messages import PoisonMessages
+from teg.domain.telemetry.ports import Delivery, Outbox, Stream
 
 logger = logging.getLogger("gateway.publishing")
 
@@ -27,7 +27,7 @@ WINDOW = MAX_UNACKNOWLEDGED - 8
 MARK_AFTER = WINDOW // 2
 READ_ROWS = 2000
 READ_BYTES = 4 * 60_000
-LINGER_S = 5.0
+IDLE_TIMEOUT_S = 5.0
 #: A PUBACK may take 30 s on a slow server; after this the link is given up and everything unmarked goes again.
 ACK_TIMEOUT_S = 45.0
 
@@ -44,7 +44,7 @@ class Link(Session, Protocol):
         """End this connection now; a new one follows."""
         ...
 
-    def hurry(self) -> None:
+    def reconnect_now(self) -> None:
         """Make the next connection after the shortest wait instead of the growing one."""
         ...
 
@@ -64,16 +64,16 @@ class Batch:
 class Publisher:
     """Drains the outbox while there is a session; one thread at a time."""
 
-    def __init__(self, outbox: Outbox, link: Link, clock: Clock, linger_s: float = LINGER_S) -> None:
-        self.bell = Bell()
+    def __init__(self, outbox: Outbox, link: Link, clock: Clock, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
+        self.signal = WorkSignal()
         self.pacer = Pacer()
         self._outbox = outbox
         self._link = link
         self._clock = clock
-        self._linger_s = linger_s
-        self._suspicion = Suspicion()
-        self._lines = {lane: _Line(lane, outbox) for lane in Lane}
-        self._turn = Lane.DATA
+        self._idle_timeout_s = idle_timeout_s
+        self._poison = PoisonMessages()
+        self._lines = {lane: _Line(lane, outbox) for lane in Stream}
+        self._turn = Stream.DATA
         self._flight: dict[int, tuple[Batch, float]] = {}
         self._results: SimpleQueue[tuple[int, int, bool]] = SimpleQueue()
         self._acknowledged: list[Delivery] = []
@@ -87,7 +87,7 @@ class Publisher:
             NotConnected: there is no session (any more); what was not acknowledged is still in the outbox.
             Unavailable: the archive cannot be read or marked now.
         """
-        with self.bell.answering() as mine:
+        with self.signal.draining() as mine:
             if not mine:
                 return
             self._begin()
@@ -124,12 +124,12 @@ class Publisher:
         if self._acknowledged:
             self._mark()
             return True
-        self._suspicion.clear()  # whatever was suspect has left the outbox
-        self._lines[Lane.REPUBLISH].rewind()  # older rows may have been marked behind the reading position
-        return self.bell.wait(self._linger_s)
+        self._poison.clear()  # whatever was suspect has left the outbox
+        self._lines[Stream.REPUBLISH].rewind()  # older rows may have been marked behind the reading position
+        return self.signal.wait(self._idle_timeout_s)
 
     def _window(self) -> int:
-        return 1 if self._suspicion.active else WINDOW
+        return 1 if self._poison.active else WINDOW
 
     def _check_link(self) -> None:
         if not self._link.connected or self._link.epoch != self._epoch:
@@ -147,34 +147,34 @@ class Publisher:
         if not self._flight or not self._link.closed_by_peer:
             return
         batches = [batch.delivery for batch, _ in self._flight.values()]
-        verdict = self._suspicion.closed([(batch.lane, tuple(batch.ids)) for batch in batches])
-        if self._suspicion.hopeful:
-            self._link.hurry()
+        verdict = self._poison.closed([(batch.lane, tuple(batch.ids)) for batch in batches])
+        if self._poison.hopeful:
+            self._link.reconnect_now()
         if verdict is not None:
             lane, record_id = verdict
             self._outbox.set_aside(lane, record_id, "the server closes the connection whenever this record is sent")
             logger.error("record %d set aside: the server closed the connection on it again and again", record_id)
 
     def _next_batch(self) -> Batch | None:
-        max_rows = self._suspicion.max_rows
+        max_rows = self._poison.max_rows
         for lane in self._order():
             max_points = self.pacer.limits.max_points
             batch = self._lines[lane].cut(self.pacer.limits.max_payload_bytes, max_points, max_rows)
             if batch is not None:
-                self._turn = Lane.REPUBLISH if lane == Lane.DATA else Lane.DATA
+                self._turn = Stream.REPUBLISH if lane == Stream.DATA else Stream.DATA
                 return batch
         return None
 
-    def _order(self) -> tuple[Lane, ...]:
+    def _order(self) -> tuple[Stream, ...]:
         """Own reports first; data and republished rows take turns, so neither waits for the other's backlog."""
-        if self._turn == Lane.DATA or self._suspicion.active:
-            return (Lane.OWN, Lane.DATA, Lane.REPUBLISH)
-        return (Lane.OWN, Lane.REPUBLISH, Lane.DATA)
+        if self._turn == Stream.DATA or self._poison.active:
+            return (Stream.OWN, Stream.DATA, Stream.REPUBLISH)
+        return (Stream.OWN, Stream.REPUBLISH, Stream.DATA)
 
     def _send(self, batch: Batch) -> None:
-        if self._suspicion.wants_probe:
+        if self._poison.wants_probe:
             self._link.deliver(TELEMETRY, PROBE)  # acknowledged: the server is well, so the next close is the record's
-            self._suspicion.probed()
+            self._poison.probed()
         self._pace(batch.points)
         self._serial += 1
         self._flight[self._serial] = (batch, self._clock.monotonic_s())
@@ -207,7 +207,7 @@ class Publisher:
             return
         batch, _ = self._flight.pop(serial)
         self._acknowledged.append(batch.delivery)
-        self._suspicion.passed((batch.delivery.lane, tuple(batch.delivery.ids)))
+        self._poison.passed((batch.delivery.lane, tuple(batch.delivery.ids)))
 
     def _mark(self) -> None:
         if self._acknowledged:
@@ -224,7 +224,7 @@ class Publisher:
 class _Line:
     """One lane of the outbox, read ahead and cut into payloads."""
 
-    def __init__(self, lane: Lane, outbox: Outbox) -> None:
+    def __init__(self, lane: Stream, outbox: Outbox) -> None:
         self._lane = lane
         self._outbox = outbox
         self.rewind()
@@ -255,6 +255,6 @@ class _Line:
             self._after_id = rows[-1][0]
 
 
-def _batch(lane: Lane, rows: list[Row]) -> Batch:
+def _batch(lane: Stream, rows: list[Row]) -> Batch:
     delivery = Delivery(lane, [row[0] for row in rows], any(row[2] for row in rows))
     return Batch(delivery, sum(row[1] for row in rows), b"[" + b",".join([row[3] for row in rows]) + b"]")

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from teg.domain.concurrency import OneAtATime
+from teg.domain.concurrency import SingleFlight
 from teg.domain.errors import NotConnected, Refused
 from teg.domain.ports import Clock, Controller, Heartbeat, Session
 from teg.domain.server import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, encodable, encode_telemetry
@@ -54,7 +54,7 @@ class Reporter:
         self._stored = stored
         self._attributes_waiting = attributes_waiting
         #: Two workers could deliver an older value of a key after a newer one.
-        self._sending = OneAtATime()
+        self._sending = SingleFlight()
 
     def telemetry(self, values: Mapping[str, Any], ts_ms: int | None = None) -> None:
         ts_ms = self._clock.now_ms() if ts_ms is None else ts_ms

@@ -90,7 +90,7 @@ def is_log(row_type: Any) -> bool:
     return False  # NULL, numbers and blobs name no type
 
 
-def judge(row_id: int, row_type: Any, message: Any) -> Record | SetAside:
+def validate(row_id: int, row_type: Any, message: Any) -> Record | SetAside:
     """Decide on one inbox row; never raises. `message` is a bytearray for SQLite TEXT and bytes for a BLOB."""
     try:
         return _accept(row_id, row_type, message)

@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable
 
 
-class Bell:
-    """`ring` on the loop after every event; `wait_until` in any other thread."""
+class ChangeSignal:
+    """`notify` on the loop after every event; `wait_until` in any other thread."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
         self._rung = 0
         self._waiting = 0
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Loop thread only. The count goes up before the look at the waiters, so none can miss it."""
         self._rung += 1
         if self._waiting:
@@ -21,7 +21,7 @@ class Bell:
                 self._condition.notify_all()
 
     def wait_until(self, predicate: Callable[[], object], timeout_s: float) -> bool:
-        """Evaluate `predicate` in this thread, now and after every ring; False when the time is over."""
+        """Evaluate `predicate` in this thread, now and after every notification; False when the time is over."""
         deadline = time.monotonic() + timeout_s
         with self._condition:
             self._waiting += 1

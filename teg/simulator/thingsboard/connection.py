@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
             self._take_frames()
         except Malformed as error:
             self._end(f"malformed: {error}", 0x81)
-        self._core.bell.ring()
+        self._core.changes.notify()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._core.open_connections.discard(self)
@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._closing = reason
         if self._session is not None:
             self._session.closed(reason)
-        self._core.bell.ring()
+        self._core.changes.notify()
 
     # --- what sessions may do
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from teg.simulator.thingsboard.change_signal import Bell
+from teg.simulator.thingsboard.change_signal import ChangeSignal
 from teg.simulator.thingsboard.credentials import Credentials, find_device
 from teg.simulator.thingsboard.device_state import DeviceState
 from teg.simulator.thingsboard.faults import Faults
@@ -26,7 +26,7 @@ class Core:
     limits: ServerLimits
     depth: Depth
     packets: PacketLog
-    bell: Bell = field(default_factory=Bell)
+    changes: ChangeSignal = field(default_factory=ChangeSignal)
     faults: Faults = field(default_factory=Faults)
     provisioning: Provisioning = field(default_factory=Provisioning)
     devices: dict[str, DeviceState] = field(default_factory=dict)
@@ -50,4 +50,4 @@ class Core:
 
     def _run(self, action: Callable[[], None]) -> None:
         action()
-        self.bell.ring()
+        self.changes.notify()

@@ -6,7 +6,7 @@ Every method may be called from any thread. Nothing returned here is live: lists
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from teg.simulator.thingsboard.change_signal import Bell
+from teg.simulator.thingsboard.change_signal import ChangeSignal
 from teg.simulator.thingsboard.credentials import Credentials
 from teg.simulator.thingsboard.device_state import DeviceState, PushOrder
 from teg.simulator.thingsboard.loop_thread import LoopThread
@@ -20,10 +20,10 @@ Result = TypeVar("Result")
 
 
 class Device:
-    def __init__(self, state: DeviceState, thread: LoopThread, bell: Bell, limits: ServerLimits) -> None:
+    def __init__(self, state: DeviceState, thread: LoopThread, changes: ChangeSignal, limits: ServerLimits) -> None:
         self._state = state
         self._thread = thread
-        self._bell = bell
+        self._changes = changes
         self._limits = limits
 
     def __repr__(self) -> str:
@@ -266,7 +266,7 @@ class Device:
         Raises:
             AssertionError: it did not hold in time.
         """
-        if not self._bell.wait_until(lambda: predicate(self), timeout_s):
+        if not self._changes.wait_until(lambda: predicate(self), timeout_s):
             raise AssertionError(f"not within {timeout_s} s: {what or 'the condition'}; {self!r}")
 
     def wait_connected(self, timeout_s: float = 10.0) -> None:
@@ -320,7 +320,7 @@ class Device:
     def _on_loop(self, action: Callable[[], Result]) -> Result:
         def act() -> Result:
             result = action()
-            self._bell.ring()
+            self._changes.notify()
             return result
 
         return self._thread.call(act)

@@ -77,7 +77,7 @@ class Listener:
         except (OSError, ssl.SSLError) as error:
             self.handshake_failures.append(str(error) or type(error).__name__)
             client.close()
-            self._core.bell.ring()
+            self._core.changes.notify()
 
 
 def _bound(host: str, port: int) -> socket.socket:

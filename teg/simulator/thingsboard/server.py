@@ -103,7 +103,7 @@ class ThingsBoard:
         state = self._core.devices[name]
         known = self._devices.get(name)
         if known is None or known._state is not state:
-            known = Device(state, self._thread, self._core.bell, self._core.limits)
+            known = Device(state, self._thread, self._core.changes, self._core.limits)
             self._devices[name] = known
         return known
 
@@ -174,7 +174,7 @@ class ThingsBoard:
 
     def wait_for(self, predicate: Callable[[], object], timeout_s: float, what: str = "") -> None:
         """Wait until `predicate()` holds; looked at now and after every event. AssertionError if not."""
-        if not self._core.bell.wait_until(predicate, timeout_s):
+        if not self._core.changes.wait_until(predicate, timeout_s):
             raise AssertionError(f"not within {timeout_s} s: {what or 'the condition'}; {self.devices}")
 
     # --- on the loop

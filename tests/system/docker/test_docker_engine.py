@@ -1,4 +1,4 @@
-"""What only a real Docker Engine can show: rights, mounts, foreign things that survive, takeover, images and names."""
+"""What only a real Docker Engine can show: rights, mounts, foreign things that survive, take-over, images and names."""
 
 import json
 import os
@@ -232,7 +232,7 @@ def test_an_image_that_others_use_too_only_loses_our_name(
     assert_untouched(at, foreign)
 
 
-# --- takeover and gone images ----------------------------------------------------------------------------------------
+# --- take-over and gone images ------------------------------------------------------------------------------------
 
 
 def test_the_reference_gateways_container_is_recognised_and_replaced(

@@ -508,12 +508,12 @@ def test_a_hurry_cuts_the_wait_short(server: ThingsBoard, device: Device, client
     session.start()
     wait_until(lambda: session.connected, 10, "connected after the first, short wait")
     if moment == "before the wait":
-        session.hurry()
+        session.reconnect_now()
     server.drop_connections()
     if moment == "in the wait":
         device.wait_disconnected()
         wait_until(lambda: session._connection is None, 10, "the session has noticed")
-        session.hurry()
+        session.reconnect_now()
     wait_until(lambda: session.epoch == 2, 10, "connected again")
     session.stop()
 

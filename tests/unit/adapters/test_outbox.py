@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from teg.adapters.gateway_db import maintenance as upkeep
+from teg.adapters.gateway_db import maintenance as maintenance
 from teg.adapters.gateway_db import outbox as records
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.maintenance import ArchiveUpkeep
+from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
 from teg.adapters.gateway_db.outbox import RecordTable
-from teg.domain.telemetry.ports import Delivery, Lane, fingerprint
-from teg.domain.telemetry.retention import DAY_MS, Housekeeping
+from teg.domain.telemetry.ports import Delivery, Stream, fingerprint
+from teg.domain.telemetry.retention import DAY_MS, Retention
 from teg.domain.telemetry.validation import Record, SetAside
 from tests.support.links import FakeClock
 
@@ -28,22 +28,22 @@ class Archive:
         self.database = Database(path / "gateway.db")
         self.database.open(records.SCHEMA)
         self.table = RecordTable(self.database)
-        self.upkeep = ArchiveUpkeep(self.database)
+        self.maintenance = ArchiveMaintenance(self.database)
 
     def store(self, *numbers: int, log: bool = False, size: int = 0, left_upto: int | None = None) -> None:
         self.table.store([record(number, log, size) for number in numbers], [], left_upto)
 
-    def pending(self, lane: Lane = Lane.DATA) -> list[int]:
+    def pending(self, lane: Stream = Stream.DATA) -> list[int]:
         return [row[0] for row in self.table.pending(lane, 0, 1_000_000, 1 << 40)]
 
-    def deliver(self, *ids: int, lane: Lane = Lane.DATA, transient: bool = False) -> None:
+    def deliver(self, *ids: int, lane: Stream = Stream.DATA, transient: bool = False) -> None:
         self.table.mark_published([Delivery(lane, list(ids), transient)])
 
     def ids(self) -> list[int]:
         return [row_id for (row_id,) in self.database.rows("SELECT id FROM record ORDER BY id")]
 
     def counts(self) -> dict[str, Any]:
-        return self.upkeep.counts()
+        return self.maintenance.counts()
 
     def assert_account(self) -> None:
         """accepted = delivered + pending + evicted, at any moment."""
@@ -73,17 +73,17 @@ def test_rows_are_pending_until_marked_and_stay_archived(archive: Archive) -> No
 
 def test_what_is_published_is_the_correction_and_what_is_kept_the_original(archive: Archive) -> None:
     archive.table.store([Record(1, TS, 2, "original", "corrected", False)], [], None)
-    assert archive.table.pending(Lane.DATA, 0, 10, 1000) == [(1, 2, 0, b"corrected")]
+    assert archive.table.pending(Stream.DATA, 0, 10, 1000) == [(1, 2, 0, b"corrected")]
     assert archive.database.rows("SELECT message FROM record") == [("original",)]
 
 
 def test_pending_is_cut_by_rows_and_bytes_but_never_to_nothing(archive: Archive) -> None:
     archive.store(*range(1, 11))
     size = len(record(1).message)
-    assert len(archive.table.pending(Lane.DATA, 0, 4, 1 << 30)) == 4
-    assert [row[0] for row in archive.table.pending(Lane.DATA, 4, 100, 3 * size)] == [5, 6, 7]
-    assert len(archive.table.pending(Lane.DATA, 0, 100, 1)) == 1
-    assert archive.table.pending(Lane.DATA, 10, 100, 1 << 30) == []
+    assert len(archive.table.pending(Stream.DATA, 0, 4, 1 << 30)) == 4
+    assert [row[0] for row in archive.table.pending(Stream.DATA, 4, 100, 3 * size)] == [5, 6, 7]
+    assert len(archive.table.pending(Stream.DATA, 0, 100, 1)) == 1
+    assert archive.table.pending(Stream.DATA, 10, 100, 1 << 30) == []
 
 
 def test_delivered_logs_and_own_reports_are_not_kept(archive: Archive) -> None:
@@ -92,7 +92,7 @@ def test_delivered_logs_and_own_reports_are_not_kept(archive: Archive) -> None:
     archive.store(4)
     archive.table.store_own([(TS, b'{"ts":1,"values":{"a":1}}')])
     archive.deliver(1, 2, transient=True)
-    archive.deliver(5, lane=Lane.OWN, transient=True)
+    archive.deliver(5, lane=Stream.OWN, transient=True)
     assert archive.ids() == [1, 3, 4]
     assert archive.pending() == [3, 4]
     assert archive.counts()["own_pending"] == 0
@@ -121,24 +121,24 @@ def test_marking_twice_counts_once(archive: Archive) -> None:
 def test_marks_touch_their_lane_only(archive: Archive) -> None:
     archive.store(1, 2, 3, 4)
     archive.deliver(1, 2)
-    assert archive.upkeep.mark_for_publishing(TS + 1, TS + 4) == 2  # 3 and 4 are on their way anyway
-    assert archive.pending(Lane.REPUBLISH) == [1, 2]
-    archive.deliver(1, lane=Lane.REPUBLISH)
-    assert (archive.pending(Lane.REPUBLISH), archive.pending()) == ([2], [3, 4])
+    assert archive.maintenance.mark_for_publishing(TS + 1, TS + 4) == 2  # 3 and 4 are on their way anyway
+    assert archive.pending(Stream.REPUBLISH) == [1, 2]
+    archive.deliver(1, lane=Stream.REPUBLISH)
+    assert (archive.pending(Stream.REPUBLISH), archive.pending()) == ([2], [3, 4])
     archive.deliver(3, 4)
-    assert archive.pending(Lane.REPUBLISH) == [2]
+    assert archive.pending(Stream.REPUBLISH) == [2]
     archive.assert_account()
 
 
 def test_republished_rows_with_gaps_are_marked_exactly(archive: Archive) -> None:
     archive.store(*range(1, 6))
     archive.deliver(*range(1, 6))
-    archive.upkeep.mark_for_publishing(TS + 1, TS + 1)
-    archive.upkeep.mark_for_publishing(TS + 5, TS + 5)
-    batch = archive.pending(Lane.REPUBLISH)
-    archive.upkeep.mark_for_publishing(TS + 3, TS + 3)  # joins while 1 and 5 are on their way
-    archive.deliver(*batch, lane=Lane.REPUBLISH)
-    assert archive.pending(Lane.REPUBLISH) == [3]
+    archive.maintenance.mark_for_publishing(TS + 1, TS + 1)
+    archive.maintenance.mark_for_publishing(TS + 5, TS + 5)
+    batch = archive.pending(Stream.REPUBLISH)
+    archive.maintenance.mark_for_publishing(TS + 3, TS + 3)  # joins while 1 and 5 are on their way
+    archive.deliver(*batch, lane=Stream.REPUBLISH)
+    assert archive.pending(Stream.REPUBLISH) == [3]
 
 
 def test_unfinished_rows_are_forgotten_once_they_left_the_inbox(archive: Archive) -> None:
@@ -162,10 +162,10 @@ def test_unfinished_rows_of_used_ids_are_the_newest(archive: Archive) -> None:
 
 def test_a_poisoned_record_becomes_a_dead_letter(archive: Archive) -> None:
     archive.store(1, 2, 3)
-    archive.table.set_aside(Lane.DATA, 2, "the server closes on it")
+    archive.table.set_aside(Stream.DATA, 2, "the server closes on it")
     assert archive.ids() == [1, 3]
     assert archive.pending() == [1, 3]
-    [letter] = archive.upkeep.dead_letters()
+    [letter] = archive.maintenance.dead_letters()
     assert (letter["inbox_row"], letter["reason"]) == (2, "the server closes on it")
     assert letter["message"] == record(2).message
     assert (archive.counts()["accepted"], archive.counts()["set_aside"]) == (2, 1)
@@ -182,21 +182,21 @@ def fill(archive: Archive, first: int, rows: int, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "SLICE", 20)
-    monkeypatch.setattr(upkeep, "LETTER_SLICE", 20)
+    monkeypatch.setattr(maintenance, "SLICE", 20)
+    monkeypatch.setattr(maintenance, "LETTER_SLICE", 20)
 
 
 def test_below_the_quota_nothing_goes(archive: Archive) -> None:
     fill(archive, 1, 100)
     archive.deliver(*range(1, 51))
-    assert archive.upkeep.shrink(1 << 30, None) == {"expired": 0, "evicted": 0}
+    assert archive.maintenance.shrink(1 << 30, None) == {"expired": 0, "evicted": 0}
     assert len(archive.ids()) == 100
 
 
 def test_old_delivered_records_expire_and_undelivered_ones_stay(archive: Archive) -> None:
     fill(archive, 1, 100)
     archive.deliver(*range(1, 51))
-    assert archive.upkeep.shrink(1 << 30, TS + 80)["expired"] == 50
+    assert archive.maintenance.shrink(1 << 30, TS + 80)["expired"] == 50
     assert archive.ids() == list(range(51, 101))
     archive.assert_account()
 
@@ -205,7 +205,7 @@ def test_over_the_quota_delivered_records_go_first_oldest_first(archive: Archive
     fill(archive, 1, 400)
     archive.deliver(*range(1, 201))
     quota = archive.database.size_bytes() * 3 // 4
-    gone = archive.upkeep.shrink(quota, None)
+    gone = archive.maintenance.shrink(quota, None)
     assert gone["evicted"] == 0
     assert archive.ids() == list(range(gone["expired"] + 1, 401))
     assert archive.database.size_bytes() <= quota
@@ -216,10 +216,10 @@ def test_over_the_quota_delivered_records_go_first_oldest_first(archive: Archive
 def test_undelivered_measurements_go_last_oldest_first_and_are_counted(archive: Archive) -> None:
     fill(archive, 1, 400)
     archive.deliver(*range(1, 101))
-    archive.upkeep.mark_for_publishing(TS + 1, TS + 50)
+    archive.maintenance.mark_for_publishing(TS + 1, TS + 50)
     archive.table.store_own([(TS, b"x" * 1000) for _ in range(30)])
     quota = archive.database.size_bytes() // 2
-    gone = archive.upkeep.shrink(quota, None)
+    gone = archive.maintenance.shrink(quota, None)
     assert (gone["expired"], gone["republish_cancelled"], gone["own_evicted"]) == (100, 50, 30)
     assert 0 < gone["evicted"] < 300
     assert archive.pending() == archive.ids() == list(range(101 + gone["evicted"], 401))
@@ -234,24 +234,24 @@ def test_nonsense_from_the_controller_never_pushes_measurements_out(archive: Arc
         archive.deliver(*range(1, 101))
     nonsense = [SetAside(number, "", b"x" * 1000, "no JSON") for number in range(1000, 2000)]
     archive.table.store([], nonsense, None)
-    archive.upkeep.shrink(300_000, None)
+    archive.maintenance.shrink(300_000, None)
     assert archive.ids() == list(range(1, 101))
     letters = archive.counts()["dead_letters"]
     assert 0 < letters < 1000
-    assert archive.upkeep.dead_letters(1)[0]["inbox_row"] == 1999  # the newest are kept
+    assert archive.maintenance.dead_letters(1)[0]["inbox_row"] == 1999  # the newest are kept
 
 
 def test_an_eviction_while_a_publish_is_on_its_way_is_counted_once(archive: Archive) -> None:
     fill(archive, 1, 200)
     on_its_way = archive.pending()[:50]
-    archive.upkeep.shrink(archive.database.size_bytes() // 2, None)
+    archive.maintenance.shrink(archive.database.size_bytes() // 2, None)
     archive.deliver(*on_its_way)
     archive.assert_account()
 
 
 def test_a_quota_that_nothing_can_meet_ends(archive: Archive) -> None:
     fill(archive, 1, 50)
-    assert archive.upkeep.shrink(1, None)["evicted"] == 50
+    assert archive.maintenance.shrink(1, None)["evicted"] == 50
     assert archive.ids() == []
     archive.assert_account()
 
@@ -260,13 +260,13 @@ def test_housekeeping_says_loudly_what_went_undelivered(archive: Archive, caplog
     clock = FakeClock()
     fill(archive, 1, 100)
     archive.deliver(*range(1, 51))
-    Housekeeping(archive.upkeep, clock, 1 << 30, 1).run()
+    Retention(archive.maintenance, clock, 1 << 30, 1).run()
     assert len(archive.ids()) == 100
     clock.ms = TS + DAY_MS + 40
-    Housekeeping(archive.upkeep, clock, 1 << 30, 1).run()
+    Retention(archive.maintenance, clock, 1 << 30, 1).run()
     assert len(archive.ids()) == 61
     assert caplog.text == ""
-    Housekeeping(archive.upkeep, clock, 60_000, None).run()
+    Retention(archive.maintenance, clock, 60_000, None).run()
     assert "records went" in caplog.text
 
 
@@ -284,10 +284,10 @@ def test_the_account_is_exact_whatever_happens(
         elif step == "mark" and pending:
             archive.deliver(*pending[: size + 1], transient=True)
         elif step == "poison" and pending:
-            archive.table.set_aside(Lane.DATA, pending[size % len(pending)], "poison")
+            archive.table.set_aside(Stream.DATA, pending[size % len(pending)], "poison")
         elif step == "evict":
-            archive.upkeep.shrink(archive.database.size_bytes() - 4096, None)
+            archive.maintenance.shrink(archive.database.size_bytes() - 4096, None)
         elif step == "again":
-            archive.upkeep.mark_for_publishing(TS, TS + number)
+            archive.maintenance.mark_for_publishing(TS, TS + number)
         archive.assert_account()
     archive.database.close()

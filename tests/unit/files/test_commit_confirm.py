@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from teg.domain.errors import Unavailable
-from teg.domain.files.trial import Trial, Verdict, next_look_s, plan_trial, resumed
+from teg.domain.files.trial import FileTrial, TrialOutcome, next_look_s, plan_trial, resumed
 from tests.support.remote_files import Device, FailingStore, md5
 
-TRIAL = Trial(key="net", path="/r/net", digest="d", md5="m", confirm_s=60, deadline_s=1060.0, boot_id="b", written=True)
+TRIAL = FileTrial(
+    key="net", path="/r/net", digest="d", md5="m", confirm_s=60, deadline_s=1060.0, boot_id="b", written=True
+)
 
 
 class PowerCutError(Exception):
@@ -47,31 +49,31 @@ def confirmation(device: Device) -> object:
 @pytest.mark.parametrize(
     ("now_s", "answered_s", "verdict"),
     [
-        (1000.0, 1000.0, Verdict.WAIT),
-        (1040.0, 1029.0, Verdict.WAIT),  # answered, but in the first half
-        (1040.0, 1030.0, Verdict.CONFIRM),
-        (1060.0, 1029.0, Verdict.REVERT),
-        (1070.0, 1055.0, Verdict.CONFIRM),  # the answer came late, its request was in time
-        (1060.0, float("-inf"), Verdict.REVERT),
+        (1000.0, 1000.0, TrialOutcome.WAIT),
+        (1040.0, 1029.0, TrialOutcome.WAIT),  # answered, but in the first half
+        (1040.0, 1030.0, TrialOutcome.CONFIRM),
+        (1060.0, 1029.0, TrialOutcome.REVERT),
+        (1070.0, 1055.0, TrialOutcome.CONFIRM),  # the answer came late, its request was in time
+        (1060.0, float("-inf"), TrialOutcome.REVERT),
     ],
 )
-def test_an_answer_counts_from_half_time_on(now_s: float, answered_s: float, verdict: Verdict) -> None:
+def test_an_answer_counts_from_half_time_on(now_s: float, answered_s: float, verdict: TrialOutcome) -> None:
     assert plan_trial(TRIAL, now_s, answered_s, None)[0] is verdict
 
 
 @pytest.mark.parametrize(
     ("restarted", "known", "before_ms", "now_ms", "verdict"),
     [
-        (False, False, None, 500, Verdict.WAIT),
-        (True, False, None, 500, Verdict.WAIT),
-        (True, True, 500, 500, Verdict.WAIT),
-        (True, True, 500, None, Verdict.WAIT),
-        (True, True, None, 500, Verdict.CONFIRM),
-        (True, True, 500, 400, Verdict.CONFIRM),  # the controller's clock was set back: still a new heartbeat
+        (False, False, None, 500, TrialOutcome.WAIT),
+        (True, False, None, 500, TrialOutcome.WAIT),
+        (True, True, 500, 500, TrialOutcome.WAIT),
+        (True, True, 500, None, TrialOutcome.WAIT),
+        (True, True, None, 500, TrialOutcome.CONFIRM),
+        (True, True, 500, 400, TrialOutcome.CONFIRM),  # the controller's clock was set back: still a new heartbeat
     ],
 )
 def test_with_a_restart_a_new_heartbeat_is_needed_too(
-    restarted: bool, known: bool, before_ms: int | None, now_ms: int | None, verdict: Verdict
+    restarted: bool, known: bool, before_ms: int | None, now_ms: int | None, verdict: TrialOutcome
 ) -> None:
     trial = replace(TRIAL, restart=True, restarted=restarted, heartbeat_known=known, heartbeat_ms=before_ms)
     assert plan_trial(trial, 1040.0, 1035.0, now_ms)[0] is verdict

@@ -10,7 +10,7 @@ import pytest
 from teg.adapters.confined_files import TEMPORARY_PREFIX
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.files.apply import MAX_KEPT_BYTES, Disk
-from teg.domain.files.ports import Seen
+from teg.domain.files.ports import FileState
 from tests.support.remote_files import Device, FailingStore, md5
 
 
@@ -758,7 +758,7 @@ def test_large_contents_are_not_kept_in_memory(device: Device) -> None:
     device.define("small").write_bytes(b"x" * MAX_KEPT_BYTES)
     device.define("large").write_bytes(b"x" * (MAX_KEPT_BYTES + 1))
     disk = Disk(device.store)
-    contents = [(disk.read(str(device.root / name)) or Seen("", 0, 0)).content for name in ("small", "large")]
+    contents = [(disk.read(str(device.root / name)) or FileState("", 0, 0)).content for name in ("small", "large")]
     assert [content is None for content in contents] == [False, True]
     device.files.reconcile()
     assert device.read("large").startswith("E_TOOLARGE")

@@ -8,12 +8,12 @@ import orjson
 import pytest
 
 from teg.adapters.gateway_db import outbox as records
-from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.gateway_db import rpc_journal as rpc_journal
 from teg.adapters.gateway_db import state
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.gateway_db.telemetry_keys import ArchivedKeys
-from teg.domain.telemetry.validation import Record, judge
+from teg.domain.telemetry.validation import Record, validate
 
 T = 1_767_225_600_000
 
@@ -21,7 +21,7 @@ T = 1_767_225_600_000
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     database = Database(tmp_path / "gateway.db")
-    database.open(records.SCHEMA, state.SCHEMA, ledger.SCHEMA)
+    database.open(records.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA)
     yield database
     database.close()
 
@@ -32,7 +32,7 @@ def table(database: Database) -> RecordTable:
 
 
 def recorded(row_id: int, ts_ms: int, values: dict[str, Any]) -> Record:
-    record = judge(row_id, bytearray(b"measurement"), bytearray(orjson.dumps({"ts": ts_ms, "values": values})))
+    record = validate(row_id, bytearray(b"measurement"), bytearray(orjson.dumps({"ts": ts_ms, "values": values})))
     assert isinstance(record, Record)
     return record
 

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.domain.ota.job import Trial
-from teg.domain.ota.rollout import Look, Result, judge
+from teg.domain.ota.rollout import Result, TrialView, judge
 from teg.domain.supervision.runtime import ABSENT, Observation
 
 TRIAL = Trial(started_ms=1_000, started_s=100.0, boot_id="boot", heartbeat_before_ms=900, run_id="run-2")
 UP = Observation(exists=True, running=True, run_id="run-2", version="v2")
-LOOK = Look(seen=UP, heartbeat_ms=5_000, now_s=220.0, boot_id="boot")
+LOOK = TrialView(seen=UP, heartbeat_ms=5_000, now_s=220.0, boot_id="boot")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ LOOK = Look(seen=UP, heartbeat_ms=5_000, now_s=220.0, boot_id="boot")
         (replace(TRIAL, keys_before=("t",)), replace(LOOK, now_s=150.0), Result.WAIT, ""),
     ],
 )
-def test_verdicts(trial: Trial, look: Look, result: Result, words: str) -> None:
+def test_verdicts(trial: Trial, look: TrialView, result: Result, words: str) -> None:
     verdict = judge(trial, look, "v2", 120.0)
     assert verdict.result is result
     assert words in verdict.reason
@@ -76,7 +76,7 @@ def test_passed_means_up_for_the_whole_time_with_a_new_heartbeat(
     disturbed: bool,
 ) -> None:
     seen = Observation(exists=True, running=running, version=version, run_id=run_id)
-    look = Look(seen=seen, heartbeat_ms=heartbeat_ms, now_s=now_s, boot_id=boot_id, keys=keys, disturbed=disturbed)
+    look = TrialView(seen=seen, heartbeat_ms=heartbeat_ms, now_s=now_s, boot_id=boot_id, keys=keys, disturbed=disturbed)
     if judge(replace(TRIAL, keys_before=("t",)), look, "v2", 120.0).result is Result.PASSED:
         assert running and version == "v2" and run_id == "run-2" and boot_id == "boot"
         assert heartbeat_ms == 5_000 and now_s - TRIAL.started_s >= 120.0 and keys == ("t",)

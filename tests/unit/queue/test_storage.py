@@ -531,18 +531,18 @@ def test_a_retry_lost_with_its_storage_does_not_end_retrying(monkeypatch: pytest
 
 def test_a_ring_before_the_wait_is_not_missed() -> None:
     wake_up = WakeUp()
-    seen = wake_up.rings(Lane.RPC)
-    wake_up.ring(Lane.RPC)
+    seen = wake_up.count(Lane.RPC)
+    wake_up.notify(Lane.RPC)
     wake_up.wait(Lane.RPC, seen, 3600.0)  # would not return in time
 
 
 def test_a_ring_wakes_its_own_lane_only() -> None:
     wake_up = WakeUp()
-    seen = {lane: wake_up.rings(lane) for lane in Lane}
-    wake_up.ring(Lane.RPC)
-    assert [lane for lane in Lane if wake_up.rings(lane) != seen[lane]] == [Lane.RPC]
-    wake_up.ring_all()
-    assert all(wake_up.rings(lane) != seen[lane] for lane in Lane)
+    seen = {lane: wake_up.count(lane) for lane in Lane}
+    wake_up.notify(Lane.RPC)
+    assert [lane for lane in Lane if wake_up.count(lane) != seen[lane]] == [Lane.RPC]
+    wake_up.notify_all()
+    assert all(wake_up.count(lane) != seen[lane] for lane in Lane)
 
 
 def test_importing_the_gateway_touches_no_disk_and_no_network(tmp_path: Path) -> None:

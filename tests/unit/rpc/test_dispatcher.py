@@ -26,7 +26,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 def states(rig: Rig) -> list[str]:
-    return [entry.state for entry in rig.ledger.recent(100)]
+    return [entry.state for entry in rig.rpc_journal.recent(100)]
 
 
 # --- re-delivery -------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_a_call_interrupted_by_a_crash_says_so_and_never_runs_again(rig: Rig, me
 
 
 def test_a_crash_before_the_intent_leaves_nothing_behind(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rig.ledger, "begin", lambda *_: killed())
+    monkeypatch.setattr(rig.rpc_journal, "begin", lambda *_: killed())
     later = crash(rig, 0, "run_command", LS)
     assert later.take(0, "run_command", LS).startswith("OK - ")
     assert len(later.machine.runs) == 1
@@ -181,14 +181,14 @@ def points(rig: Rig) -> dict[str, Callable[[], None]]:
 
     def at(name: str, before: bool) -> Callable[[], None]:
         def cut() -> None:
-            real: Any = getattr(rig.ledger, name)
+            real: Any = getattr(rig.rpc_journal, name)
 
             def cutting(*arguments: Any) -> Any:
                 if not before:
                     real(*arguments)
                 raise Killed
 
-            setattr(rig.ledger, name, cutting)
+            setattr(rig.rpc_journal, name, cutting)
 
         return cut
 
@@ -265,7 +265,7 @@ def test_books_that_cannot_be_written_mean_not_done(rig: Rig, monkeypatch: pytes
     def full(*_: Any) -> Any:
         raise Unavailable("gateway.db: disk full")
 
-    monkeypatch.setattr(rig.ledger, "begin", full)
+    monkeypatch.setattr(rig.rpc_journal, "begin", full)
     for method, params in (("reboot", None), ("run_command", LS)):
         assert rig.take(0, method, params) == (
             f"Error - '{method}' is not done: it cannot be noted now (gateway.db: disk full)"
@@ -277,7 +277,7 @@ def test_an_effect_that_cannot_be_noted_is_not_done(rig: Rig, monkeypatch: pytes
     def full(*_: Any) -> Any:
         raise Unavailable("gateway.db: disk full")
 
-    monkeypatch.setattr(rig.ledger, "change", full)
+    monkeypatch.setattr(rig.rpc_journal, "change", full)
     rig.take(0, "reboot")
     assert rig.machine.actions == []
 
@@ -287,7 +287,7 @@ def test_an_outcome_that_cannot_be_noted_is_answered_all_the_same(rig: Rig, monk
         raise Unavailable("gateway.db: disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rig.ledger, "change", full)
+        patch.setattr(rig.rpc_journal, "change", full)
         assert rig.take(0, "run_command", LS).startswith("OK - ")
     assert rig.take(0, "run_command", LS).startswith("Error - interrupted")
     assert len(rig.machine.runs) == 1
@@ -342,7 +342,7 @@ def test_a_clock_that_was_set_does_not_turn_a_redelivery_into_a_new_call(rig: Ri
     assert len(rig.machine.runs) == 1
 
 
-# --- the books ---------------------------------------------------------------------------------------------
+# --- the journal ---------------------------------------------------------------------------------------------
 
 
 def test_every_call_is_in_the_books_with_its_secrets_masked(rig: Rig) -> None:
@@ -351,7 +351,7 @@ def test_every_call_is_in_the_books_with_its_secrets_masked(rig: Rig) -> None:
     rig.take(1, "run_command", {"command": 5, "password": "abc123"})
     rig.take(2, "ping", {"apiKey": "abc123", "list": [{"client_secret": "abc123"}]})
     rig.calls.tend()
-    entries = rig.ledger.recent(10)
+    entries = rig.rpc_journal.recent(10)
     assert [(entry.key.request_id, entry.key.method) for entry in entries] == [
         (0, "run_command"),
         (1, "run_command"),
@@ -378,13 +378,13 @@ def test_what_cannot_be_written_now_waits(rig: Rig, monkeypatch: pytest.MonkeyPa
 
     rig.take(0, "ping")
     with monkeypatch.context() as patch:
-        patch.setattr(rig.ledger, "append", full)
+        patch.setattr(rig.rpc_journal, "append", full)
         with pytest.raises(Unavailable):
             rig.calls.tend()
     rig.calls.tend()
-    assert [entry.key.method for entry in rig.ledger.recent(10)] == ["ping"]
+    assert [entry.key.method for entry in rig.rpc_journal.recent(10)] == ["ping"]
     rig.calls.tend()
-    assert len(rig.ledger.recent(10)) == 1
+    assert len(rig.rpc_journal.recent(10)) == 1
 
 
 def test_a_restart_marks_what_was_begun_without_waiting_for_a_redelivery(rig: Rig) -> None:

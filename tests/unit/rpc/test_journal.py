@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from teg.adapters.gateway_db import rpc_journal as ledger
+from teg.adapters.gateway_db import rpc_journal as rpc_journal
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.rpc_journal import KEPT_EFFECTS, KEPT_QUICK, SHORT_ANSWER, WHOLE_ANSWERS, CallLedger
+from teg.adapters.gateway_db.rpc_journal import KEPT_EFFECTS, KEPT_QUICK, SHORT_ANSWER, WHOLE_ANSWERS, RpcJournalTable
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.rpc.journal import CallKey, Entry, Instant, State
 from teg.domain.server.wire import RpcRequest
@@ -18,14 +18,14 @@ NOW = Instant("boot", 100.0, 1_767_225_600_000)
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     database = Database(tmp_path / "gateway.db")
-    database.open(ledger.SCHEMA)
+    database.open(rpc_journal.SCHEMA)
     yield database
     database.close()
 
 
 @pytest.fixture
-def table(database: Database) -> CallLedger:
-    return CallLedger(database)
+def table(database: Database) -> RpcJournalTable:
+    return RpcJournalTable(database)
 
 
 def key(request_id: int = 0, method: str = "reboot", params: object = None) -> CallKey:
@@ -45,7 +45,7 @@ def quick(request_id: int, wall_ms: int = 0) -> Entry:
     )
 
 
-def test_a_begun_call_is_found_with_what_was_noted(table: CallLedger) -> None:
+def test_a_begun_call_is_found_with_what_was_noted(table: RpcJournalTable) -> None:
     entry_id = table.begin(key(), "null", NOW)
     assert table.find(key()) == Entry(
         id=entry_id,
@@ -60,7 +60,7 @@ def test_a_begun_call_is_found_with_what_was_noted(table: CallLedger) -> None:
     assert table.find(key(params=1)) is None
 
 
-def test_a_change_keeps_what_it_does_not_name(table: CallLedger) -> None:
+def test_a_change_keeps_what_it_does_not_name(table: RpcJournalTable) -> None:
     entry_id = table.begin(key(), "null", NOW)
     table.change(entry_id, State.ANSWERED, NOW, '"OK"', 12)
     table.change(entry_id, State.ACKNOWLEDGED, Instant("boot", 101.0, 0))
@@ -69,7 +69,7 @@ def test_a_change_keeps_what_it_does_not_name(table: CallLedger) -> None:
     assert (found.state, found.message, found.duration_ms, found.at_uptime_s) == (State.ACKNOWLEDGED, "OK", 12, 101.0)
 
 
-def test_the_newest_entry_of_a_key_counts(table: CallLedger) -> None:
+def test_the_newest_entry_of_a_key_counts(table: RpcJournalTable) -> None:
     first, second = table.begin(key(), "null", NOW), table.begin(key(), "null", NOW)
     table.change(first, State.ACTED, NOW, '"OK"')
     found = table.find(key())
@@ -80,16 +80,18 @@ def test_the_newest_entry_of_a_key_counts(table: CallLedger) -> None:
     assert [entry.id for entry in table.begun()] == [second]
 
 
-def test_what_is_begun_survives_the_process(table: CallLedger, database: Database) -> None:
+def test_what_is_begun_survives_the_process(table: RpcJournalTable, database: Database) -> None:
     table.begin(key(), "null", NOW)
     database.close()
     again = Database(database.path)
-    again.open(ledger.SCHEMA)
-    assert [entry.key for entry in CallLedger(again).begun()] == [key()]
+    again.open(rpc_journal.SCHEMA)
+    assert [entry.key for entry in RpcJournalTable(again).begun()] == [key()]
     again.close()
 
 
-def test_the_table_is_bounded_and_quick_calls_do_not_push_out_the_others(table: CallLedger, database: Database) -> None:
+def test_the_table_is_bounded_and_quick_calls_do_not_push_out_the_others(
+    table: RpcJournalTable, database: Database
+) -> None:
     ids = [table.begin(key(n), "null", NOW) for n in range(3)]
     table.append([quick(n) for n in range(KEPT_QUICK + 500)])
     table.prune()
@@ -101,7 +103,7 @@ def test_the_table_is_bounded_and_quick_calls_do_not_push_out_the_others(table: 
     assert table.recent(1)[0].key.request_id == KEPT_QUICK + 499
 
 
-def test_effects_are_bounded_too(table: CallLedger, database: Database) -> None:
+def test_effects_are_bounded_too(table: RpcJournalTable, database: Database) -> None:
     with database.transaction() as connection:
         connection.executemany(
             "INSERT INTO rpc_call (request_id, method, digest, params, state, received_ms, at_boot_id, at_uptime_s)"
@@ -112,7 +114,7 @@ def test_effects_are_bounded_too(table: CallLedger, database: Database) -> None:
     assert database.rows("SELECT count(*), min(request_id) FROM rpc_call") == [(KEPT_EFFECTS, 7)]
 
 
-def test_long_answers_are_shortened_once_they_are_not_repeated_any_more(table: CallLedger) -> None:
+def test_long_answers_are_shortened_once_they_are_not_repeated_any_more(table: RpcJournalTable) -> None:
     text = '"' + "x" * 5_000 + '"'
     ids = [table.begin(key(n), "null", NOW) for n in range(WHOLE_ANSWERS + 3)]
     for entry_id in ids[:-1]:
@@ -125,14 +127,14 @@ def test_long_answers_are_shortened_once_they_are_not_repeated_any_more(table: C
     assert len(messages[3]) == 5_000
 
 
-def test_pruning_nothing_writes_nothing(table: CallLedger, database: Database) -> None:
+def test_pruning_nothing_writes_nothing(table: RpcJournalTable, database: Database) -> None:
     table.append([quick(1)])
     size = database.path.with_name("gateway.db-wal").stat().st_size
     table.prune()
     assert database.path.with_name("gateway.db-wal").stat().st_size == size
 
 
-def test_a_locked_database_is_weather(table: CallLedger, database: Database) -> None:
+def test_a_locked_database_is_weather(table: RpcJournalTable, database: Database) -> None:
     other = Database(database.path)
     database.rows("PRAGMA busy_timeout=50")
     with other.transaction(), pytest.raises(Unavailable):

@@ -1,4 +1,4 @@
-"""The pure parts: answers cut to size, secrets masked, the token bucket, log level, clock."""
+"""The pure parts: answers cut to size, secrets redacted, the token bucket, log level, clock."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.adapters.clock import SystemClock
-from teg.domain.redaction import masked, masked_json, masked_text
+from teg.domain.redaction import redacted, redacted_json, redacted_text
 from teg.domain.rpc.log_level import LogLevel
 from teg.domain.rpc.truncation import fitted
 from teg.domain.server.wire import MAX_PAYLOAD_BYTES, encode_rpc_response
@@ -98,34 +98,34 @@ def test_whatever_is_answered_fits_and_is_json(message: Any) -> None:
     ],
 )
 def test_secrets_are_masked_wherever_they_stand(value: Any) -> None:
-    assert "hunter2" not in masked_json(value)
-    assert "***" in masked_json(value)
+    assert "hunter2" not in redacted_json(value)
+    assert "***" in redacted_json(value)
 
 
 def test_the_rest_stays_readable() -> None:
     params = {"command": ["df", "-h", "/data"], "timeout_s": 10}
-    assert orjson.loads(masked_json(params)) == params
-    assert masked_text("https://example.org/a?b=c") == "https://example.org/a?b=c"
+    assert orjson.loads(redacted_json(params)) == params
+    assert redacted_text("https://example.org/a?b=c") == "https://example.org/a?b=c"
 
 
 def test_masking_is_bounded_in_depth_and_length() -> None:
     deep: Any = "x"
     for _ in range(200):
         deep = [deep]
-    assert "…" in masked_json(deep)
-    assert len(masked_json(["x" * 1_900] * 500)) == 2_000
+    assert "…" in redacted_json(deep)
+    assert len(redacted_json(["x" * 1_900] * 500)) == 2_000
 
 
 def test_only_so_much_text_is_looked_at_that_none_can_make_this_slow() -> None:
     """Without the bound each of these took minutes: the patterns are quadratic in the worst case."""
-    assert len(masked_text("key" * 500_000)) == 2_000
-    assert len(masked_text("://" * 100_000)) == 2_000
-    assert masked(["-" * 100_000 + "key" * 10_000, "x"])[1] == "x"
+    assert len(redacted_text("key" * 500_000)) == 2_000
+    assert len(redacted_text("://" * 100_000)) == 2_000
+    assert redacted(["-" * 100_000 + "key" * 10_000, "x"])[1] == "x"
 
 
 @given(JSON)
 def test_masking_never_fails(value: Any) -> None:
-    assert len(masked_json(value)) <= 2_000
+    assert len(redacted_json(value)) <= 2_000
 
 
 # --- rate, level, clock ------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from teg.simulator.thingsboard.change_signal import Bell
+from teg.simulator.thingsboard.change_signal import ChangeSignal
 from teg.simulator.thingsboard.reordering import Reversal
 from teg.simulator.thingsboard.rpc import RpcCall, RpcDesk, RpcHandle, RpcOutcome
 
@@ -158,12 +158,12 @@ def test_reversal_by_number_and_by_time() -> None:
     assert not reversal.holding
 
 
-def test_bell_wakes_a_waiter_and_gives_up_in_time() -> None:
-    bell, done = Bell(), threading.Event()
-    waiter = threading.Thread(target=lambda: bell.wait_until(done.is_set, 30))
+def test_a_change_wakes_a_waiter_and_gives_up_in_time() -> None:
+    changes, done = ChangeSignal(), threading.Event()
+    waiter = threading.Thread(target=lambda: changes.wait_until(done.is_set, 30))
     waiter.start()
     done.set()
-    bell.ring()
+    changes.notify()
     waiter.join(30)
     assert not waiter.is_alive()
-    assert not bell.wait_until(lambda: False, 0.01)
+    assert not changes.wait_until(lambda: False, 0.01)

@@ -11,7 +11,7 @@ import pytest
 from producers import controller_watch
 from producers.controller_watch import ControllerWatch
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.supervision.next_check import NextLook
+from teg.domain.supervision.next_check import NextCheck
 from teg.domain.supervision.runtime import NameTaken, Observation, StartFailed
 from teg.domain.supervision.supervisor import HISTORY_KEY, RETRY_S, NoController
 from tests.support.controllers import RuntimeInMemory, Supervised
@@ -322,7 +322,7 @@ def test_an_engine_that_is_away_is_told_once_and_asked_again_soon(
     assert around.report.current["controller_state"] == "engine unreachable"
     assert around.report.current["controller_state_reason"] == "Connection refused"
     assert around.supervisor.running_since_ms() is None
-    assert around.supervisor.next_look.left_s() == RETRY_S
+    assert around.supervisor.next_check.left_s() == RETRY_S
     told = around.report.attribute_calls
     around.look_until(HOUR_S)
     assert around.report.attribute_calls == told
@@ -411,7 +411,7 @@ def test_while_an_update_holds_the_container_nothing_here_touches_it(around: Sup
         assert around.runtime.calls == ["start v1", "stop"]
         with pytest.raises(Unavailable, match="ota"), around.supervisor.exclusive("files", wait_s=0):
             pass
-    assert around.supervisor.next_look.left_s() == 0
+    assert around.supervisor.next_check.left_s() == 0
     around.look_until(10)
     assert around.runtime.seen.runs("v1")
 
@@ -470,13 +470,13 @@ def test_the_container_is_released_when_an_update_fails(around: Supervised) -> N
 
 
 def test_the_wait_for_the_next_look_ends_when_it_is_planned_earlier(around: Supervised) -> None:
-    next_look = around.supervisor.next_look
-    assert next_look.wait(0)
-    assert not next_look.wait(0)
+    next_check = around.supervisor.next_check
+    assert next_check.wait(0)
+    assert not next_check.wait(0)
     taken: list[bool] = []
-    waiting = threading.Thread(target=lambda: taken.append(next_look.wait(60)))
+    waiting = threading.Thread(target=lambda: taken.append(next_check.wait(60)))
     waiting.start()
-    next_look.plan_in(0)
+    next_check.plan_in(0)
     waiting.join(10)
     assert taken == [True]
 
@@ -555,7 +555,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(controller_watch, name, 0.01)
 
 
-def watched(changes: Changes, plans: Plans | NextLook, looks: int) -> None:
+def watched(changes: Changes, plans: Plans | NextCheck, looks: int) -> None:
     """Watch until there were `looks` looks."""
     seen: list[int] = []
     watch = ControllerWatch(changes, plans, lambda: seen.append(1))
@@ -571,7 +571,7 @@ def test_the_watch_looks_after_every_change(quick: None) -> None:
 
 
 def test_the_watch_looks_when_a_plan_is_due(around: Supervised, quick: None) -> None:
-    watched(Changes(), around.supervisor.next_look, looks=1)
+    watched(Changes(), around.supervisor.next_check, looks=1)
 
 
 def test_the_watch_looks_although_nothing_is_planned(quick: None) -> None:

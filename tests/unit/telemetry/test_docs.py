@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from teg.adapters.gateway_db import maintenance as upkeep
+from teg.adapters.gateway_db import maintenance as maintenance
 from teg.adapters.inbox import mailbox as inbox
 from teg.domain.server import rate_limits as pacing
 from teg.domain.server import reconnect as connection
@@ -14,7 +14,7 @@ from teg.domain.telemetry import poison_messages as suspicion
 from teg.domain.telemetry import publisher as publishing
 from teg.domain.telemetry import reporting
 from teg.domain.telemetry import validation as records
-from teg.domain.telemetry.validation import Record, SetAside, judge
+from teg.domain.telemetry.validation import Record, SetAside, validate
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "telemetry.md").read_text()
 
@@ -27,7 +27,7 @@ def table(name: str) -> list[list[str]]:
 
 
 def judged(text: str) -> Record | SetAside:
-    return judge(1, None, bytearray(text.encode()))
+    return validate(1, None, bytearray(text.encode()))
 
 
 @pytest.mark.parametrize(("written", "sent", "rule"), table("set-right"))
@@ -78,7 +78,7 @@ def test_the_numbers_of_the_page_are_those_of_the_code(said: str, number: float)
 
 def test_numbers_in_words() -> None:
     assert (suspicion.STRIKES, "set aside after three closes" in PAGE) == (3, True)
-    assert (upkeep.DEAD_LETTER_SHARE, "beyond a tenth of the quota" in PAGE) == (10, True)
+    assert (maintenance.DEAD_LETTER_SHARE, "beyond a tenth of the quota" in PAGE) == (10, True)
     assert (connection.RECONNECT.cap_s, "at least every two minutes" in PAGE) == (120.0, True)
 
 

@@ -16,7 +16,7 @@ from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry import ingest as recording
 from teg.domain.telemetry.ingest import Recorder
-from teg.domain.telemetry.ports import Lane
+from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, SetAside
 from tests.support.running import ControllerInbox, message
 
@@ -40,7 +40,7 @@ class Site:
     def recorder(self) -> Recorder:
         self.inbox.close()
         self.inbox = Inbox(self.controller.path)
-        return Recorder(self.inbox, self.table, self._stored, linger_s=0.0)
+        return Recorder(self.inbox, self.table, self._stored, idle_timeout_s=0.0)
 
     def _stored(self) -> None:
         self.rings += 1
@@ -82,7 +82,7 @@ def test_rows_move_in_order_and_leave_the_inbox(site: Site) -> None:
     assert site.controller.count() == 0
     assert site.counter("accepted") == 2500
     assert site.rings == 3  # one a batch of a thousand
-    assert [row[0] for row in site.table.pending(Lane.DATA, 0, 9999, 1 << 30)] == list(range(1, 2501))
+    assert [row[0] for row in site.table.pending(Stream.DATA, 0, 9999, 1 << 30)] == list(range(1, 2501))
 
 
 def test_bad_rows_in_the_middle_are_set_aside_and_counted(site: Site) -> None:
@@ -307,7 +307,7 @@ def test_an_archive_that_cannot_be_written_leaves_the_inbox_alone(site: Site, mo
 def test_a_second_run_rings_the_first_instead_of_working_beside_it(site: Site) -> None:
     recorder = site.recorder()
     site.controller.insert(message(1))
-    with recorder.bell.answering():
+    with recorder.signal.draining():
         recorder.run(never)
     assert site.archived() == []
 

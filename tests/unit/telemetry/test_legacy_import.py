@@ -10,13 +10,13 @@ import pytest
 from teg.adapters.gateway_db import outbox as records
 from teg.adapters.gateway_db import state
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.legacy_import import TakenOver
-from teg.adapters.gateway_db.maintenance import ArchiveUpkeep
+from teg.adapters.gateway_db.legacy_import import LegacyImportTable
+from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
 from teg.adapters.gateway_db.outbox import RecordTable
-from teg.adapters.legacy_databases import ReferenceData
+from teg.adapters.legacy_databases import LegacyDatabases
 from teg.domain.errors import Unavailable
-from teg.domain.telemetry.legacy_import import Takeover
-from teg.domain.telemetry.ports import Lane
+from teg.domain.telemetry.legacy_import import LegacyImport
+from teg.domain.telemetry.ports import Stream
 
 START_MS = 1_767_225_600_000
 
@@ -76,21 +76,21 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-def takeover(reference: Reference, database: Database) -> Takeover:
-    return Takeover(ReferenceData(reference.directory, reference.inbox_path), TakenOver(database))
+def legacy_import(reference: Reference, database: Database) -> LegacyImport:
+    return LegacyImport(LegacyDatabases(reference.directory, reference.inbox_path), LegacyImportTable(database))
 
 
-def outbox(database: Database, lane: Lane) -> list[dict[str, object]]:
+def outbox(database: Database, lane: Stream) -> list[dict[str, object]]:
     return [orjson.loads(row[3]) for row in RecordTable(database).pending(lane, 0, 10_000, 1 << 30)]
 
 
 def test_history_is_kept_and_not_sent(reference: Reference, database: Database) -> None:
     for number in range(2500):
         reference.archived(number)
-    takeover(reference, database).run()
-    assert ArchiveUpkeep(database).stats()["rows"] == 2500
-    assert outbox(database, Lane.DATA) == []
-    assert outbox(database, Lane.REPUBLISH) == []
+    legacy_import(reference, database).run()
+    assert ArchiveMaintenance(database).stats()["rows"] == 2500
+    assert outbox(database, Stream.DATA) == []
+    assert outbox(database, Stream.REPUBLISH) == []
 
 
 def test_queued_rows_are_sent_once_although_they_were_archived_too(reference: Reference, database: Database) -> None:
@@ -98,9 +98,9 @@ def test_queued_rows_are_sent_once_although_they_were_archived_too(reference: Re
         reference.archived(number)
     for number in range(6, 12):  # 6..9 were archived when queued, 10 and 11 were not (a crash in between)
         reference.queued(number)
-    takeover(reference, database).run()
-    assert sorted(record["values"]["n"] for record in outbox(database, Lane.DATA)) == [6, 7, 8, 9, 10, 11]  # type: ignore[index]
-    assert ArchiveUpkeep(database).stats()["rows"] == 12
+    legacy_import(reference, database).run()
+    assert sorted(record["values"]["n"] for record in outbox(database, Stream.DATA)) == [6, 7, 8, 9, 10, 11]  # type: ignore[index]
+    assert ArchiveMaintenance(database).stats()["rows"] == 12
     assert reference.inbox.execute("SELECT count(*) FROM pending_mqtt_messages").fetchone() == (0,)
 
 
@@ -109,16 +109,16 @@ def test_the_account_holds_after_a_takeover(reference: Reference, database: Data
         reference.archived(number)
     reference.queued(4)
     reference.queued(7)
-    takeover(reference, database).run()
-    counts = ArchiveUpkeep(database).counts()
+    legacy_import(reference, database).run()
+    counts = ArchiveMaintenance(database).counts()
     assert counts["accepted"] == counts["delivered"] + counts["pending"]
 
 
 def test_log_lines_go_to_the_server_with_their_severity(reference: Reference, database: Database) -> None:
     reference.logged("link is down")
     reference.logged("GATEWAY - already marked")
-    takeover(reference, database).run()
-    assert [record["values"] for record in outbox(database, Lane.OWN)] == [
+    legacy_import(reference, database).run()
+    assert [record["values"] for record in outbox(database, Stream.OWN)] == [
         {"severity": "INFO", "message": "GATEWAY - link is down"},
         {"severity": "INFO", "message": "GATEWAY - already marked"},
     ]
@@ -129,23 +129,23 @@ def test_a_second_run_takes_nothing_again(reference: Reference, database: Databa
     reference.queued(2)
     reference.logged("x")
     for _ in range(3):
-        takeover(reference, database).run()
-    assert ArchiveUpkeep(database).stats()["rows"] == 2
-    assert len(outbox(database, Lane.DATA)) == 1
-    assert len(outbox(database, Lane.OWN)) == 1
+        legacy_import(reference, database).run()
+    assert ArchiveMaintenance(database).stats()["rows"] == 2
+    assert len(outbox(database, Stream.DATA)) == 1
+    assert len(outbox(database, Stream.OWN)) == 1
 
 
 def test_a_crash_before_the_old_rows_are_deleted_sends_nothing_twice(reference: Reference, database: Database) -> None:
-    class Dies(ReferenceData):
+    class Dies(LegacyDatabases):
         def delete_pending(self, ids: object) -> None:
             raise Unavailable("killed here")
 
     reference.queued(1)
     with pytest.raises(Unavailable):
-        Takeover(Dies(reference.directory, reference.inbox_path), TakenOver(database)).run()
+        LegacyImport(Dies(reference.directory, reference.inbox_path), LegacyImportTable(database)).run()
     reference.queued(2)
-    takeover(reference, database).run()
-    assert [record["values"] for record in outbox(database, Lane.DATA)] == [{"n": 1}, {"n": 2}]
+    legacy_import(reference, database).run()
+    assert [record["values"] for record in outbox(database, Stream.DATA)] == [{"n": 1}, {"n": 2}]
 
 
 def test_odd_rows_are_set_aside_or_left_and_stop_nothing(reference: Reference, database: Database) -> None:
@@ -154,13 +154,13 @@ def test_odd_rows_are_set_aside_or_left_and_stop_nothing(reference: Reference, d
     reference.logs.execute("INSERT INTO log_buffer (log_level, message, timestamp_ms) VALUES (NULL, NULL, NULL)")
     reference.archived(3)
     reference.queued(4)
-    takeover(reference, database).run()
-    assert ArchiveUpkeep(database).stats()["rows"] == 2
-    assert len(ArchiveUpkeep(database).dead_letters()) == 2
-    assert outbox(database, Lane.OWN) == []
+    legacy_import(reference, database).run()
+    assert ArchiveMaintenance(database).stats()["rows"] == 2
+    assert len(ArchiveMaintenance(database).dead_letters()) == 2
+    assert outbox(database, Stream.OWN) == []
 
 
 def test_without_old_files_nothing_happens(tmp_path: Path, database: Database) -> None:
-    Takeover(ReferenceData(tmp_path / "none", tmp_path / "none" / "inbox.db"), TakenOver(database)).run()
-    assert ArchiveUpkeep(database).stats()["rows"] == 0
+    LegacyImport(LegacyDatabases(tmp_path / "none", tmp_path / "none" / "inbox.db"), LegacyImportTable(database)).run()
+    assert ArchiveMaintenance(database).stats()["rows"] == 0
     assert not (tmp_path / "none").exists()

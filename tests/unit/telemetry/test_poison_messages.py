@@ -1,15 +1,15 @@
-"""Suspicion: what is careful, what is certain, and when it ends."""
+"""PoisonMessages: what is careful, what is certain, and when it ends."""
 
-from teg.domain.telemetry.poison_messages import HOPE, STRIKES, Suspicion
-from teg.domain.telemetry.ports import Lane
+from teg.domain.telemetry.poison_messages import HOPE, STRIKES, PoisonMessages
+from teg.domain.telemetry.ports import Stream
 
 
-def cargo(*ids: int, lane: Lane = Lane.DATA) -> tuple[Lane, tuple[int, ...]]:
+def cargo(*ids: int, lane: Stream = Stream.DATA) -> tuple[Stream, tuple[int, ...]]:
     return lane, ids
 
 
 def test_in_good_times_there_is_no_suspicion() -> None:
-    suspicion = Suspicion()
+    suspicion = PoisonMessages()
     suspicion.passed(cargo(1, 2, 3))
     assert (suspicion.active, suspicion.max_rows, suspicion.wants_probe, suspicion.hopeful) == (
         False,
@@ -18,7 +18,7 @@ def test_in_good_times_there_is_no_suspicion() -> None:
 
 
 def test_a_close_makes_the_whole_flight_suspect_and_keeps_the_batch_size() -> None:
-    suspicion = Suspicion()
+    suspicion = PoisonMessages()
     assert suspicion.closed([cargo(1, 2, 3), cargo(4, 5)]) is None
     assert suspicion.active
     assert suspicion.max_rows == 3
@@ -26,7 +26,7 @@ def test_a_close_makes_the_whole_flight_suspect_and_keeps_the_batch_size() -> No
 
 
 def test_a_batch_that_was_alone_is_halved_down_to_one() -> None:
-    suspicion = Suspicion()
+    suspicion = PoisonMessages()
     sizes = []
     size = 100
     while suspicion.max_rows != 1:
@@ -37,7 +37,7 @@ def test_a_batch_that_was_alone_is_halved_down_to_one() -> None:
 
 
 def test_only_closes_right_after_an_acknowledged_probe_are_strikes() -> None:
-    suspicion = Suspicion()
+    suspicion = PoisonMessages()
     for _ in range(10):
         assert suspicion.closed([cargo(7)]) is None
         assert suspicion.wants_probe
@@ -46,13 +46,13 @@ def test_only_closes_right_after_an_acknowledged_probe_are_strikes() -> None:
         assert not suspicion.wants_probe
         assert suspicion.closed([cargo(7)]) is None
     suspicion.probed()
-    assert suspicion.closed([cargo(7)]) == (Lane.DATA, 7)
+    assert suspicion.closed([cargo(7)]) == (Stream.DATA, 7)
     assert not suspicion.active
     assert suspicion.max_rows is None
 
 
 def test_an_acknowledgement_acquits_and_forgets_the_strikes() -> None:
-    suspicion = Suspicion()
+    suspicion = PoisonMessages()
     suspicion.closed([cargo(7, 8)])
     for _ in range(STRIKES - 1):
         suspicion.probed()
@@ -68,15 +68,15 @@ def test_an_acknowledgement_acquits_and_forgets_the_strikes() -> None:
 
 
 def test_the_same_id_in_another_lane_is_another_record() -> None:
-    suspicion = Suspicion()
-    suspicion.closed([cargo(7), cargo(7, lane=Lane.REPUBLISH)])
-    suspicion.passed(cargo(7, lane=Lane.REPUBLISH))
+    suspicion = PoisonMessages()
+    suspicion.closed([cargo(7), cargo(7, lane=Stream.REPUBLISH)])
+    suspicion.passed(cargo(7, lane=Stream.REPUBLISH))
     assert suspicion.active
 
 
 def test_hurry_ends_when_closing_goes_on_for_too_long() -> None:
     """Then it is no poison but a sick server, and reconnecting soon would only make it worse."""
-    suspicion = Suspicion()
+    suspicion = PoisonMessages()
     for _ in range(HOPE):
         suspicion.closed([cargo(1, 2, 3)])
         assert suspicion.hopeful
@@ -86,7 +86,7 @@ def test_hurry_ends_when_closing_goes_on_for_too_long() -> None:
 
 
 def test_clear_ends_it() -> None:
-    suspicion = Suspicion()
+    suspicion = PoisonMessages()
     suspicion.closed([cargo(1, 2)])
     suspicion.clear()
     assert not suspicion.active

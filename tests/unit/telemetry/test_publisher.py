@@ -14,7 +14,7 @@ from teg.adapters.clock import SystemClock
 from teg.domain.errors import NotConnected, Unavailable
 from teg.domain.server.rate_limits import Limits, Rate
 from teg.domain.server.wire import MAX_PAYLOAD_BYTES, MAX_UNACKNOWLEDGED
-from teg.domain.telemetry.ports import Lane
+from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.publisher import ACK_TIMEOUT_S, MARK_AFTER, WINDOW, Publisher
 from teg.simulator.thingsboard.rate_limits import TokenBucket
 from tests.support.links import FakeClock, FakeLink, FakeOutbox, numbers
@@ -49,7 +49,7 @@ class Running:
 
 
 def publisher(outbox: FakeOutbox, link: FakeLink, clock: FakeClock | None = None) -> Publisher:
-    return Publisher(outbox, link, clock or FakeClock(), linger_s=0.0)
+    return Publisher(outbox, link, clock or FakeClock(), idle_timeout_s=0.0)
 
 
 def drain(outbox: FakeOutbox, link: FakeLink, connections: int = 100) -> Publisher:
@@ -68,12 +68,12 @@ def drain(outbox: FakeOutbox, link: FakeLink, connections: int = 100) -> Publish
 
 def test_rows_go_in_order_in_arrays_below_the_limit() -> None:
     outbox, link = FakeOutbox(), FakeLink()
-    outbox.add(Lane.DATA, range(1, 1001), FILLER)
+    outbox.add(Stream.DATA, range(1, 1001), FILLER)
     publisher(outbox, link).run(never)
     assert [number for batch in link.sent for number in batch] == list(range(1, 1001))
     assert max(map(len, link.payloads)) <= MAX_PAYLOAD_BYTES
     assert len(link.payloads) <= 1000 * 1100 // MAX_PAYLOAD_BYTES + 6  # full arrays, but for the ends of the reads
-    assert outbox.marked == [(Lane.DATA, number) for number in range(1, 1001)]
+    assert outbox.marked == [(Stream.DATA, number) for number in range(1, 1001)]
     assert outbox.marks < len(link.payloads)
 
 
@@ -86,7 +86,7 @@ def test_an_empty_outbox_sends_nothing_at_all() -> None:
 @pytest.mark.parametrize("hold", [2, 7, WINDOW])
 def test_acknowledgements_in_any_order_mark_exactly_their_rows(hold: int) -> None:
     outbox, link = FakeOutbox(), FakeLink(hold=hold)
-    outbox.add(Lane.DATA, range(1, 2001), FILLER)
+    outbox.add(Stream.DATA, range(1, 2001), FILLER)
     mine = publisher(outbox, link)
     thread = threading.Thread(target=mine.run, args=(never,))
     thread.start()
@@ -94,13 +94,13 @@ def test_acknowledgements_in_any_order_mark_exactly_their_rows(hold: int) -> Non
         thread.join(0.05)
         link.acknowledge()
     assert outbox.left == 0
-    assert Counter(outbox.marked) == Counter((Lane.DATA, number) for number in range(1, 2001))
+    assert Counter(outbox.marked) == Counter((Stream.DATA, number) for number in range(1, 2001))
     assert hold <= link.most_waiting <= WINDOW < MAX_UNACKNOWLEDGED
 
 
 def test_nothing_is_marked_before_its_acknowledgement() -> None:
     outbox, link = FakeOutbox(), FakeLink(hold=1000)
-    outbox.add(Lane.DATA, range(1, 101), FILLER * 50)  # one row a publish
+    outbox.add(Stream.DATA, range(1, 101), FILLER * 50)  # one row a publish
     running = Running(publisher(outbox, link))
     wait_until(lambda: link.waiting == WINDOW, 10, "a full window")
     assert outbox.marked == []
@@ -114,7 +114,7 @@ def test_nothing_is_marked_before_its_acknowledgement() -> None:
 
 def test_what_was_not_acknowledged_goes_again_unchanged() -> None:
     outbox = FakeOutbox()
-    outbox.add(Lane.DATA, range(1, 501), FILLER)
+    outbox.add(Stream.DATA, range(1, 501), FILLER)
     strikes = iter([True, True, False])
     link = FakeLink(takes=lambda _: next(strikes, True), hold=3)
     lost_payloads: list[bytes] = []
@@ -134,7 +134,7 @@ def test_what_was_not_acknowledged_goes_again_unchanged() -> None:
 
 def test_an_acknowledgement_of_an_earlier_connection_marks_nothing() -> None:
     outbox, link = FakeOutbox(), FakeLink(hold=1000)
-    outbox.add(Lane.DATA, [1])
+    outbox.add(Stream.DATA, [1])
     mine = publisher(outbox, link)
     stale = []
     link.takes = lambda _: stale.append(link._waiting[-1]) or True  # type: ignore[func-returns-value]
@@ -149,12 +149,12 @@ def test_an_acknowledgement_of_an_earlier_connection_marks_nothing() -> None:
     assert outbox.marked == []
     link.acknowledge()
     running.ends_with(None)
-    assert outbox.marked == [(Lane.DATA, 1)]
+    assert outbox.marked == [(Stream.DATA, 1)]
 
 
 def test_without_a_session_nothing_is_sent() -> None:
     outbox, link = FakeOutbox(), FakeLink()
-    outbox.add(Lane.DATA, [1])
+    outbox.add(Stream.DATA, [1])
     link.lose(by_peer=True)
     with pytest.raises(NotConnected):
         publisher(outbox, link).run(never)
@@ -164,9 +164,9 @@ def test_without_a_session_nothing_is_sent() -> None:
 
 def test_own_reports_go_first_and_republished_rows_take_turns() -> None:
     outbox, link = FakeOutbox(), FakeLink()
-    outbox.add(Lane.DATA, range(1000, 2000), FILLER)
-    outbox.add(Lane.REPUBLISH, range(1, 1000), FILLER)
-    outbox.add(Lane.OWN, range(5000, 5010))
+    outbox.add(Stream.DATA, range(1000, 2000), FILLER)
+    outbox.add(Stream.REPUBLISH, range(1, 1000), FILLER)
+    outbox.add(Stream.OWN, range(5000, 5010))
     publisher(outbox, link).run(never)
     lanes = ["own" if batch[0] >= 5000 else "data" if batch[0] >= 1000 else "again" for batch in link.sent]
     assert lanes[0] == "own"
@@ -176,12 +176,12 @@ def test_own_reports_go_first_and_republished_rows_take_turns() -> None:
 
 def test_rows_republished_behind_the_reading_position_are_found() -> None:
     outbox, link = FakeOutbox(), FakeLink()
-    outbox.add(Lane.REPUBLISH, range(100, 200))
+    outbox.add(Stream.REPUBLISH, range(100, 200))
     mine = publisher(outbox, link)
 
     def meanwhile(_: bytes) -> bool:
-        outbox.add(Lane.REPUBLISH, range(1, 50))
-        mine.bell.ring()
+        outbox.add(Stream.REPUBLISH, range(1, 50))
+        mine.signal.notify()
         link.takes = lambda _: True
         return True
 
@@ -192,7 +192,7 @@ def test_rows_republished_behind_the_reading_position_are_found() -> None:
 
 def test_a_server_that_never_acknowledges_is_given_up() -> None:
     outbox, link, clock = FakeOutbox(), FakeLink(hold=1000), FakeClock()
-    outbox.add(Lane.DATA, [1])
+    outbox.add(Stream.DATA, [1])
     mine = publisher(outbox, link, clock)
     running = Running(mine)
     wait_until(lambda: link.waiting == 1, 10, "the publish")
@@ -206,7 +206,7 @@ def test_a_server_that_never_acknowledges_is_given_up() -> None:
 
 def test_an_archive_that_fails_to_mark_loses_nothing() -> None:
     outbox, link = FakeOutbox(), FakeLink()
-    outbox.add(Lane.DATA, range(1, 4))
+    outbox.add(Stream.DATA, range(1, 4))
     healthy = outbox.mark_published
 
     def failing(deliveries: object) -> None:
@@ -220,12 +220,12 @@ def test_an_archive_that_fails_to_mark_loses_nothing() -> None:
     outbox.mark_published = healthy  # type: ignore[method-assign]
     mine.run(never)
     assert outbox.left == 0
-    assert sorted(outbox.marked) == [(Lane.DATA, 1), (Lane.DATA, 2), (Lane.DATA, 3)]
+    assert sorted(outbox.marked) == [(Stream.DATA, 1), (Stream.DATA, 2), (Stream.DATA, 3)]
 
 
 def test_a_stop_waits_a_moment_for_what_is_in_flight() -> None:
     outbox, link = FakeOutbox(), FakeLink(hold=1000)
-    outbox.add(Lane.DATA, [1])
+    outbox.add(Stream.DATA, [1])
     stop = threading.Event()
     thread = threading.Thread(target=publisher(outbox, link).run, args=(stop.is_set,))
     thread.start()
@@ -233,21 +233,21 @@ def test_a_stop_waits_a_moment_for_what_is_in_flight() -> None:
     stop.set()
     link.acknowledge()
     thread.join(10)
-    assert outbox.marked == [(Lane.DATA, 1)]
+    assert outbox.marked == [(Stream.DATA, 1)]
 
 
 def test_a_ring_while_lingering_sends_without_a_task() -> None:
     outbox, link = FakeOutbox(), FakeLink()
-    mine = Publisher(outbox, link, FakeClock(), linger_s=30.0)
+    mine = Publisher(outbox, link, FakeClock(), idle_timeout_s=30.0)
     stop = threading.Event()
     thread = threading.Thread(target=mine.run, args=(stop.is_set,))
     thread.start()
-    wait_until(mine.bell.ring, 10, "somebody answers the bell")
-    outbox.add(Lane.DATA, [1])
-    assert mine.bell.ring()
+    wait_until(mine.signal.notify, 10, "somebody answers the bell")
+    outbox.add(Stream.DATA, [1])
+    assert mine.signal.notify()
     wait_until(lambda: outbox.left == 0, 10, "the row is sent")
     stop.set()
-    mine.bell.ring()
+    mine.signal.notify()
     thread.join(10)
 
 
@@ -257,7 +257,7 @@ def test_a_ring_while_lingering_sends_without_a_task() -> None:
 @pytest.mark.parametrize("poisoned", [{1}, {777}, {2000}, {1, 2, 3}, {5, 1500}, {700, 701, 1999, 2000}])
 def test_poisoned_records_are_set_aside_and_all_others_arrive(poisoned: set[int]) -> None:
     outbox = FakeOutbox()
-    outbox.add(Lane.DATA, range(1, 2001), ',"x":"' + "x" * 200 + '"')
+    outbox.add(Stream.DATA, range(1, 2001), ',"x":"' + "x" * 200 + '"')
     link = FakeLink(takes=lambda payload: not poisoned & set(numbers(payload)), hold=1)
     drain(outbox, link, connections=200)
     assert set(outbox.aside) == poisoned
@@ -268,7 +268,7 @@ def test_poisoned_records_are_set_aside_and_all_others_arrive(poisoned: set[int]
 def test_suspects_go_one_publish_at_a_time() -> None:
     """With two on their way nobody could tell which one the server closed on."""
     outbox, link = FakeOutbox(), FakeLink(hold=1000)
-    outbox.add(Lane.DATA, range(1, 401), FILLER)
+    outbox.add(Stream.DATA, range(1, 401), FILLER)
     strikes = iter([True, True, False])
     link.takes = lambda _: next(strikes, True)
     mine = publisher(outbox, link)
@@ -292,7 +292,7 @@ def test_suspects_go_one_publish_at_a_time() -> None:
 
 def test_one_poisoned_record_costs_few_connections() -> None:
     outbox = FakeOutbox()
-    outbox.add(Lane.DATA, range(1, 10_001), ',"x":"' + "x" * 200 + '"')
+    outbox.add(Stream.DATA, range(1, 10_001), ',"x":"' + "x" * 200 + '"')
     link = FakeLink(takes=lambda payload: 4321 not in numbers(payload), hold=1)
     drain(outbox, link)
     assert link.epoch <= 16
@@ -302,8 +302,8 @@ def test_one_poisoned_record_costs_few_connections() -> None:
 
 def test_a_republished_or_own_record_can_be_the_poison_too() -> None:
     outbox = FakeOutbox()
-    outbox.add(Lane.OWN, range(1, 20))
-    outbox.add(Lane.REPUBLISH, range(100, 300))
+    outbox.add(Stream.OWN, range(1, 20))
+    outbox.add(Stream.REPUBLISH, range(100, 300))
     link = FakeLink(takes=lambda payload: not {7, 123} & set(numbers(payload)))
     drain(outbox, link)
     assert set(outbox.aside) == {7, 123}
@@ -311,7 +311,7 @@ def test_a_republished_or_own_record_can_be_the_poison_too() -> None:
 
 def test_a_bad_link_is_never_taken_for_poison() -> None:
     outbox = FakeOutbox()
-    outbox.add(Lane.DATA, range(1, 3001), FILLER)
+    outbox.add(Stream.DATA, range(1, 3001), FILLER)
     seen = 0
 
     def takes(_: bytes) -> bool:
@@ -327,7 +327,7 @@ def test_a_bad_link_is_never_taken_for_poison() -> None:
 
 def test_a_connection_that_we_end_ourselves_makes_nothing_suspect() -> None:
     outbox, link = FakeOutbox(), FakeLink(hold=3)
-    outbox.add(Lane.DATA, range(1, 1001), FILLER)
+    outbox.add(Stream.DATA, range(1, 1001), FILLER)
     mine = publisher(outbox, link)
     link.takes = lambda _: link.lose(by_peer=False) or True  # type: ignore[func-returns-value]
     with pytest.raises(NotConnected):
@@ -342,10 +342,10 @@ def test_a_connection_that_we_end_ourselves_makes_nothing_suspect() -> None:
 
 def test_good_times_return_after_the_poison_was_found() -> None:
     outbox = FakeOutbox()
-    outbox.add(Lane.DATA, range(1, 101))
+    outbox.add(Stream.DATA, range(1, 101))
     link = FakeLink(takes=lambda payload: 50 not in numbers(payload))
     mine = drain(outbox, link)
-    outbox.add(Lane.DATA, range(101, 1001))
+    outbox.add(Stream.DATA, range(101, 1001))
     link.payloads, link.probes = [], 0
     mine.run(never)
     assert len(link.payloads) == 1
@@ -360,8 +360,8 @@ def test_the_servers_limit_of_points_is_never_exceeded() -> None:
     bucket = TokenBucket("250:1")
     outbox = FakeOutbox()
     link = FakeLink(takes=lambda payload: bucket.take(2 * len(numbers(payload)), time.monotonic()))
-    outbox.add(Lane.DATA, range(1, 301), ',"a":1')
-    mine = Publisher(outbox, link, SystemClock(), linger_s=0.0)
+    outbox.add(Stream.DATA, range(1, 301), ',"a":1')
+    mine = Publisher(outbox, link, SystemClock(), idle_timeout_s=0.0)
     mine.pacer.use(Limits(points=(Rate(250, 1),)), SystemClock().monotonic_s())
     mine.run(never)
     assert (outbox.left, link.epoch) == (0, 1)
@@ -371,9 +371,9 @@ def test_the_servers_limit_of_points_is_never_exceeded() -> None:
 def test_a_record_with_more_points_than_the_bucket_still_goes_alone() -> None:
     """The server will close on it and it will be set aside; holding it back would hold up everything behind."""
     outbox, link = FakeOutbox(), FakeLink()
-    outbox.add(Lane.DATA, [1, 3])
-    outbox.add(Lane.DATA, [2], "".join(f',"k{number}":1' for number in range(150)))
-    mine = Publisher(outbox, link, SystemClock(), linger_s=0.0)
+    outbox.add(Stream.DATA, [1, 3])
+    outbox.add(Stream.DATA, [2], "".join(f',"k{number}":1' for number in range(150)))
+    mine = Publisher(outbox, link, SystemClock(), idle_timeout_s=0.0)
     mine.pacer.use(Limits(points=(Rate(100, 1),)), SystemClock().monotonic_s())
     mine.run(never)
     assert link.sent == [[1], [2], [3]]
@@ -381,7 +381,7 @@ def test_a_record_with_more_points_than_the_bucket_still_goes_alone() -> None:
 
 def test_the_servers_payload_limit_is_kept() -> None:
     outbox, link = FakeOutbox(), FakeLink()
-    outbox.add(Lane.DATA, range(1, 200), FILLER)
+    outbox.add(Stream.DATA, range(1, 200), FILLER)
     mine = publisher(outbox, link)
     mine.pacer.use(Limits(max_payload_bytes=8000), 0.0)
     mine.run(never)
@@ -398,7 +398,7 @@ def test_the_servers_payload_limit_is_kept() -> None:
 def test_whatever_the_link_does_every_row_is_marked_once(lanes: list[int], fate: list[str], hold: int) -> None:
     outbox = FakeOutbox()
     for number, lane in enumerate(lanes, start=1):
-        outbox.add(Lane(lane), [number])
+        outbox.add(Stream(lane), [number])
     fates = iter(fate)
     link = FakeLink(hold=1)
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from teg.domain.telemetry.ports import Delivery, Lane
+from teg.domain.telemetry.ports import Delivery, Stream
 from teg.domain.telemetry.publisher import Publisher
 from tests.support.links import FakeClock, FakeLink, FakeOutbox
 
@@ -17,28 +17,28 @@ def never() -> bool:
 def test_what_the_next_publisher_has_in_hand_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one is held up just after it gave up; meanwhile the second one sends and is acknowledged."""
     outbox, link = FakeOutbox(), FakeLink()
-    publisher = Publisher(outbox, cast(Any, link), FakeClock(), linger_s=0.0)
-    outbox.add(Lane.DATA, range(1, 4))
-    wait = publisher.bell.wait
+    publisher = Publisher(outbox, cast(Any, link), FakeClock(), idle_timeout_s=0.0)
+    outbox.add(Stream.DATA, range(1, 4))
+    wait = publisher.signal.wait
 
     def wait_then_be_held_up(timeout_s: float) -> bool:
         rung = wait(timeout_s)
         if not rung:
-            outbox.add(Lane.DATA, [9])
-            publisher._acknowledged = [Delivery(Lane.DATA, [9], False)]
+            outbox.add(Stream.DATA, [9])
+            publisher._acknowledged = [Delivery(Stream.DATA, [9], False)]
             publisher._flight = {1000: cast(Any, None)}
         return rung
 
-    monkeypatch.setattr(publisher.bell, "wait", wait_then_be_held_up)
+    monkeypatch.setattr(publisher.signal, "wait", wait_then_be_held_up)
     publisher.run(never)
-    assert outbox.marked == [(Lane.DATA, number) for number in (1, 2, 3)], "9 is the next one's to mark"
+    assert outbox.marked == [(Stream.DATA, number) for number in (1, 2, 3)], "9 is the next one's to mark"
     assert list(publisher._flight) == [1000]
 
 
 def test_a_stop_marks_what_was_acknowledged() -> None:
     outbox, link = FakeOutbox(), FakeLink()
-    publisher = Publisher(outbox, cast(Any, link), FakeClock(), linger_s=0.0)
-    outbox.add(Lane.DATA, range(1, 4))
+    publisher = Publisher(outbox, cast(Any, link), FakeClock(), idle_timeout_s=0.0)
+    outbox.add(Stream.DATA, range(1, 4))
     stopping = threading.Event()
 
     def stop_at_once(payload: bytes) -> bool:
@@ -47,13 +47,13 @@ def test_a_stop_marks_what_was_acknowledged() -> None:
 
     link.takes = stop_at_once
     publisher.run(stopping.is_set)
-    assert outbox.marked == [(Lane.DATA, number) for number in (1, 2, 3)]
+    assert outbox.marked == [(Stream.DATA, number) for number in (1, 2, 3)]
 
 
 def test_a_lost_connection_marks_what_was_acknowledged() -> None:
     outbox, link = FakeOutbox(), FakeLink(hold=1)
-    publisher = Publisher(outbox, cast(Any, link), FakeClock(), linger_s=3600.0)
-    outbox.add(Lane.DATA, range(1, 4))
+    publisher = Publisher(outbox, cast(Any, link), FakeClock(), idle_timeout_s=3600.0)
+    outbox.add(Stream.DATA, range(1, 4))
 
     def run() -> None:
         with pytest.raises(Exception, match="connection"):
@@ -65,6 +65,6 @@ def test_a_lost_connection_marks_what_was_acknowledged() -> None:
     while not link.payloads:
         pass
     link.connected = False
-    publisher.bell.ring()
+    publisher.signal.notify()
     thread.join(20)
-    assert outbox.marked == [(Lane.DATA, number) for number in (1, 2, 3)]
+    assert outbox.marked == [(Stream.DATA, number) for number in (1, 2, 3)]

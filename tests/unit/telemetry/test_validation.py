@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from teg.domain.telemetry.validation import MAX_RECORD_BYTES, Record, SetAside, is_log, judge
+from teg.domain.telemetry.validation import MAX_RECORD_BYTES, Record, SetAside, is_log, validate
 from teg.simulator.thingsboard.payloads import check_telemetry, records_in
 from teg.simulator.thingsboard.typing_rules import typed
 
@@ -17,7 +17,7 @@ TS = 1_767_225_600_123
 
 
 def row(message: str, row_type: str = "measurement") -> Record | SetAside:
-    return judge(7, bytearray(row_type.encode()), bytearray(message.encode("utf-8", "surrogatepass")))
+    return validate(7, bytearray(row_type.encode()), bytearray(message.encode("utf-8", "surrogatepass")))
 
 
 def accepted(message: str) -> Record:
@@ -52,7 +52,7 @@ def with_value(literal: str) -> str:
 
 def test_a_usual_row_is_published_as_the_controller_wrote_it() -> None:
     text = f'{{ "ts":{TS},  "values": {{"co2": 412.5, "ok": true, "note": "dry", "n": null}}, "extra": [1] }}'
-    assert judge(7, bytearray(b"measurement"), bytearray(text.encode())) == Record(7, TS, 4, text, None, False)
+    assert validate(7, bytearray(b"measurement"), bytearray(text.encode())) == Record(7, TS, 4, text, None, False)
 
 
 def test_the_archive_keeps_the_original_of_what_was_set_right() -> None:
@@ -166,17 +166,17 @@ def test_nesting_up_to_the_limit_is_accepted() -> None:
     ],
 )
 def test_what_sqlite_may_hold_besides_text_is_set_aside(message: Any, expected: str) -> None:
-    verdict = judge(7, None, message)
+    verdict = validate(7, None, message)
     assert isinstance(verdict, SetAside)
     assert expected in verdict.reason
 
 
 @pytest.mark.parametrize("row_type", [None, 7, 2.5, b"blob", bytearray(b"\xff\xfe"), bytearray(b"x" * 10_000)])
 def test_odd_types_are_no_logs_and_hold_nothing_up(row_type: Any) -> None:
-    good = judge(7, row_type, bytearray(with_value("1").encode()))
+    good = validate(7, row_type, bytearray(with_value("1").encode()))
     assert isinstance(good, Record)
     assert not good.transient
-    bad = judge(7, row_type, bytearray(b"nothing"))
+    bad = validate(7, row_type, bytearray(b"nothing"))
     assert isinstance(bad, SetAside)
     assert len(bad.type) <= 200
 
@@ -326,7 +326,7 @@ some_json = st.one_of(
 @settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_json_comes_the_server_takes_what_we_accept(body: Any, ascii_only: bool) -> None:
     text = json.dumps(body, ensure_ascii=ascii_only)
-    verdict = judge(7, None, bytearray(text.encode("utf-8", "surrogatepass")))
+    verdict = validate(7, None, bytearray(text.encode("utf-8", "surrogatepass")))
     if isinstance(verdict, SetAside):
         assert verdict.reason
         return
@@ -343,8 +343,8 @@ def test_whatever_json_comes_the_server_takes_what_we_accept(body: Any, ascii_on
 @given(st.binary() | st.text().map(str.encode))
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_bytes_come_nothing_is_raised(message: bytes) -> None:
-    assert judge(7, message, bytearray(message)) is not None
-    assert isinstance(judge(7, message, message), SetAside)
+    assert validate(7, message, bytearray(message)) is not None
+    assert isinstance(validate(7, message, message), SetAside)
 
 
 def test_a_corrected_payload_is_strict_json() -> None:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from teg.domain.concurrency import Bell
+from teg.domain.concurrency import WorkSignal
 from tests.support.running import wait_until
 
 LONG_S = 3600.0
@@ -24,98 +24,98 @@ def join(threads: list[threading.Thread]) -> None:
 
 
 def test_nobody_is_there() -> None:
-    assert Bell().ring() is False
+    assert WorkSignal().notify() is False
 
 
 def test_somebody_is_there_and_hears() -> None:
-    bell = Bell()
-    with bell.answering() as mine:
+    signal = WorkSignal()
+    with signal.draining() as mine:
         assert mine
-        assert bell.ring() is True
-        assert bell.wait(LONG_S) is True, "a ring before the wait is not lost"
-    assert bell.ring() is False
+        assert signal.notify() is True
+        assert signal.wait(LONG_S) is True, "a ring before the wait is not lost"
+    assert signal.notify() is False
 
 
-def test_a_ring_wakes_the_one_who_waits() -> None:
-    bell, heard = Bell(), []
+def test_a_notification_wakes_the_one_who_waits() -> None:
+    signal, heard = WorkSignal(), []
 
     def answer() -> None:
-        with bell.answering():
-            heard.append(bell.wait(LONG_S))
+        with signal.draining():
+            heard.append(signal.wait(LONG_S))
 
     threads = run(answer)
-    wait_until(bell.ring, 20, "somebody answers")
+    wait_until(signal.notify, 20, "somebody answers")
     join(threads)
     assert heard == [True]
 
 
 def test_after_a_wait_in_vain_nobody_is_there_any_more() -> None:
     """The drainer that gave up has not left its block yet, and still the next ring must start a new one."""
-    bell = Bell()
-    with bell.answering():
-        assert bell.wait(0.0) is False
-        assert bell.ring() is False
+    signal = WorkSignal()
+    with signal.draining():
+        assert signal.wait(0.0) is False
+        assert signal.notify() is False
 
 
-def test_a_second_one_is_sent_away_and_rings_the_first() -> None:
-    bell = Bell()
-    with bell.answering() as first:
-        with bell.answering() as second:
+def test_a_second_one_is_sent_away_and_notification_the_first() -> None:
+    signal = WorkSignal()
+    with signal.draining() as first:
+        with signal.draining() as second:
             assert (first, second) == (True, False)
-        assert bell.wait(LONG_S) is True, "whatever the second was called for, the first looks again"
-        assert bell.ring() is True, "the visitor's leaving does not end the answering"
+        assert signal.wait(LONG_S) is True, "whatever the second was called for, the first looks again"
+        assert signal.notify() is True, "the visitor's leaving does not end the answering"
 
 
 def test_a_late_leaver_does_not_end_the_next_ones_answering() -> None:
-    bell = Bell()
-    first = bell.answering()
+    signal = WorkSignal()
+    first = signal.draining()
     first.__enter__()
-    assert bell.wait(0.0) is False
-    with bell.answering() as mine:
+    assert signal.wait(0.0) is False
+    with signal.draining() as mine:
         assert mine
         first.__exit__(None, None, None)
-        assert bell.ring() is True
+        assert signal.notify() is True
 
 
-def test_an_old_ring_is_not_heard_by_the_next_one() -> None:
+def test_an_old_notification_is_not_heard_by_the_next_one() -> None:
     """It looks anyway when it begins."""
-    bell = Bell()
-    bell.ring()
-    with bell.answering():
-        assert bell.wait(0.0) is False
+    signal = WorkSignal()
+    signal.notify()
+    with signal.draining():
+        assert signal.wait(0.0) is False
 
 
 def test_an_exception_ends_the_answering() -> None:
-    bell = Bell()
+    signal = WorkSignal()
     try:
-        with bell.answering():
+        with signal.draining():
             raise KeyError
     except KeyError:
         pass
-    assert bell.ring() is False
+    assert signal.notify() is False
 
 
-def test_a_pause_is_cut_short_by_a_ring_and_goes_on_answering() -> None:
-    bell = Bell()
-    with bell.answering():
-        bell.ring()
-        bell.pause(LONG_S)
-        bell.pause(0.0)
-        assert bell.ring() is True
+def test_a_pause_is_cut_short_by_a_notification_and_goes_on_answering() -> None:
+    signal = WorkSignal()
+    with signal.draining():
+        signal.notify()
+        signal.pause(LONG_S)
+        signal.pause(0.0)
+        assert signal.notify() is True
 
 
-def test_a_burst_of_rings_is_one() -> None:
-    bell = Bell()
-    with bell.answering():
+def test_a_burst_of_notification_is_one() -> None:
+    signal = WorkSignal()
+    with signal.draining():
         for _ in range(100):
-            bell.ring()
-        assert bell.wait(LONG_S) is True
-        assert bell.wait(0.0) is False
+            signal.notify()
+        assert signal.wait(LONG_S) is True
+        assert signal.wait(0.0) is False
 
 
 def test_many_threads_no_piece_of_work_is_left_behind() -> None:
     """Producers add and ring; when nobody answers they start a drainer, as the tasks do. Nothing may stay undone."""
-    bell = Bell()
+    signal = WorkSignal()
     todo: list[int] = []
     done: list[int] = []
     guard = threading.Lock()
@@ -131,12 +131,12 @@ def test_many_threads_no_piece_of_work_is_left_behind() -> None:
 
     def drain() -> None:
         nonlocal inside
-        with bell.answering() as mine:
+        with signal.draining() as mine:
             if not mine:
                 return
             inside += 1
             answering_at_once.append(inside)
-            while take_all() or bell.wait(0.0005):
+            while take_all() or signal.wait(0.0005):
                 pass
             inside -= 1
 
@@ -144,7 +144,7 @@ def test_many_threads_no_piece_of_work_is_left_behind() -> None:
         for number in range(first, first + 300):
             with guard:
                 todo.append(number)
-            if not bell.ring():
+            if not signal.notify():
                 [thread] = run(drain)
                 with guard:
                     drainers.append(thread)

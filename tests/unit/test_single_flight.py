@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import pytest
 
-from teg.domain.concurrency import OneAtATime
+from teg.domain.concurrency import SingleFlight
 from teg.domain.telemetry.reporting import Reporter
 
 
 def test_a_call_during_a_run_repeats_it_and_does_not_wait() -> None:
-    work = OneAtATime()
+    work = SingleFlight()
     runs: list[int] = []
 
     def run() -> None:
@@ -29,7 +29,7 @@ def test_a_call_during_a_run_repeats_it_and_does_not_wait() -> None:
 
 
 def test_what_failed_stays_wanted() -> None:
-    work = OneAtATime()
+    work = SingleFlight()
 
     def fail() -> None:
         raise OSError("no")
@@ -43,7 +43,7 @@ def test_what_failed_stays_wanted() -> None:
 
 def test_no_call_is_forgotten_between_threads() -> None:
     """Every call is followed by a run that began after it."""
-    work = OneAtATime()
+    work = SingleFlight()
     asked, seen = 0, 0
     lock = threading.Lock()
 
