@@ -91,8 +91,7 @@ class GatewayConsumer(Consumer):
                 self._patiently(lambda: stack.enter_context(single_instance(lock)))
                 self._patiently(lambda: self.huey.open(settings.queue_url))
                 stack.callback(self.huey.close)
-                services = self._patiently(lambda: stack.enter_context(self._lifespan(settings)))
-                stack.enter_context(self.huey.serving(services))
+                self._patiently(lambda: stack.enter_context(self._lifespan(settings)))
                 super().run()
         except Refused as reason:
             raise SystemExit(f"The gateway cannot start: {reason}") from reason

@@ -6,7 +6,6 @@ A queue erases object references, so tasks look their collaborators up here (`hu
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,12 +43,9 @@ class Services:
     ota: SoftwareUpdate | NoUpdates
     log_level: LogLevel
     stopping: threading.Event = field(default_factory=threading.Event)
-    on_stop: tuple[Callable[[], object], ...] = ()
 
     def stop(self) -> None:
         """Called once when the consumer begins to stop, before its workers have finished."""
         self.stopping.set()
         self.recorder.signal.notify()
         self.publisher.signal.notify()
-        for hook in self.on_stop:
-            hook()

@@ -3,12 +3,12 @@
 import logging
 import threading
 from collections.abc import Callable
-from functools import cached_property
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.ota import advance_update
 from teg.adapters.gateway_db.state import StateTable
-from teg.adapters.gateway_db.telemetry_keys import ArchivedKeys
 from teg.adapters.git_repository import GitRepository
 from teg.adapters.package_store import PackagesOnDisk
 from teg.adapters.process_runtime import ProcessRuntime
@@ -17,12 +17,14 @@ from teg.domain.ota.rollout import Replacement, TrialRules
 from teg.domain.ota.sources import GitSource, PackageSource, RegistrySource, SoftwareSource
 from teg.domain.ota.store import UpdateStore
 from teg.domain.ota.updater import AcceptRules, NoUpdates, SoftwareUpdate
+from teg.domain.ports import Clock
 from teg.domain.supervision.container_profile import ControllerProfile, parse_device, parse_mount
 from teg.domain.supervision.runtime import ControllerRuntime
 from teg.domain.supervision.supervisor import NoController, Supervisor
 from teg.domain.supervision.version import ControllerVersion
 from teg.settings import Settings
-from teg.wiring.core import CoreParts
+from teg.wiring.server import ServerSide
+from teg.wiring.storage import Storage
 
 logger = logging.getLogger("gateway")
 
@@ -30,91 +32,105 @@ logger = logging.getLogger("gateway")
 LOCAL_VERSION = "local"
 
 
-class ControllerParts(CoreParts):
-    """All of it is absent with TEG_CONTROLLER_RUNTIME=none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerSide:
+    """`runtime` is None with TEG_CONTROLLER_RUNTIME=none; the others then do nothing."""
 
-    @cached_property
-    def runtime(self) -> ControllerRuntime | None:
-        makers: dict[str, Callable[[], ControllerRuntime]] = {
-            "process": self._process_runtime,
-            "docker": self._docker_runtime,
-        }
-        maker = makers.get(self._settings.controller_runtime)
-        if maker is None:
-            return None
-        runtime = maker()
-        self._stack.callback(runtime.close)
-        return runtime
+    runtime: ControllerRuntime | None
+    supervisor: Supervisor | NoController
+    updates: SoftwareUpdate | NoUpdates
 
-    def _process_runtime(self) -> ControllerRuntime:
-        settings = self._settings
-        return ProcessRuntime(
-            settings.controller_command or "",
-            settings.data_path / "controller_process",
-            data_path=settings.controller_data_path,
-            logs_path=settings.controller_logs_path,
-            own_version=settings.default_controller_version or LOCAL_VERSION,
-            environment=settings.controller_environment,
-        )
 
-    def _docker_runtime(self) -> ControllerRuntime:
-        from teg.adapters.docker_engine import DockerEngine  # here: its libraries are a sixth of the memory
+def build_controller_side(
+    settings: Settings, stack: ExitStack, storage: Storage, server: ServerSide, clock: Clock, stopping: threading.Event
+) -> ControllerSide:
+    runtime = _runtime(settings, stack)
+    if runtime is None:
+        return ControllerSide(runtime=None, supervisor=NoController(), updates=NoUpdates())
+    supervisor = Supervisor(
+        runtime=runtime,
+        heartbeat=storage.inbox,
+        state=storage.state,
+        report=server.reporter,
+        clock=clock,
+        versions=_controller_version(settings, storage.state),
+        health_limit_s=settings.health_limit_s,
+        start_grace_s=settings.start_grace_s,
+    )
+    updates = _software_update(settings, storage, server, clock, stopping, runtime, supervisor)
+    return ControllerSide(runtime=runtime, supervisor=supervisor, updates=updates)
 
-        return DockerEngine(self._settings.docker_host, _controller_profile(self._settings))
 
-    @cached_property
-    def supervisor(self) -> Supervisor | NoController:
-        if self.runtime is None:
-            return NoController()
-        return Supervisor(
-            runtime=self.runtime,
-            heartbeat=self.inbox,
-            state=self.state,
-            report=self.reporter,
-            clock=self.clock,
-            versions=_controller_version(self._settings, self.state),
-            health_limit_s=self._settings.health_limit_s,
-            start_grace_s=self._settings.start_grace_s,
-        )
+def _runtime(settings: Settings, stack: ExitStack) -> ControllerRuntime | None:
+    makers: dict[str, Callable[[Settings], ControllerRuntime]] = {"process": _process, "docker": _docker}
+    maker = makers.get(settings.controller_runtime)
+    if maker is None:
+        return None
+    runtime = maker(settings)
+    stack.callback(runtime.close)
+    return runtime
 
-    @cached_property
-    def ota(self) -> SoftwareUpdate | NoUpdates:
-        if self.runtime is None or not isinstance(self.supervisor, Supervisor):
-            return NoUpdates()
-        settings = self._settings
-        updates = UpdateStore(self.state, self.reporter, self.runtime, self.supervisor)
-        return SoftwareUpdate(
-            records=updates,
-            replacement=self._replacement(updates, self.runtime, self.supervisor),
-            sources=self._software_sources(self.runtime),
-            runtime=self.runtime,
-            hand=self.supervisor,
-            clock=self.clock,
-            rules=AcceptRules(registries=settings.ota_registries, signed_only=settings.ota_require_signature),
-            stopping=self.stopping,
-            wake=lambda: advance_update(),
-        )
 
-    def _replacement(self, updates: UpdateStore, runtime: ControllerRuntime, supervisor: Supervisor) -> Replacement:
-        keys = ArchivedKeys(self.database) if self._settings.ota_require_keys else None
-        return Replacement(
-            runtime=runtime,
-            versions=supervisor,
-            heartbeat=self.inbox,
-            records=updates,
-            clock=self.clock,
-            rules=TrialRules(trial_s=self._settings.ota_trial_s, keys=keys),
-            pause=self.stopping.wait,
-        )
+def _process(settings: Settings) -> ControllerRuntime:
+    return ProcessRuntime(
+        settings.controller_command or "",
+        settings.data_path / "controller_process",
+        data_path=settings.controller_data_path,
+        logs_path=settings.controller_logs_path,
+        own_version=settings.default_controller_version or LOCAL_VERSION,
+        environment=settings.controller_environment,
+    )
 
-    def _software_sources(self, runtime: ControllerRuntime) -> dict[Source, SoftwareSource]:
-        directory = self._settings.data_path / "ota"
-        repository = _controller_repository(self._settings, directory / "checkouts", self.stopping)
-        return {
-            Source.GIT: GitSource(repository, runtime, self._settings.ota_require_signature),
-            Source.REGISTRY: RegistrySource(runtime),
-            Source.PACKAGE: PackageSource(self.session, PackagesOnDisk(directory / "packages"), runtime),
-        }
+
+def _docker(settings: Settings) -> ControllerRuntime:
+    from teg.adapters.docker_engine import DockerEngine  # here: its libraries are a sixth of the memory
+
+    return DockerEngine(settings.docker_host, _controller_profile(settings))
+
+
+def _software_update(
+    settings: Settings,
+    storage: Storage,
+    server: ServerSide,
+    clock: Clock,
+    stopping: threading.Event,
+    runtime: ControllerRuntime,
+    supervisor: Supervisor,
+) -> SoftwareUpdate:
+    store = UpdateStore(storage.state, server.reporter, runtime, supervisor)
+    keys = storage.telemetry_keys if settings.ota_require_keys else None
+    rollout = Replacement(
+        runtime=runtime,
+        versions=supervisor,
+        heartbeat=storage.inbox,
+        records=store,
+        clock=clock,
+        rules=TrialRules(trial_s=settings.ota_trial_s, keys=keys),
+        pause=stopping.wait,
+    )
+    return SoftwareUpdate(
+        records=store,
+        replacement=rollout,
+        sources=_software_sources(settings, server, runtime, stopping),
+        runtime=runtime,
+        hand=supervisor,
+        clock=clock,
+        rules=AcceptRules(registries=settings.ota_registries, signed_only=settings.ota_require_signature),
+        stopping=stopping,
+        wake=lambda: advance_update(),
+    )
+
+
+def _software_sources(
+    settings: Settings, server: ServerSide, runtime: ControllerRuntime, stopping: threading.Event
+) -> dict[Source, SoftwareSource]:
+    directory = settings.data_path / "ota"
+    repository = _controller_repository(settings, directory / "checkouts", stopping)
+    return {
+        Source.GIT: GitSource(repository, runtime, settings.ota_require_signature),
+        Source.REGISTRY: RegistrySource(runtime),
+        Source.PACKAGE: PackageSource(server.session, PackagesOnDisk(directory / "packages"), runtime),
+    }
 
 
 def _controller_repository(settings: Settings, checkouts: Path, stopping: threading.Event) -> GitRepository | None:

@@ -40,7 +40,7 @@ class FakeServices:
         self.fail: dict[str, Exception] = {}
         self.stopping = threading.Event()
         for name in Services.__dataclass_fields__:
-            if name not in ("stopping", "on_stop"):
+            if name != "stopping":
                 setattr(self, name, Recording(name, self.done, self.fail))
         self.files.restart_due = False
         self.files.stale = False

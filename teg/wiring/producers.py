@@ -1,0 +1,40 @@
+"""What makes work appear: the session's listener, the inbox feed, the watches; running while the services are open."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from producers.controller_feed import ControllerFeed
+from producers.controller_watch import ControllerWatch
+from producers.drift_watch import DriftWatch
+from tasks.files import check_files
+from tasks.supervision import supervise_controller
+from tasks.telemetry import records_waiting
+from teg.adapters.inbox.changes import InboxChanges
+from teg.domain.supervision.supervisor import Supervisor
+from teg.settings import Settings
+from teg.wiring.calls import OperatorSide
+from teg.wiring.controller import ControllerSide
+from teg.wiring.server import ServerSide
+from teg.wiring.storage import Storage
+
+
+@contextmanager
+def running_producers(
+    settings: Settings, storage: Storage, server: ServerSide, controller: ControllerSide, operator: OperatorSide
+) -> Iterator[None]:
+    """The session is started first and stopped last: the others may still want to say something."""
+    producers: list[ControllerFeed | DriftWatch | ControllerWatch] = [
+        ControllerFeed(InboxChanges(settings.inbox_path), storage.inbox, records_waiting),
+        DriftWatch(operator.files, lambda: check_files()),
+    ]
+    supervisor = controller.supervisor
+    if controller.runtime is not None and isinstance(supervisor, Supervisor):
+        watch = ControllerWatch(controller.runtime, supervisor.next_check, lambda: supervise_controller())
+        producers.append(watch)
+    with ExitStack() as stack:
+        stack.callback(server.session.stop)
+        server.session.start()
+        for producer in producers:
+            stack.callback(producer.stop)
+            producer.start()
+        yield

@@ -1,0 +1,80 @@
+"""The session with the server, and what speaks through it: telemetry, reports, attributes."""
+
+import logging
+from dataclasses import dataclass
+
+from producers.mqtt_listener import MqttListener
+from tasks.attributes import publish_attributes
+from tasks.telemetry import records_stored
+from teg.adapters import tls
+from teg.adapters.log_handlers import LogOutput
+from teg.adapters.mqtt_provisioning import ProvisioningEndpoint
+from teg.adapters.mqtt_session import MqttSession, Server
+from teg.adapters.token_file import AccessTokenFile
+from teg.domain.ports import Clock
+from teg.domain.server.attributes import ServerAttributes
+from teg.domain.server.provisioning import Credentials, ProvisionKeys
+from teg.domain.server.rate_limits import CAUTIOUS
+from teg.domain.telemetry.publisher import Publisher
+from teg.domain.telemetry.reporting import LogLines, Reporter
+from teg.settings import Settings
+from teg.wiring.storage import Storage
+
+logger = logging.getLogger("gateway")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSide:
+    """One `attributes` for all who ask: request ids must not collide."""
+
+    session: MqttSession
+    attributes: ServerAttributes
+    publisher: Publisher
+    reporter: Reporter
+    log_lines: LogLines
+
+
+def build_server_side(settings: Settings, output: LogOutput, storage: Storage, clock: Clock) -> ServerSide:
+    session = _session(settings, output)
+    publisher = Publisher(storage.records, session, clock)
+    publisher.pacer.use(CAUTIOUS, clock.monotonic_s())
+    log_lines = LogLines(storage.records, clock, records_stored)
+    output.forward_to(log_lines.add)
+    return ServerSide(
+        session=session,
+        attributes=ServerAttributes(session),
+        publisher=publisher,
+        reporter=Reporter(
+            storage.records, storage.client_attributes, session, clock, records_stored, lambda: publish_attributes()
+        ),
+        log_lines=log_lines,
+    )
+
+
+def _session(settings: Settings, output: LogOutput) -> MqttSession:
+    server = _server(settings)
+    credentials = _credentials(settings, server)
+
+    def token() -> str:
+        found = credentials.token()
+        output.add_secret(found)
+        return found
+
+    listener = MqttListener()
+    return MqttSession(server, token, listener.received, listener.connected)
+
+
+def _server(settings: Settings) -> Server:
+    if not settings.tb_tls:
+        logger.warning("TB_TLS=off: the access token and all data go over the network in the clear")
+        return Server(settings.tb_host, settings.tb_port, None)
+    return Server(settings.tb_host, settings.tb_port, tls.client_context(settings.ca_cert))
+
+
+def _credentials(settings: Settings, server: Server) -> Credentials:
+    """Where the MQTT user name comes from: the token file, or provisioning."""
+    keys = None
+    if settings.provision_key and settings.provision_secret:
+        keys = ProvisionKeys(settings.device_name, settings.provision_key, settings.provision_secret)
+    endpoint = ProvisioningEndpoint(server.host, server.port, server.tls)
+    return Credentials(AccessTokenFile(settings.access_token_path), keys, endpoint.ask)

@@ -1,0 +1,76 @@
+"""The gateway's own database and the controller's inbox."""
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from teg.adapters.gateway_db import outbox, rpc_journal, state
+from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.legacy_import import LegacyImportTable
+from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
+from teg.adapters.gateway_db.outbox import RecordTable
+from teg.adapters.gateway_db.rpc_journal import RpcJournalTable
+from teg.adapters.gateway_db.state import ClientAttributeTable, StateTable
+from teg.adapters.gateway_db.telemetry_keys import ArchivedKeys
+from teg.adapters.inbox.mailbox import Inbox
+from teg.adapters.legacy_databases import LegacyDatabases
+from teg.domain.errors import Unavailable
+from teg.domain.ports import Clock
+from teg.domain.telemetry.legacy_import import LegacyImport
+from teg.domain.telemetry.retention import Retention
+from teg.settings import Settings
+
+logger = logging.getLogger("gateway")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """`inbox` belongs to the controller; everything else is a table of `gateway.db`."""
+
+    inbox: Inbox
+    records: RecordTable
+    state: StateTable
+    client_attributes: ClientAttributeTable
+    calls: RpcJournalTable
+    maintenance: ArchiveMaintenance
+    telemetry_keys: ArchivedKeys
+    legacy_import: LegacyImportTable
+
+
+def open_storage(settings: Settings, stack: ExitStack) -> Storage:
+    """Returns when the disk lets us."""
+    database = Database(settings.data_path / "gateway.db")
+    stack.callback(database.close)
+    _until_available(lambda: database.open(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA))
+    inbox = Inbox(settings.inbox_path)
+    stack.callback(inbox.close)
+    return Storage(
+        inbox=inbox,
+        records=RecordTable(database),
+        state=StateTable(database),
+        client_attributes=ClientAttributeTable(database),
+        calls=RpcJournalTable(database),
+        maintenance=ArchiveMaintenance(database),
+        telemetry_keys=ArchivedKeys(database),
+        legacy_import=LegacyImportTable(database),
+    )
+
+
+def build_retention(settings: Settings, storage: Storage, clock: Clock) -> Retention:
+    return Retention(storage.maintenance, clock, settings.archive_max_bytes, settings.archive_max_days)
+
+
+def build_legacy_import(settings: Settings, storage: Storage) -> LegacyImport:
+    return LegacyImport(LegacyDatabases(settings.data_path, settings.inbox_path), storage.legacy_import)
+
+
+def _until_available(opening: Callable[[], None]) -> None:
+    """A full or locked disk at the start passes, too."""
+    while True:
+        try:
+            return opening()
+        except Unavailable as reason:
+            logger.error("%s; trying again in 5 s", reason)
+            time.sleep(5.0)
