@@ -67,6 +67,10 @@ class Snapshot:
         """Nothing of the controller's is on the way any more (the gateway always has log lines of its own)."""
         return not (self.missing or self.on_the_way.inbox)
 
+    @property
+    def connection(self) -> str:
+        return "connected" if self.arrived.connected else "not connected"
+
     def account(self) -> str:
         """The last line of the demo."""
         return (
@@ -100,6 +104,11 @@ def read_on_the_way(inbox: Path, gateway_db: Path) -> OnTheWay:
         _count(gateway_db, "SELECT count(*) FROM outbox"),
         _count(gateway_db, "SELECT count(*) FROM dead_letter"),
     )
+
+
+def formatted(value: Any) -> str:
+    """A newest value as people read it."""
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def _count(database: Path, query: str) -> int:

@@ -1,10 +1,8 @@
-"""How the demo looks: one live screen in a terminal, one line a second everywhere else."""
+"""How the demo looks where there is no terminal: one line a second."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
-from teg.simulator.demo.account import Snapshot
+from teg.simulator.demo.account import Snapshot, formatted
 
 #: Readings that move, worth a place in a plain line.
 PLAIN_KEYS = ("load_1m", "cpu_percent", "memory_used_percent")
@@ -17,18 +15,6 @@ class View(Protocol):
     def say(self, text: str) -> None:
         """A line that stays."""
         ...
-
-
-@contextmanager
-def opened(stream: TextIO, terminal: str) -> Iterator[View]:
-    """The view that suits `stream`; `terminal` is the kind of terminal ($TERM)."""
-    if stream.isatty() and terminal not in ("", "dumb"):
-        from teg.simulator.demo.screen import screen_view  # rich is needed in a terminal only
-
-        with screen_view(stream) as view:
-            yield view
-    else:
-        yield PlainView(stream)
 
 
 class PlainView:
@@ -52,17 +38,9 @@ def plain_line(snapshot: Snapshot) -> str:
     """ASCII, and short enough for 120 columns."""
     way, arrived = snapshot.on_the_way, snapshot.arrived
     latest = " ".join(f"{key}={formatted(arrived.latest[key])}" for key in PLAIN_KEYS if key in arrived.latest)
-    state = connection(snapshot) if snapshot.phase == "running" else snapshot.phase
+    state = snapshot.connection if snapshot.phase == "running" else snapshot.phase
     return (
         f"{snapshot.elapsed_s:5.1f} s  recorded {snapshot.recorded.total}"
         f"  on the way {snapshot.missing} (inbox {way.inbox}, archive {way.archive})"
         f"  server {snapshot.delivered}  {state}  {latest}"
     ).rstrip()
-
-
-def connection(snapshot: Snapshot) -> str:
-    return "connected" if snapshot.arrived.connected else "not connected"
-
-
-def formatted(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)

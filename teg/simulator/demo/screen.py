@@ -10,8 +10,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from teg.simulator.demo.account import Snapshot
-from teg.simulator.demo.plain import connection, formatted
+from teg.simulator.demo.account import Snapshot, formatted
 
 COLUMNS = 2
 MAX_KEYS = 24
@@ -71,7 +70,7 @@ def _places(snapshot: Snapshot) -> RenderableType:
 
 def _state(snapshot: Snapshot) -> str:
     colour = "green" if snapshot.arrived.connected else "red"
-    return f"[{colour}]●[/] {connection(snapshot)}, {snapshot.arrived.publishes:,} messages"
+    return f"[{colour}]●[/] {snapshot.connection}, {snapshot.arrived.publishes:,} messages"
 
 
 def _newest(snapshot: Snapshot) -> RenderableType:

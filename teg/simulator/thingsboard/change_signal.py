@@ -10,12 +10,12 @@ class ChangeSignal:
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
-        self._rung = 0
+        self._notifications = 0
         self._waiting = 0
 
     def notify(self) -> None:
         """Loop thread only. The count goes up before the look at the waiters, so none can miss it."""
-        self._rung += 1
+        self._notifications += 1
         if self._waiting:
             with self._condition:
                 self._condition.notify_all()
@@ -33,12 +33,12 @@ class ChangeSignal:
 
     def _wait(self, predicate: Callable[[], object], deadline: float) -> bool:
         while True:
-            seen = self._rung
+            seen = self._notifications
             if predicate():
                 return True
             with self._condition:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                if self._rung == seen:
+                if self._notifications == seen:
                     self._condition.wait(left)

@@ -5,18 +5,14 @@ import socket
 import struct
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
-from teg.simulator.thingsboard import credentials
-from teg.simulator.thingsboard import mqtt_codec as mqtt_wire
-from teg.simulator.thingsboard.device_state import DeviceState
+from teg.simulator.thingsboard import credentials, mqtt_codec
+from teg.simulator.thingsboard.core import Connection as OpenConnection
+from teg.simulator.thingsboard.core import Core
+from teg.simulator.thingsboard.credentials import LoginRefused
 from teg.simulator.thingsboard.mqtt_codec import V5, V311, Connect, Frame, Malformed
 from teg.simulator.thingsboard.packet_log import Direction, Packet, describe
-from teg.simulator.thingsboard.provisioning import ProvisionSession
-from teg.simulator.thingsboard.session import DeviceSession
-
-if TYPE_CHECKING:
-    from teg.simulator.thingsboard.core import Core
 
 #: Packets a client may send before its CONNACK.
 MAX_EARLY_PACKETS = 100
@@ -27,23 +23,36 @@ class Session(Protocol):
 
     @property
     def name(self) -> str: ...
-    def handle(self, packet: mqtt_wire.Packet) -> None: ...
-    def closed(self, reason: str) -> None: ...
+    def handle(self, packet: mqtt_codec.Packet) -> None: ...
+    def closed(self, reason: str) -> None:
+        """The connection is gone or going. Harmless twice."""
+        ...
+
+    def end(self, reason: str, code: int) -> None:
+        """Close from the server's side; `code` is the DISCONNECT reason that only MQTT 5 gets to see."""
+        ...
 
 
-class Connection(asyncio.Protocol):
-    def __init__(self, core: "Core") -> None:
+class Login(Protocol):
+    """Decides on a CONNECT. Raise `LoginRefused`, or return the session that is open from now on."""
+
+    def __call__(self, connection: OpenConnection, connect: Connect) -> Session: ...
+
+
+class ClientConnection(asyncio.Protocol):
+    def __init__(self, core: Core, login: Login) -> None:
         core.connections += 1
         self.number = core.connections
         self._core = core
+        self._login = login
         self._buffer = bytearray()
-        self._early: deque[mqtt_wire.Packet] = deque()
+        self._early: deque[mqtt_codec.Packet] = deque()
         self._session: Session | None = None
         self._transport: asyncio.Transport | None = None
         self._version = V311
         self._connect_seen = False
         self._closing = ""
-        self._active_s = time.monotonic()
+        self.active_s = time.monotonic()
 
     # --- asyncio
 
@@ -54,7 +63,7 @@ class Connection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
-        self._active_s = time.monotonic()
+        self.active_s = time.monotonic()
         if self._closing:
             return
         self._buffer += data
@@ -95,7 +104,7 @@ class Connection(asyncio.Protocol):
         if self._closing or self._transport is None:
             return
         if code is not None and self._version == V5:
-            self.send(mqtt_wire.disconnect(code))
+            self.send(mqtt_codec.disconnect(code))
         self._closing = reason
         self._transport.close()
 
@@ -123,12 +132,12 @@ class Connection(asyncio.Protocol):
 
     def _take_frames(self) -> None:
         limit = self._core.limits.max_payload_bytes
-        while not self._closing and (frame := mqtt_wire.take_frame(self._buffer, limit)):
-            self._log("up", mqtt_wire.NAMES[frame.kind], _topic(frame), len(frame.body))
+        while not self._closing and (frame := mqtt_codec.take_frame(self._buffer, limit)):
+            self._log("up", mqtt_codec.NAMES[frame.kind], _topic(frame), len(frame.body))
             if not self._core.faults.freeze:
-                self._take(mqtt_wire.decode(frame, self._version))
+                self._take(mqtt_codec.decode(frame, self._version))
 
-    def _take(self, packet: mqtt_wire.Packet) -> None:
+    def _take(self, packet: mqtt_codec.Packet) -> None:
         if self._session is not None:
             self._session.handle(packet)
         elif isinstance(packet, Connect) and not self._connect_seen:
@@ -137,7 +146,7 @@ class Connection(asyncio.Protocol):
         else:
             self._keep_for_later(packet)
 
-    def _keep_for_later(self, packet: mqtt_wire.Packet) -> None:
+    def _keep_for_later(self, packet: mqtt_codec.Packet) -> None:
         self._early.append(packet)
         if len(self._early) > MAX_EARLY_PACKETS:
             self.close("too many packets before the CONNACK", 0x97)
@@ -153,58 +162,29 @@ class Connection(asyncio.Protocol):
     def _log_in(self, connect: Connect) -> None:
         if self._closing:
             return
-        if codes := self._core.faults.connack_codes:
-            code = codes.pop(0)
-            if code != credentials.ACCEPTED:
-                self._refuse(credentials.in_version(connect.version, code))
-                return
-        if credentials.wants_provisioning(connect):
-            self._accept(ProvisionSession(self._core, self, connect), connect)
+        try:
+            session = self._login(self, connect)
+        except LoginRefused as refusal:
+            self._refuse(refusal.code)
         else:
-            self._log_in_device(connect)
-
-    def _log_in_device(self, connect: Connect) -> None:
-        device = self._core.find_device(connect)
-        if device is None:
-            self._refuse(credentials.refusal(connect))
-        elif not device.limiter.admits_message(time.monotonic()):
-            limited = credentials.RATE_LIMITED_V5 if connect.version == V5 else credentials.UNAVAILABLE
-            self._refuse(limited)
-        else:
-            self._open(device, connect)
-
-    def _open(self, device: DeviceState, connect: Connect) -> None:
-        session = DeviceSession(self._core, device, self, connect)
-        device.attach(session)
-        self._watch_activity(session)
-        self._accept(session, connect)
+            self._accept(session, connect)
 
     def _accept(self, session: Session, connect: Connect) -> None:
         """Session-present is a lie here: nothing is ever kept, whatever the clean flag says."""
         self._session = session
-        self.send(mqtt_wire.connack(connect.version, credentials.ACCEPTED, not connect.clean))
+        self.send(mqtt_codec.connack(connect.version, credentials.ACCEPTED, not connect.clean))
         while self._early and not self._closing:
             session.handle(self._early.popleft())
 
     def _refuse(self, code: int) -> None:
-        self.send(mqtt_wire.connack(self._version, code))
+        self.send(mqtt_codec.connack(self._version, code))
         self.close(f"CONNACK {code:#04x}", code if self._version == V5 else None)
 
     def _end(self, reason: str, code: int) -> None:
-        if isinstance(self._session, DeviceSession):
+        if self._session is not None:
             self._session.end(reason, code)
         else:
             self.close(reason, code if self._connect_seen else None)
-
-    def _watch_activity(self, session: DeviceSession) -> None:
-        """The keep-alive of the client is not enforced, only the server's own inactivity limit."""
-        if self._closing:
-            return
-        left_s = self._active_s + self._core.limits.inactivity_timeout_s - time.monotonic()
-        if left_s > 0:
-            self._core.loop.call_later(left_s, self._watch_activity, session)
-        else:
-            session.end("inactivity", 0xA0)
 
     def _log(self, direction: Direction, name: str, topic: str, size_bytes: int) -> None:
         if self._core.packets.enabled:
@@ -214,7 +194,7 @@ class Connection(asyncio.Protocol):
 
 def _topic(frame: Frame) -> str:
     """For the log only: the topic of a PUBLISH, as far as it can be read."""
-    if frame.kind != mqtt_wire.PUBLISH:
+    if frame.kind != mqtt_codec.PUBLISH:
         return ""
     length = int.from_bytes(frame.body[:2], "big")
     return frame.body[2 : 2 + length].decode("utf-8", "replace")

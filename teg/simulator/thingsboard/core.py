@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from teg.simulator.thingsboard.change_signal import ChangeSignal
 from teg.simulator.thingsboard.credentials import Credentials, find_device
@@ -16,8 +16,40 @@ from teg.simulator.thingsboard.rate_limits import DeviceLimiter, RateLimits
 from teg.simulator.thingsboard.server_limits import ServerLimits
 from teg.simulator.thingsboard.telemetry_store import Depth
 
-if TYPE_CHECKING:
-    from teg.simulator.thingsboard.connection import Connection
+
+class Connection(Protocol):
+    """One client's TCP connection, as far as sessions and the server need it."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def active_s(self) -> float:
+        """Monotonic time of the last bytes from the client."""
+        ...
+
+    @property
+    def can_send(self) -> bool: ...
+    @property
+    def has_unread_packets(self) -> bool: ...
+    def send(self, packet: bytes) -> bool:
+        """Write the packet; False if it cannot reach the client any more."""
+        ...
+
+    def close(self, reason: str, code: int | None = None) -> None:
+        """Close; MQTT 5 sends a DISCONNECT with `code` first."""
+        ...
+
+    def reset(self, reason: str) -> None:
+        """End with a TCP reset instead of a regular close."""
+        ...
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection at once, whatever is still to be written."""
+        ...
+
+    def pause(self, paused: bool) -> None:
+        """Stop or go on reading from the socket."""
+        ...
 
 
 @dataclass
@@ -30,7 +62,7 @@ class Core:
     faults: Faults = field(default_factory=Faults)
     provisioning: Provisioning = field(default_factory=Provisioning)
     devices: dict[str, DeviceState] = field(default_factory=dict)
-    open_connections: "set[Connection]" = field(default_factory=set)
+    open_connections: set[Connection] = field(default_factory=set)
     connections: int = 0
 
     def add_device(self, name: str, credentials: Credentials | None) -> DeviceState:

@@ -32,6 +32,14 @@ class Credentials:
         return all(want in (None, have) for want, have in zip(wanted, given, strict=True))
 
 
+class LoginRefused(Exception):  # noqa: N818 - what happened to the login
+    """`code` is that of the CONNACK, in the client's protocol version."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"CONNACK {code:#04x}")
+        self.code = code
+
+
 class HasCredentials(Protocol):
     @property
     def credentials(self) -> Credentials | None: ...

@@ -12,7 +12,7 @@ from teg.simulator.thingsboard.credentials import Credentials
 from teg.simulator.thingsboard.ota_packages import Package, all_attributes
 from teg.simulator.thingsboard.payloads import parse_exact
 from teg.simulator.thingsboard.rate_limits import DeviceLimiter, RateLimits
-from teg.simulator.thingsboard.rpc import RpcDesk, Schedule
+from teg.simulator.thingsboard.rpc import PendingCalls, Schedule
 from teg.simulator.thingsboard.telemetry_store import Depth, TelemetryStore
 from teg.simulator.thingsboard.traffic import Publish, SessionRecord
 
@@ -39,7 +39,7 @@ class DeviceState:
         self.credentials = credentials
         self.telemetry = TelemetryStore(depth)
         self.attributes = AttributeStore()
-        self.rpc = RpcDesk(schedule)
+        self.rpc = PendingCalls(schedule)
         self.limiter = DeviceLimiter(RateLimits())
         self.publishes: deque[Publish] = deque(maxlen=None if depth == "full" else LAST_PUBLISHES)
         self.publish_count = 0

@@ -5,21 +5,18 @@ makes the session close: `BadPayload`, `BadRequestId`, `RateLimited`, `PackageEr
 """
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import orjson
 
 from teg.simulator.thingsboard import topics
 from teg.simulator.thingsboard.attributes import parse_request
+from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.device_state import DeviceState
 from teg.simulator.thingsboard.ota_packages import Downloads
 from teg.simulator.thingsboard.payloads import BadPayload, check_telemetry, count_points, parse_object
 from teg.simulator.thingsboard.topics import Kind, Route
 from teg.simulator.thingsboard.traffic import Publish
-
-if TYPE_CHECKING:
-    from teg.simulator.thingsboard.core import Core
-    from teg.simulator.thingsboard.session import DeviceSession
 
 UNKNOWN_TOPIC = 0x90
 
@@ -28,10 +25,18 @@ class RateLimited(Exception):  # noqa: N818
     """A token bucket of the device is empty, or too small for this publish."""
 
 
+class Answering(Protocol):
+    """The session through which an endpoint acknowledges and answers."""
+
+    def acknowledge(self, publish: Publish, reason: int = 0) -> None: ...
+    def send_answer(self, topic: str, payload: bytes) -> None: ...
+    def send(self, topic: str, payload: bytes, name: str) -> None: ...
+
+
 class Endpoints:
     """The endpoints of one session."""
 
-    def __init__(self, core: "Core", device: DeviceState, session: "DeviceSession") -> None:
+    def __init__(self, core: Core, device: DeviceState, session: Answering) -> None:
         self._core = core
         self._device = device
         self._session = session
@@ -110,7 +115,7 @@ class Endpoints:
             self._session.send_answer(topic, answer)
             return
         timeout_s = self._core.limits.client_rpc_timeout_s
-        self._session.later(timeout_s, lambda: self._session.send_answer(topic, b'{"error":"timeout"}'))
+        self._core.later(timeout_s, lambda: self._session.send_answer(topic, b'{"error":"timeout"}'))
 
     def _claim(self, _route: Route, publish: Publish) -> None:
         if publish.payload:

@@ -4,12 +4,9 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import TYPE_CHECKING
 
-from teg.simulator.thingsboard.connection import Connection
-
-if TYPE_CHECKING:
-    from teg.simulator.thingsboard.core import Core
+from teg.simulator.thingsboard.connection import ClientConnection, Login
+from teg.simulator.thingsboard.core import Core
 
 HANDSHAKE_TIMEOUT_S = 30.0
 #: The client has been told with close_notify; a dead one is not waited for.
@@ -19,9 +16,10 @@ SHUTDOWN_TIMEOUT_S = 3.0
 class Listener:
     """While not listening the port stays bound, so that connecting is refused and nobody else takes it."""
 
-    def __init__(self, core: "Core", host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, core: Core, host: str, port: int, tls: ssl.SSLContext | None, login: Login) -> None:
         self._core = core
         self._tls = tls
+        self._login = login
         self._socket = _bound(host, port)
         self._listening = False
         self._admitting: set[asyncio.Task[None]] = set()
@@ -68,7 +66,7 @@ class Listener:
         timeouts = (HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S) if self._tls else (None, None)
         try:
             await self._core.loop.connect_accepted_socket(
-                lambda: Connection(self._core),
+                lambda: ClientConnection(self._core, self._login),
                 client,
                 ssl=self._tls,
                 ssl_handshake_timeout=timeouts[0],

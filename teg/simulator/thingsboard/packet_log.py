@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from teg.simulator.thingsboard import mqtt_codec as mqtt_wire
+from teg.simulator.thingsboard import mqtt_codec
 
 #: up = from the client to the server.
 Direction = Literal["up", "down"]
@@ -44,8 +44,8 @@ class PacketLog:
 def describe(packet: bytes) -> tuple[str, str]:
     """(type name, topic) of a packet we are about to write; the topic is empty for all but PUBLISH."""
     kind = packet[0] >> 4
-    if kind != mqtt_wire.PUBLISH:
-        return mqtt_wire.NAMES[kind], ""
+    if kind != mqtt_codec.PUBLISH:
+        return mqtt_codec.NAMES[kind], ""
     start = next(index for index in range(1, 5) if packet[index] < 0x80) + 1
     length = int.from_bytes(packet[start : start + 2], "big")
     return "PUBLISH", packet[start + 2 : start + 2 + length].decode()

@@ -79,19 +79,19 @@ class RpcCall:
             self.finished.set()
 
 
-class RpcLine(Protocol):
+class SubscribedSession(Protocol):
     """The subscribed session, as far as calls need it."""
 
     def send_rpc(self, call: RpcCall) -> None: ...
 
 
-class RpcDesk:
+class PendingCalls:
     """The pending calls of one device."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._pending: dict[int, RpcCall] = {}
-        self._line: RpcLine | None = None
+        self._session: SubscribedSession | None = None
         self._next_id = 0
         self.stale_responses: list[tuple[int, bytes]] = []
 
@@ -107,18 +107,18 @@ class RpcDesk:
         if call.persistent:
             call.finish(RpcOutcome(200, {"rpcId": call.rpc_id}))
         self._pending[call.id] = call
-        if self._line is not None:
-            self._send(call, self._line)
+        if self._session is not None:
+            self._send(call, self._session)
 
-    def subscribed(self, line: RpcLine) -> None:
+    def subscribed(self, session: SubscribedSession) -> None:
         """Every SUBSCRIBE sends all pending calls again, those under execution included."""
-        self._line = line
+        self._session = session
         for call in self.pending:
-            self._send(call, line)
+            self._send(call, session)
 
-    def unsubscribed(self, line: RpcLine) -> None:
-        if self._line is line:
-            self._line = None
+    def unsubscribed(self, session: SubscribedSession) -> None:
+        if self._session is session:
+            self._session = None
 
     def delivered(self, call_id: int) -> None:
         """PUBACK for the request (or written, with QoS 0)."""
@@ -163,7 +163,7 @@ class RpcDesk:
 
     def restart(self) -> None:
         """The server restarts: numbers begin at 0 again, only calls still QUEUED come back."""
-        calls, self._pending, self._line, self._next_id = self.pending, {}, None, 0
+        calls, self._pending, self._session, self._next_id = self.pending, {}, None, 0
         for call in calls:
             if call.persistent and call.state == "QUEUED":
                 self._number(call)
@@ -176,11 +176,11 @@ class RpcDesk:
         call.id = self._next_id
         self._next_id += 1
 
-    def _send(self, call: RpcCall, line: RpcLine) -> None:
+    def _send(self, call: RpcCall, session: SubscribedSession) -> None:
         call.sent = True
         call.deliveries += 1
         call.enter("SENT")
-        line.send_rpc(call)
+        session.send_rpc(call)
         if call.one_way and not call.persistent:
             self._drop(call)
             call.finish(RpcOutcome(200))

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from teg.simulator.thingsboard.connection import Connection
-from teg.simulator.thingsboard.core import Core
+from teg.simulator.thingsboard.core import Connection, Core
 from teg.simulator.thingsboard.credentials import Credentials
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.faults import Faults
 from teg.simulator.thingsboard.listener import Listener
+from teg.simulator.thingsboard.login import Login
 from teg.simulator.thingsboard.loop_thread import LoopThread
 from teg.simulator.thingsboard.packet_log import PacketLog
 from teg.simulator.thingsboard.provisioning import Provisioning
@@ -53,7 +53,7 @@ class ThingsBoard:
     ) -> None:
         self._thread = LoopThread("thingsboard")
         self._core = Core(self._thread.loop, limits or ServerLimits(), store, PacketLog(packet_log))
-        self._listener = Listener(self._core, host, port, tls.context() if tls else None)
+        self._listener = Listener(self._core, host, port, tls.context() if tls else None, Login(self._core))
         self._devices: dict[str, Device] = {}
         self.host: str = self._listener.host
         self.port: int = self._listener.port
@@ -210,9 +210,3 @@ class ThingsBoard:
             connection.abort("server stopped")
         while self._core.open_connections:
             await asyncio.sleep(0)
-
-
-if __name__ == "__main__":
-    from teg.simulator.thingsboard.cli import main
-
-    raise SystemExit(main())

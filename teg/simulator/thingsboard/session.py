@@ -1,16 +1,15 @@
 """The live session of one device: subscriptions, acknowledgements and everything sent down to the client."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from teg.domain.server.wire import OTA_ERROR
-from teg.simulator.thingsboard import mqtt_codec as mqtt_wire
-from teg.simulator.thingsboard import topics
+from teg.simulator.thingsboard import mqtt_codec, topics
+from teg.simulator.thingsboard.core import Connection, Core
 from teg.simulator.thingsboard.device_state import DeviceState
 from teg.simulator.thingsboard.endpoints import Endpoints, RateLimited
 from teg.simulator.thingsboard.mqtt_codec import (
@@ -30,10 +29,6 @@ from teg.simulator.thingsboard.rpc import RpcCall
 from teg.simulator.thingsboard.topics import BadRequestId
 from teg.simulator.thingsboard.traffic import Publish, SessionRecord
 
-if TYPE_CHECKING:
-    from teg.simulator.thingsboard.connection import Connection
-    from teg.simulator.thingsboard.core import Core
-
 
 @dataclass(frozen=True, slots=True)
 class Downlink:
@@ -46,7 +41,7 @@ class Downlink:
 
 
 class DeviceSession:
-    def __init__(self, core: "Core", device: DeviceState, connection: "Connection", connect: Connect) -> None:
+    def __init__(self, core: Core, device: DeviceState, connection: Connection, connect: Connect) -> None:
         self._core = core
         self._device = device
         self._connection = connection
@@ -62,13 +57,13 @@ class DeviceSession:
         self._late_pubacks = Reversal(core.later)
         self._swapped = Reversal(core.later)
         self._handlers: dict[int, Callable[[Any], None]] = {
-            mqtt_wire.PUBLISH: self._on_publish,
-            mqtt_wire.PUBACK: self._on_puback,
-            mqtt_wire.SUBSCRIBE: self._on_subscribe,
-            mqtt_wire.UNSUBSCRIBE: self._on_unsubscribe,
-            mqtt_wire.PINGREQ: self._on_ping,
-            mqtt_wire.DISCONNECT: self._on_disconnect,
-            mqtt_wire.CONNECT: self._on_second_connect,
+            mqtt_codec.PUBLISH: self._on_publish,
+            mqtt_codec.PUBACK: self._on_puback,
+            mqtt_codec.SUBSCRIBE: self._on_subscribe,
+            mqtt_codec.UNSUBSCRIBE: self._on_unsubscribe,
+            mqtt_codec.PINGREQ: self._on_ping,
+            mqtt_codec.DISCONNECT: self._on_disconnect,
+            mqtt_codec.CONNECT: self._on_second_connect,
         }
 
     @property
@@ -94,6 +89,16 @@ class DeviceSession:
         """Close from the server's side; `code` is the DISCONNECT reason that only MQTT 5 gets to see."""
         self.closed(reason)
         self._connection.close(reason, code)
+
+    def watch_activity(self) -> None:
+        """The keep-alive of the client is not enforced, only the server's own inactivity limit."""
+        if not self._record.open:
+            return
+        left_s = self._connection.active_s + self._core.limits.inactivity_timeout_s - time.monotonic()
+        if left_s > 0:
+            self._core.loop.call_later(left_s, self.watch_activity)
+        else:
+            self.end("inactivity", 0xA0)
 
     # --- publishes
 
@@ -177,7 +182,7 @@ class DeviceSession:
         if self._connection.can_send:
             publish.acked = True
             self._record.acknowledged()
-            self._connection.send(mqtt_wire.puback(self._version, publish.mid, reason))
+            self._connection.send(mqtt_codec.puback(self._version, publish.mid, reason))
 
     # --- subscriptions
 
@@ -187,7 +192,7 @@ class DeviceSession:
         faults = self._core.faults
         if faults.rpc_before_suback:
             self._register(granted)
-        suback = mqtt_wire.suback(self._version, packet.mid, codes)
+        suback = mqtt_codec.suback(self._version, packet.mid, codes)
         if faults.suback_delay_s:
             self._core.later(faults.suback_delay_s, lambda: self._send_quietly(suback))
         else:
@@ -222,7 +227,7 @@ class DeviceSession:
 
     def _on_unsubscribe(self, packet: UnsubscribePacket) -> None:
         codes = [self._forget(name) for name in packet.filters]
-        self._connection.send(mqtt_wire.unsuback(self._version, packet.mid, codes))
+        self._connection.send(mqtt_codec.unsuback(self._version, packet.mid, codes))
 
     def _forget(self, name: str) -> int:
         if name not in topics.FILTERS:
@@ -290,7 +295,7 @@ class DeviceSession:
     def _write(self, downlink: Downlink) -> None:
         """Packet ids count up from 1; over 65,535 the id on the wire wraps and acks stop matching."""
         self._downlinks += 1
-        packet = mqtt_wire.publish(self._version, downlink.topic, downlink.payload, downlink.qos, self._downlinks)
+        packet = mqtt_codec.publish(self._version, downlink.topic, downlink.payload, downlink.qos, self._downlinks)
         written = self._connection.send(packet)
         if written and downlink.sent is not None:
             downlink.sent(self._downlinks, downlink.qos)
@@ -300,7 +305,7 @@ class DeviceSession:
     def _on_ping(self, _packet: BarePacket) -> None:
         self._record.pings += 1
         if not self._core.faults.drop_pingresp:
-            self._connection.send(mqtt_wire.PINGRESP_PACKET)
+            self._connection.send(mqtt_codec.PINGRESP_PACKET)
 
     def _on_disconnect(self, _packet: BarePacket) -> None:
         self._record.disconnected = True
@@ -310,6 +315,3 @@ class DeviceSession:
 
     def _on_second_connect(self, _packet: Connect) -> None:
         self.end("second CONNECT", 0x82)
-
-    def later(self, delay_s: float, action: Callable[[], None]) -> asyncio.TimerHandle:
-        return self._core.later(delay_s, action)

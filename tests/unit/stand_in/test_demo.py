@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from teg.simulator.demo import main as demo
-from teg.simulator.demo import plain as demo_view
-from teg.simulator.demo import screen as demo_screen
+from teg.simulator.demo import __main__ as demo
 from teg.simulator.demo.account import Arrived, OnTheWay, Recorded, Snapshot, read_on_the_way, read_recorded
 from teg.simulator.demo.children import Child, ChildFailed
+from teg.simulator.demo.plain import PlainView, plain_line
+from teg.simulator.demo.screen import screen
 
 
 def snapshot(recorded: dict[str, int], arrived: dict[str, int], duplicated: int = 0) -> Snapshot:
@@ -109,21 +109,21 @@ class Terminal(io.StringIO):
 
 def drawn(now: Snapshot, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(demo_screen.screen(now))
+    console.print(screen(now))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 class TestView:
     def test_a_plain_line_has_all_three_places(self) -> None:
-        assert demo_view.plain_line(FULL) == (
+        assert plain_line(FULL) == (
             " 12.3 s  recorded 240  on the way 2 (inbox 2, archive 3)  server 238  connected  load_1m=0.25"
         )
-        assert demo_view.plain_line(FULL).isascii()
+        assert plain_line(FULL).isascii()
 
     def test_plain_lines_come_once_a_second_and_when_the_phase_changes(self) -> None:
         stream = io.StringIO()
-        with demo_view.opened(stream, "xterm") as view:
+        with demo.opened_view(stream, "xterm") as view:
             for elapsed_s, phase in [(0.0, "running"), (0.4, "running"), (1.1, "running"), (1.3, "draining")]:
                 view.show(Snapshot(elapsed_s, phase=phase))
             view.say("the end")
@@ -149,14 +149,14 @@ class TestView:
 
     def test_a_terminal_gets_the_screen(self) -> None:
         stream = Terminal()
-        with demo_view.opened(stream, "xterm") as view:
+        with demo.opened_view(stream, "xterm") as view:
             view.show(FULL)
             view.say("a line that stays")
         assert "a line that stays" in stream.getvalue() and "240" in stream.getvalue()
 
     def test_a_terminal_that_can_do_nothing_gets_lines(self) -> None:
-        with demo_view.opened(Terminal(), "dumb") as view:
-            assert isinstance(view, demo_view.PlainView)
+        with demo.opened_view(Terminal(), "dumb") as view:
+            assert isinstance(view, PlainView)
 
 
 class TestDuration:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from teg.simulator.thingsboard import mqtt_codec as mqtt_wire
+from teg.simulator.thingsboard import mqtt_codec
 from teg.simulator.thingsboard.mqtt_codec import V5, V31, V311, AckPacket, BarePacket, Frame, Malformed
 
 
 def frames(data: bytes, limit: int = 65_536) -> list[Frame]:
     buffer, found = bytearray(data), []
-    while frame := mqtt_wire.take_frame(buffer, limit):
+    while frame := mqtt_codec.take_frame(buffer, limit):
         found.append(frame)
     return found
 
@@ -27,15 +27,15 @@ def text(value: str) -> bytes:
 def test_remaining_length(size: int, header: str) -> None:
     packet = b"\x30" + bytes.fromhex(header) + bytes(size)
     (frame,) = frames(packet)
-    assert (frame.kind, frame.flags, len(frame.body)) == (mqtt_wire.PUBLISH, 0, size)
+    assert (frame.kind, frame.flags, len(frame.body)) == (mqtt_codec.PUBLISH, 0, size)
     assert frames(packet[:-1]) == []
 
 
 def test_frames_are_cut_one_after_the_other_and_the_rest_stays() -> None:
     buffer = bytearray(b"\xc0\x00\xe0\x00\x30")
-    assert mqtt_wire.take_frame(buffer, 10) == Frame(mqtt_wire.PINGREQ, 0, b"")
-    assert mqtt_wire.take_frame(buffer, 10) == Frame(mqtt_wire.DISCONNECT, 0, b"")
-    assert mqtt_wire.take_frame(buffer, 10) is None
+    assert mqtt_codec.take_frame(buffer, 10) == Frame(mqtt_codec.PINGREQ, 0, b"")
+    assert mqtt_codec.take_frame(buffer, 10) == Frame(mqtt_codec.DISCONNECT, 0, b"")
+    assert mqtt_codec.take_frame(buffer, 10) is None
     assert buffer == b"\x30"
 
 
@@ -61,13 +61,13 @@ def test_connect_with_everything(name: str, version: int) -> None:
         text("user"),
         text("pass"),
     )
-    connect = mqtt_wire.parse_connect(packet)
-    assert connect == mqtt_wire.Connect(version, "client", "user", b"pass", True, 60)
+    connect = mqtt_codec.parse_connect(packet)
+    assert connect == mqtt_codec.Connect(version, "client", "user", b"pass", True, 60)
 
 
 def test_connect_with_nothing() -> None:
-    connect = mqtt_wire.parse_connect(text("MQTT") + b"\x04\x00\x00\x00" + text(""))
-    assert connect == mqtt_wire.Connect(V311, "", None, None, False, 0)
+    connect = mqtt_codec.parse_connect(text("MQTT") + b"\x04\x00\x00\x00" + text(""))
+    assert connect == mqtt_codec.Connect(V311, "", None, None, False, 0)
 
 
 @pytest.mark.parametrize(
@@ -84,54 +84,54 @@ def test_connect_with_nothing() -> None:
 )
 def test_connect_that_netty_cannot_decode(packet: bytes) -> None:
     with pytest.raises(Malformed):
-        mqtt_wire.parse_connect(packet)
+        mqtt_codec.parse_connect(packet)
 
 
 def test_publish() -> None:
-    frame = Frame(mqtt_wire.PUBLISH, 0b1011, text("a/b") + b"\x00\x07payload")
-    assert mqtt_wire.decode(frame, V311) == mqtt_wire.PublishPacket("a/b", b"payload", 1, True, True, 7)
-    frame = Frame(mqtt_wire.PUBLISH, 0, text("a/b") + b"\x02\x01\x00payload")
-    assert mqtt_wire.decode(frame, V5) == mqtt_wire.PublishPacket("a/b", b"payload", 0, False, False, 0)
+    frame = Frame(mqtt_codec.PUBLISH, 0b1011, text("a/b") + b"\x00\x07payload")
+    assert mqtt_codec.decode(frame, V311) == mqtt_codec.PublishPacket("a/b", b"payload", 1, True, True, 7)
+    frame = Frame(mqtt_codec.PUBLISH, 0, text("a/b") + b"\x02\x01\x00payload")
+    assert mqtt_codec.decode(frame, V5) == mqtt_codec.PublishPacket("a/b", b"payload", 0, False, False, 0)
 
 
 def test_subscribe_and_unsubscribe_in_both_dialects() -> None:
-    subscribe = Frame(mqtt_wire.SUBSCRIBE, 2, b"\x00\x01" + text("a") + b"\x01" + text("b") + b"\x00")
-    assert mqtt_wire.decode(subscribe, V311) == mqtt_wire.SubscribePacket(1, (("a", 1), ("b", 0)))
-    subscribe = Frame(mqtt_wire.SUBSCRIBE, 2, b"\x00\x01\x02\x0b\x01" + text("a") + b"\x2d")
-    assert mqtt_wire.decode(subscribe, V5) == mqtt_wire.SubscribePacket(1, (("a", 1),))
-    unsubscribe = Frame(mqtt_wire.UNSUBSCRIBE, 2, b"\x00\x01" + text("a") + text("b"))
-    assert mqtt_wire.decode(unsubscribe, V311) == mqtt_wire.UnsubscribePacket(1, ("a", "b"))
+    subscribe = Frame(mqtt_codec.SUBSCRIBE, 2, b"\x00\x01" + text("a") + b"\x01" + text("b") + b"\x00")
+    assert mqtt_codec.decode(subscribe, V311) == mqtt_codec.SubscribePacket(1, (("a", 1), ("b", 0)))
+    subscribe = Frame(mqtt_codec.SUBSCRIBE, 2, b"\x00\x01\x02\x0b\x01" + text("a") + b"\x2d")
+    assert mqtt_codec.decode(subscribe, V5) == mqtt_codec.SubscribePacket(1, (("a", 1),))
+    unsubscribe = Frame(mqtt_codec.UNSUBSCRIBE, 2, b"\x00\x01" + text("a") + text("b"))
+    assert mqtt_codec.decode(unsubscribe, V311) == mqtt_codec.UnsubscribePacket(1, ("a", "b"))
 
 
-@pytest.mark.parametrize("kind", [mqtt_wire.PUBACK, mqtt_wire.PUBREC, mqtt_wire.PUBREL, mqtt_wire.PUBCOMP])
+@pytest.mark.parametrize("kind", [mqtt_codec.PUBACK, mqtt_codec.PUBREC, mqtt_codec.PUBREL, mqtt_codec.PUBCOMP])
 def test_acknowledgements_carry_an_id(kind: int) -> None:
-    assert mqtt_wire.decode(Frame(kind, 0, b"\x01\x02"), V311) == AckPacket(kind, 0x0102)
+    assert mqtt_codec.decode(Frame(kind, 0, b"\x01\x02"), V311) == AckPacket(kind, 0x0102)
 
 
 def test_auth_exists_in_mqtt_5_only() -> None:
-    assert mqtt_wire.decode(Frame(mqtt_wire.AUTH, 0, b""), V5) == BarePacket(mqtt_wire.AUTH)
+    assert mqtt_codec.decode(Frame(mqtt_codec.AUTH, 0, b""), V5) == BarePacket(mqtt_codec.AUTH)
     with pytest.raises(Malformed):
-        mqtt_wire.decode(Frame(mqtt_wire.AUTH, 0, b""), V311)
+        mqtt_codec.decode(Frame(mqtt_codec.AUTH, 0, b""), V311)
 
 
 @pytest.mark.parametrize(
     ("packet", "expected"),
     [
-        (mqtt_wire.connack(V311, 5), "20020005"),
-        (mqtt_wire.connack(V311, 0, True), "20020100"),
-        (mqtt_wire.connack(V5, 0x87), "2003008700"),
-        (mqtt_wire.puback(V311, 7, 0x99), "40020007"),
-        (mqtt_wire.puback(V5, 7), "40020007"),
-        (mqtt_wire.puback(V5, 7, 0x99), "4003000799"),
-        (mqtt_wire.suback(V311, 7, [1, 0x80]), "900400070180"),
-        (mqtt_wire.suback(V5, 7, [1]), "900400070001"),
-        (mqtt_wire.unsuback(V311, 7, [0]), "b0020007"),
-        (mqtt_wire.unsuback(V5, 7, [0, 0x11]), "b0050007000011"),
-        (mqtt_wire.publish(V311, "a", b"xy", 0, 9), "300500016178 79".replace(" ", "")),
-        (mqtt_wire.publish(V311, "a", b"x", 1, 9), "32060001610009 78".replace(" ", "")),
-        (mqtt_wire.publish(V5, "a", b"x", 1, 9), "3207000161000900 78".replace(" ", "")),
-        (mqtt_wire.publish(V311, "a", b"", 1, 65_536), "32050001610000"),
-        (mqtt_wire.disconnect(0x8E), "e0028e00"),
+        (mqtt_codec.connack(V311, 5), "20020005"),
+        (mqtt_codec.connack(V311, 0, True), "20020100"),
+        (mqtt_codec.connack(V5, 0x87), "2003008700"),
+        (mqtt_codec.puback(V311, 7, 0x99), "40020007"),
+        (mqtt_codec.puback(V5, 7), "40020007"),
+        (mqtt_codec.puback(V5, 7, 0x99), "4003000799"),
+        (mqtt_codec.suback(V311, 7, [1, 0x80]), "900400070180"),
+        (mqtt_codec.suback(V5, 7, [1]), "900400070001"),
+        (mqtt_codec.unsuback(V311, 7, [0]), "b0020007"),
+        (mqtt_codec.unsuback(V5, 7, [0, 0x11]), "b0050007000011"),
+        (mqtt_codec.publish(V311, "a", b"xy", 0, 9), "300500016178 79".replace(" ", "")),
+        (mqtt_codec.publish(V311, "a", b"x", 1, 9), "32060001610009 78".replace(" ", "")),
+        (mqtt_codec.publish(V5, "a", b"x", 1, 9), "3207000161000900 78".replace(" ", "")),
+        (mqtt_codec.publish(V311, "a", b"", 1, 65_536), "32050001610000"),
+        (mqtt_codec.disconnect(0x8E), "e0028e00"),
     ],
 )
 def test_packets_to_the_client(packet: bytes, expected: str) -> None:
@@ -139,6 +139,6 @@ def test_packets_to_the_client(packet: bytes, expected: str) -> None:
 
 
 def test_large_downlink_has_no_limit() -> None:
-    packet = mqtt_wire.publish(V311, "a", bytes(1_000_000), 0, 1)
+    packet = mqtt_codec.publish(V311, "a", bytes(1_000_000), 0, 1)
     (frame,) = frames(packet, limit=2_000_000)
     assert len(frame.body) == 1_000_003

@@ -1,4 +1,4 @@
-"""The desk that keeps the pending calls of a device, with time in the test's hands."""
+"""The pending calls of a device, with time in the test's hands."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import pytest
 
 from teg.simulator.thingsboard.change_signal import ChangeSignal
 from teg.simulator.thingsboard.reordering import Reversal
-from teg.simulator.thingsboard.rpc import RpcCall, RpcDesk, RpcHandle, RpcOutcome
+from teg.simulator.thingsboard.rpc import PendingCalls, RpcCall, RpcHandle, RpcOutcome
 
 
 class Clock:
@@ -39,7 +39,7 @@ class Timer:
             action()
 
 
-class Line:
+class Session:
     def __init__(self) -> None:
         self.sent: list[int] = []
 
@@ -51,36 +51,36 @@ def call(*, one_way: bool = False, persistent: bool = False, old_api: bool = Fal
     return RpcCall("ping", None, 10.0, one_way, persistent, old_api)
 
 
-def test_calls_wait_for_a_line_and_leave_in_order() -> None:
-    desk, line = RpcDesk(Clock()), Line()
+def test_calls_wait_for_a_session_and_leave_in_order() -> None:
+    calls, session = PendingCalls(Clock()), Session()
     first, second = call(), call()
-    desk.submit(first)
-    desk.submit(second)
+    calls.submit(first)
+    calls.submit(second)
     assert not first.sent
-    desk.subscribed(line)
-    desk.submit(call())
-    assert line.sent == [0, 1, 2]
-    desk.unsubscribed(Line())
-    desk.submit(call())
-    assert line.sent == [0, 1, 2, 3]
-    desk.unsubscribed(line)
-    desk.submit(call())
-    assert line.sent == [0, 1, 2, 3]
-    assert len(desk.pending) == 5
+    calls.subscribed(session)
+    calls.submit(call())
+    assert session.sent == [0, 1, 2]
+    calls.unsubscribed(Session())
+    calls.submit(call())
+    assert session.sent == [0, 1, 2, 3]
+    calls.unsubscribed(session)
+    calls.submit(call())
+    assert session.sent == [0, 1, 2, 3]
+    assert len(calls.pending) == 5
 
 
 def test_answer_ends_a_call_once_and_later_ones_are_stale() -> None:
-    clock, line = Clock(), Line()
-    desk = RpcDesk(clock)
-    desk.subscribed(line)
+    clock, session = Clock(), Session()
+    calls = PendingCalls(clock)
+    calls.subscribed(session)
     one = call()
-    desk.submit(one)
-    desk.responded(0, b'{"message": "Pong"}')
-    desk.responded(0, b'{"message": "Pong"}')
+    calls.submit(one)
+    calls.responded(0, b'{"message": "Pong"}')
+    calls.responded(0, b'{"message": "Pong"}')
     clock.pass_all()
     assert one.outcome == RpcOutcome(200, {"message": "Pong"})
-    assert desk.stale_responses == [(0, b'{"message": "Pong"}')]
-    assert desk.pending == []
+    assert calls.stale_responses == [(0, b'{"message": "Pong"}')]
+    assert calls.pending == []
 
 
 @pytest.mark.parametrize(
@@ -88,55 +88,55 @@ def test_answer_ends_a_call_once_and_later_ones_are_stale() -> None:
 )
 def test_expiry(connected: bool, old_api: bool, status: int) -> None:
     clock = Clock()
-    desk = RpcDesk(clock)
+    calls = PendingCalls(clock)
     if connected:
-        desk.subscribed(Line())
+        calls.subscribed(Session())
     one = call(old_api=old_api)
-    desk.submit(one)
+    calls.submit(one)
     assert clock.timers[0].delay_s == 10.0
     clock.pass_all()
     assert RpcHandle(one).wait(0) == RpcOutcome(status)
-    desk.delivered(one.id)
-    desk.not_delivered(one.id)
+    calls.delivered(one.id)
+    calls.not_delivered(one.id)
 
 
 def test_one_way_persistent_call_stays_pending_until_the_puback() -> None:
-    desk, line = RpcDesk(Clock()), Line()
+    calls, session = PendingCalls(Clock()), Session()
     one = call(one_way=True, persistent=True)
-    desk.submit(one)
+    calls.submit(one)
     assert one.outcome is not None
     assert set(one.outcome.response) == {"rpcId"}
-    desk.subscribed(line)
-    desk.subscribed(line)
-    assert line.sent == [0, 0]
-    desk.delivered(0)
-    desk.subscribed(line)
-    assert line.sent == [0, 0]
+    calls.subscribed(session)
+    calls.subscribed(session)
+    assert session.sent == [0, 0]
+    calls.delivered(0)
+    calls.subscribed(session)
+    assert session.sent == [0, 0]
     assert one.states == ["QUEUED", "SENT", "DELIVERED"]
 
 
 def test_retries_end_in_failed() -> None:
-    desk, line = RpcDesk(Clock()), Line()
+    calls, session = PendingCalls(Clock()), Session()
     one = RpcCall("ping", None, 10.0, persistent=True, max_retries=1)
-    desk.submit(one)
+    calls.submit(one)
     for _ in range(3):
-        desk.subscribed(line)
-        desk.not_delivered(0)
+        calls.subscribed(session)
+        calls.not_delivered(0)
     assert one.states == ["QUEUED", "SENT", "TIMEOUT", "SENT", "TIMEOUT", "FAILED"]
-    assert line.sent == [0, 0]
+    assert session.sent == [0, 0]
 
 
 def test_lost_puback_does_not_count_once_delivered_or_for_plain_calls() -> None:
-    desk = RpcDesk(Clock())
-    desk.subscribed(Line())
+    calls = PendingCalls(Clock())
+    calls.subscribed(Session())
     delivered, plain = call(persistent=True), call()
-    desk.submit(delivered)
-    desk.submit(plain)
-    desk.delivered(0)
-    desk.not_delivered(0)
-    desk.not_delivered(1)
+    calls.submit(delivered)
+    calls.submit(plain)
+    calls.delivered(0)
+    calls.not_delivered(0)
+    calls.not_delivered(1)
     assert delivered.state == "DELIVERED"
-    assert desk.pending == [delivered, plain]
+    assert calls.pending == [delivered, plain]
 
 
 def test_pending_handle_says_so() -> None:
