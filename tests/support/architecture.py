@@ -37,7 +37,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "gateway": frozenset(),
     "teg.wiring": frozenset(),
     "teg.console": frozenset({"orjson", "click", "rich"}),
-    "teg.simulator": frozenset({"orjson", "rich", "cryptography", "teg_controller"}),  # the client, copied beside it
+    "teg.simulator": frozenset({"orjson", "rich", "trustme", "mmh3", "teg_controller"}),  # the client, copied beside it
     "controller_client": frozenset(),
 }
 

@@ -124,7 +124,7 @@ def _contradiction(options: argparse.Namespace) -> str:
 
 
 def _tls(directory: Path | None, names: list[str] | None) -> Any:
-    """`cryptography` is only needed, and only imported, with TLS."""
+    """`trustme` is only needed, and only imported, with TLS."""
     if directory is None:
         return None
     from teg.simulator.thingsboard.tls import LOCAL_NAMES, ServerTls

@@ -8,8 +8,6 @@ import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from teg.simulator.thingsboard.murmur3 import murmur3_32, murmur3_128
-
 MAX_CHUNK_BYTES = 65_536
 
 #: All attributes of a package in the order in which un-assigning deletes them.
@@ -73,11 +71,18 @@ def checksum(algorithm: str, data: bytes) -> str:
         return hashlib.new(algorithm.lower(), data).hexdigest()
     if algorithm == "CRC32":
         return zlib.crc32(data).to_bytes(4, "little").hex()
-    if algorithm == "MURMUR3_32":
-        return murmur3_32(data).to_bytes(4, "little").hex()
-    if algorithm == "MURMUR3_128":
-        return murmur3_128(data).hex()
+    if algorithm in ("MURMUR3_32", "MURMUR3_128"):
+        return _murmur3(algorithm, data)
     raise ValueError(f"unknown checksum algorithm {algorithm!r}")
+
+
+def _murmur3(algorithm: str, data: bytes) -> str:
+    """`mmh3` is there for tests only: the demo assigns no package."""
+    import mmh3
+
+    if algorithm == "MURMUR3_32":
+        return mmh3.mmh3_32_uintdigest(data).to_bytes(4, "little").hex()
+    return mmh3.mmh3_x64_128_digest(data).hex()
 
 
 @dataclass(slots=True)
