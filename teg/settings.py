@@ -1,7 +1,7 @@
 """The only reader of the environment: everything that can be configured, checked once, frozen.
 
-`Settings.from_environment()` reads the process environment over an optional `.env` beside the project; it raises
-`InvalidSettings` with every problem in one message. Meaning and defaults: docs/settings.md and `.env.example`.
+`Settings.from_environment()` reads the process environment, in a checkout over an optional `.env` beside the program;
+it raises `InvalidSettings` with every problem in one message. Meaning and defaults: docs/settings.md, `.env.example`.
 """
 
 import os
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parents[1]
-
+#: The directory that holds the program: a checkout, or the site-packages it was installed into.
+PROGRAM = Path(__file__).resolve().parents[1]
 
 #: Forms of the lists that describe the controller's container; its two own directories cannot be mounted over.
 DEVICE = r"/[^:]+(:/[^:]+)?(:[rwm]{1,3})?"
@@ -27,6 +27,11 @@ class InvalidSettings(Exception):  # noqa: N818
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("The gateway cannot start with these settings:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def installed() -> bool:
+    """Whether the program stands in a Python's library: a place for code alone, where no data or `.env` belongs."""
+    return PROGRAM.name in ("site-packages", "dist-packages") or not (PROGRAM / "pyproject.toml").is_file()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +84,14 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Read `environment` (default: the process's over `.env`).
+        """Read `environment` (default: the process's, in a checkout over `.env`).
 
         Raises:
             InvalidSettings: naming everything that is wrong or missing.
         """
         if environment is None:
-            environment = {**read_env_file(PROJECT / ".env"), **os.environ}
+            beside = {} if installed() else read_env_file(PROGRAM / ".env")
+            environment = {**beside, **os.environ}
         return _Reader(environment).settings()
 
 
@@ -119,7 +125,7 @@ class _Reader:
         self._problems: dict[str, str] = {}  #: variable → the first thing wrong with it
 
     def settings(self) -> Settings:
-        data = self._directory("TEG_DATA_PATH", PROJECT)
+        data = self._directory("TEG_DATA_PATH", Path("/var/lib/teg") if installed() else PROGRAM)
         controller_data = self._directory("TEG_CONTROLLER_DATA_PATH", data)
         git = self._git_path()
         settings = Settings(
@@ -247,7 +253,7 @@ class _Reader:
             path.exists()
         except (OSError, RuntimeError) as error:
             self._complain(f"{name}={text[:200]!r} is not a usable path: {error}")
-            return PROJECT
+            return PROGRAM
         return path
 
     def _directory(self, name: str, default: Path) -> Path:

@@ -22,7 +22,7 @@ from teg.settings import InvalidSettings, Settings
 def main() -> None:
     """The TEG gateway on this device: how it is, and whether its settings are right.
 
-    Settings come from the environment and a .env file beside the project, as for the gateway itself.
+    Settings come from the environment and in a checkout a .env file beside the program, as for the gateway itself.
     """
 
 

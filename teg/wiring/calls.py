@@ -21,7 +21,7 @@ from teg.domain.rpc.log_level import LogLevel
 from teg.domain.rpc.methods import MethodPorts, methods
 from teg.domain.rpc.status import StatusSources
 from teg.domain.server.attributes import Synchroniser
-from teg.settings import PROJECT, Settings
+from teg.settings import PROGRAM, Settings
 from teg.wiring.controller import ControllerSide
 from teg.wiring.server import ServerSide
 from teg.wiring.storage import Storage
@@ -117,7 +117,7 @@ def _own_paths(settings: Settings) -> tuple[str, ...]:
     return gateway_own_paths(
         data=settings.data_path,
         controller_data=settings.controller_data_path,
-        program=PROJECT,
+        program=PROGRAM,
         others=[other for other in others if other is not None],
     )
 

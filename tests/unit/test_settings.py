@@ -311,15 +311,36 @@ def test_an_env_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes
 
 def test_the_environment_wins_over_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("TB_HOST=from-file\nTB_PORT=1\nTHINGSBOARD_DEVICE_NAME=file\n")
-    monkeypatch.setattr(settings_module, "PROJECT", tmp_path)
-    for name in variables_read():
-        monkeypatch.delenv(name, raising=False)
+    as_checkout(tmp_path, monkeypatch)
     monkeypatch.setenv("TB_HOST", "from-process")
     monkeypatch.setenv("THINGSBOARD_DEVICE_NAME", "")
     found = Settings.from_environment()
     assert found.tb_host == "from-process"
     assert found.tb_port == 1
     assert found.device_name != "file", "set but empty means none, as compose files write it"
+
+
+def as_checkout(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the program stood in `directory`, with nothing set by whoever runs the tests."""
+    (directory / "pyproject.toml").touch()
+    monkeypatch.setattr(settings_module, "PROGRAM", directory)
+    for name in variables_read():
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("library", ["lib/python3.11/site-packages", "lib/python3/dist-packages", "opt/teg"])
+def test_an_installed_program_has_neither_data_nor_env_file_in_the_library(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / library
+    directory.mkdir(parents=True)
+    (directory / ".env").write_text("TB_HOST=from-file\nTB_PORT=1\n")
+    as_checkout(directory, monkeypatch)  # some packages litter the library with files such as `pyproject.toml`
+    if library == "opt/teg":
+        (directory / "pyproject.toml").unlink()
+    with pytest.raises(InvalidSettings, match="TB_HOST is not set"):
+        Settings.from_environment()
+    assert read().data_path == Path("/var/lib/teg")
 
 
 @given(st.binary(max_size=200))
