@@ -1,9 +1,14 @@
-"""What all tests share: reports that can travel between the processes of a parallel run."""
+"""What all tests share: examples that may take their time, reports that can travel between the processes of a run."""
 
 from collections.abc import Generator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no defect of the example that met it. In CI hypothesis by itself takes the same examples each time.
+settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from producers.mqtt_listener import MqttListener
@@ -70,7 +70,7 @@ def deliver(rig: Rig, request_id: int, payload: bytes) -> Any:
 
 
 ids = st.integers(0, 30) | st.integers(-(2**31), 2**31 - 1)
-many = settings(max_examples=900, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=900)
 
 
 @many
@@ -94,7 +94,7 @@ def test_any_bytes(rig: Rig, request_id: int, payload: bytes) -> None:
     deliver(rig, request_id, payload)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 3), st.sampled_from(METHODS[2:]), nearly_right, st.integers(2, 4))
 def test_redelivery_does_nothing_twice(
     rig: Rig, request_id: int, method: str, params: dict[str, Any], times: int

@@ -75,7 +75,7 @@ def test_a_queue_that_fails_does_not_end_the_network_thread(
 
 
 @given(st.sampled_from([ATTRIBUTES, f"{RPC}1", "x"]) | st.text(), st.binary())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_comes_nothing_escapes(enqueued: list[tuple[Any, ...]], topic: str, payload: bytes) -> None:
     enqueued.clear()
     MqttListener().received(topic, payload)

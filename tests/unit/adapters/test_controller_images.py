@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.domain.supervision.policy import History
@@ -17,8 +17,6 @@ from teg.domain.supervision.runtime import (
     plan_removals,
 )
 
-#: A busy machine is no failure.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 DOCKER_REFERENCE = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*:latest")
 VERSIONS = st.from_regex(r"v?[0-9A-Za-z][0-9A-Za-z._-]{0,63}", fullmatch=True)
 NOW_MS = 1_767_225_600_000
@@ -34,7 +32,6 @@ def test_names_docker_would_refuse_are_made_over(version: str) -> None:
     assert DOCKER_REFERENCE.fullmatch(image_name(version))
 
 
-@UNHURRIED
 @given(VERSIONS, VERSIONS)
 def test_two_versions_never_share_a_name(one: str, other: str) -> None:
     assert DOCKER_REFERENCE.fullmatch(image_name(one))
@@ -88,7 +85,6 @@ def test_the_end_of_a_text(text: str, limit: int, kept: str) -> None:
     assert tail(text, limit) == kept
 
 
-@UNHURRIED
 @given(st.text(), st.integers(1, 50))
 def test_the_end_of_any_text_fits(text: str, limit: int) -> None:
     assert len(tail(text, limit).encode()) <= limit

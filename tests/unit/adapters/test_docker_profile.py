@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.adapters.docker_engine import runtime as engine_module
@@ -17,9 +17,6 @@ from teg.domain.supervision import container_profile as controller_profile
 from teg.domain.supervision.container_profile import ControllerProfile, Device, Mount, parse_device, parse_mount
 from teg.domain.supervision.runtime import KeptImage, NameTaken
 from teg.settings import InvalidSettings, Settings
-
-#: A busy machine is no failure.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def profile(**options: Any) -> ControllerProfile:
@@ -166,7 +163,6 @@ def test_times(text: str, expected: int | None) -> None:
     assert parse_time_ms(text) == expected
 
 
-@UNHURRIED
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1)), st.integers(0, 999_999_999))
 def test_every_time_go_writes_is_read(moment: datetime, nanoseconds: int) -> None:
     text = f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}".rstrip("0").rstrip(".") + "Z"
@@ -176,7 +172,6 @@ def test_every_time_go_writes_is_read(moment: datetime, nanoseconds: int) -> Non
     )
 
 
-@UNHURRIED
 @given(st.text())
 def test_no_text_breaks_it(text: str) -> None:
     parse_time_ms(text)

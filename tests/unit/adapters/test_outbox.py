@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teg.adapters.gateway_db import maintenance as maintenance
@@ -271,7 +271,7 @@ def test_housekeeping_says_loudly_what_went_undelivered(archive: Archive, caplog
 
 
 @given(st.lists(st.tuples(st.sampled_from(["store", "log", "mark", "poison", "evict", "again"]), st.integers(0, 9))))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 def test_the_account_is_exact_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, int]]
 ) -> None:

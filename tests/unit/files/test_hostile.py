@@ -106,7 +106,7 @@ case = iter(range(10**9))
 
 
 @pytest.mark.slow
-@settings(max_examples=CASES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=CASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(worlds, st.lists(happenings, max_size=3)), min_size=1, max_size=2))
 def test_any_attributes_in_any_order(folder: Path, story: list[tuple[tuple[Any, Any, Any], list[str]]]) -> None:
     outside = folder / "outside"

@@ -6,7 +6,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from teg.domain.errors import Refused
@@ -76,7 +76,6 @@ def test_a_whole_number_is_taken_as_text_but_a_fraction_is_not() -> None:
         parse_version(1.1)
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=string.printable + "é\x00", max_size=70))
 @example("v1.lock")
 def test_an_accepted_version_has_nothing_a_shell_or_git_could_read_otherwise(text: str) -> None:
@@ -88,7 +87,7 @@ def test_an_accepted_version_has_nothing_a_shell_or_git_could_read_otherwise(tex
     assert ".." not in version
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(alphabet="vV01a.-_", min_size=1, max_size=12))
 def test_git_takes_every_accepted_version_as_the_name_of_a_tag(text: str) -> None:
     try:
@@ -254,7 +253,6 @@ def test_what_carries_no_signature_is_refused_when_one_is_required(wanted: dict[
 JSON = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=80)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(st.dictionaries(st.sampled_from(SOFTWARE_KEYS), JSON | st.lists(JSON, max_size=3)))
 def test_any_attributes_are_an_assignment_or_refused(shared: dict[str, Any]) -> None:
     wanted = relevant(shared)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.domain.ota import job as ota_job
@@ -133,7 +133,6 @@ def test_a_job_survives_being_stored(job: Job) -> None:
 EVENTS = st.lists(st.sampled_from(["success", "weather", "refusal", "crash", "again", "end"]), max_size=40)
 
 
-@settings(deadline=None)
 @given(events=EVENTS, kept=st.booleans(), previous=st.sampled_from(["", "v1"]))
 def test_no_way_leads_to_a_commit_but_a_passed_trial(events: list[str], kept: bool, previous: str) -> None:
     job = ota_job.begin(1, ASSIGNMENT, previous, kept)
@@ -147,7 +146,6 @@ def test_no_way_leads_to_a_commit_but_a_passed_trial(events: list[str], kept: bo
             assert job.phase in (Phase.ROLLING_BACK, Phase.FAILING)
 
 
-@settings(deadline=None)
 @given(events=EVENTS, kept=st.booleans())
 def test_from_anywhere_bad_luck_alone_ends_within_a_few_steps(events: list[str], kept: bool) -> None:
     job = ota_job.begin(1, ASSIGNMENT, "v1", kept)

@@ -198,7 +198,7 @@ def test_a_chunk_is_accepted_only_with_the_expected_length(chunk: bytes, held: i
         assert len(chunk) == more
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(breaks=st.lists(st.integers(0, 4), max_size=6), size=st.integers(1, len(DATA)))
 def test_any_interruptions_end_in_the_same_bytes(tmp_path: Path, breaks: list[int], size: int) -> None:
     data, pending = DATA[:size], list(breaks)

@@ -115,7 +115,5 @@ class Device(RuleBasedStateMachine):
             assert world.runs != self.wanted
 
 
-Device.TestCase.settings = settings(
-    deadline=None, max_examples=40, stateful_step_count=25, suppress_health_check=list(HealthCheck)
-)
+Device.TestCase.settings = settings(max_examples=40, stateful_step_count=25, suppress_health_check=list(HealthCheck))
 TestDevice = Device.TestCase

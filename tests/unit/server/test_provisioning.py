@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.adapters.token_file import AccessTokenFile
@@ -61,7 +61,6 @@ def test_every_other_answer_is_said_in_plain_words(answer: bytes, error: type[Ex
 
 
 @given(st.binary() | st.dictionaries(st.sampled_from(list(GOOD)), st.text() | st.none() | st.integers(-9, 9)))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_answer_breaks_the_parser(answer: Any) -> None:
     payload = answer if isinstance(answer, bytes) else orjson.dumps(answer)
     with suppress(Unavailable, Refused):

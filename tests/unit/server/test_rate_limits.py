@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.domain.server.rate_limits import CAUTIOUS, SHARE, Limits, Pacer, Rate, parse_limits
@@ -54,7 +54,6 @@ names = st.sampled_from(["maxPayloadSize", "rateLimits", "messages", "telemetryM
 
 
 @given(st.dictionaries(names, anything | st.dictionaries(names, anything)))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_answer_breaks_the_parser(answer: dict[str, Any]) -> None:
     limits = parse_limits(answer)
     assert 0 < limits.max_payload_bytes <= MAX_PAYLOAD_BYTES
@@ -124,7 +123,6 @@ def test_a_batch_larger_than_the_bucket_waits_for_a_full_one_and_no_longer() -> 
     st.lists(st.tuples(st.integers(1, 50), st.floats(0.0, 3.0)), min_size=1, max_size=60),
     st.sampled_from(["10:1", "100:1,300:60", "50:10"]),
 )
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whoever_waits_as_told_never_meets_the_servers_limit(sends: list[tuple[int, float]], spec: str) -> None:
     """The stand-in's bucket is the judge; it starts full, ours half full."""
     server, pacer, now_s = TokenBucket(spec), Pacer(), 0.0

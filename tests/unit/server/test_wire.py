@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.domain.errors import Refused
@@ -38,7 +38,6 @@ json_values = st.recursive(
 
 
 @given(st.integers(-(2**31), 2**31 - 1), st.text(min_size=1), json_values)
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_calls_are_read_with_any_params(request_id: int, method: str, params: Any) -> None:
     payload = orjson.dumps({"method": method, "params": params})
     assert parse_message(f"{RPC}{request_id}", payload) == RpcRequest(request_id, method, params)
@@ -120,7 +119,6 @@ def test_an_answer_of_another_shape_is_refused(payload: bytes) -> None:
 
 
 @given(st.sampled_from([ATTRIBUTES, f"{RPC}1"]), st.binary() | json_values.map(orjson.dumps))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_comes_is_parsed_or_refused(topic: str, payload: bytes) -> None:
     try:
         parse_message(topic, payload)
@@ -135,7 +133,6 @@ def test_attribute_requests_are_read_by_the_server_as_meant() -> None:
 
 
 @given(st.integers(0, 2**52), st.dictionaries(st.text(), json_values))
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_telemetry_is_taken_by_the_server(ts_ms: int, values: dict[str, Any]) -> None:
     payload = encode_telemetry(ts_ms, values)
     check_telemetry(payload)

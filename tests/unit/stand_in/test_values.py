@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.simulator.thingsboard import lenient_json, payloads
@@ -13,9 +13,6 @@ from teg.simulator.thingsboard.lenient_json import NotJson, NumberText
 from teg.simulator.thingsboard.payloads import BadNumber, BadPayload
 from teg.simulator.thingsboard.telemetry_store import TelemetryStore
 from teg.simulator.thingsboard.typing_rules import SKIPPED, typed
-
-#: The machine may be busy: how long an example takes says nothing here.
-relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def stored(payload: bytes | str) -> Any:
@@ -80,14 +77,12 @@ def test_typing_table(written: str, value: Any) -> None:
     assert (type(result), result) == (type(value), value)
 
 
-@relaxed
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_python_floats_stay_numbers_or_become_their_own_digits(number: float) -> None:
     """As a double, as a long of the same digits if it is whole and has an exponent, or as text."""
     assert float(stored(repr(number))) == number
 
 
-@relaxed
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5))
 def test_fast_and_exact_reading_agree(value: Any) -> None:
     """What is not delicate is read by orjson alone; the slow reader must say the same of it."""
@@ -97,7 +92,6 @@ def test_fast_and_exact_reading_agree(value: Any) -> None:
     assert repr(typed(slow)) == repr(typed(fast))
 
 
-@relaxed
 @given(st.dictionaries(st.text(), st.integers() | st.booleans() | st.lists(st.text(), max_size=3), max_size=3))
 def test_lenient_parser_reads_all_that_the_strict_one_reads(value: dict[str, Any]) -> None:
     assert typed(lenient_json.parse(json.dumps(value))) == json.loads(json.dumps(value))

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.domain.supervision.policy import (
@@ -27,8 +27,6 @@ from teg.domain.supervision.policy import (
 )
 from teg.domain.supervision.runtime import ABSENT, Observation
 
-#: A busy machine is no failure.
-UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 HOUR_S = 3600.0
 RULES = Rules(health_limit_s=6 * HOUR_S, start_grace_s=60, profile="P")
 RUNNING = Observation(exists=True, running=True, run_id="r1", version="v1", profile="P", started_ms=1)
@@ -321,7 +319,6 @@ JSON = st.recursive(
 )
 
 
-@UNHURRIED
 @given(st.dictionaries(st.sampled_from(list(encode_history(History()))), JSON))
 def test_whatever_is_stored_can_be_planned_with(stored: dict[str, Any]) -> None:
     history = account(at(100), EXITED, None, parse_history(stored))
@@ -333,7 +330,6 @@ SEEN = st.sampled_from(
 )
 
 
-@UNHURRIED
 @given(st.lists(st.tuples(st.floats(0, 3000), SEEN, st.none() | st.integers(0, 5)), max_size=30))
 def test_whatever_is_seen_a_controller_that_is_down_is_started_within_a_quarter_of_an_hour(
     looks: list[tuple[float, Observation, int | None]],

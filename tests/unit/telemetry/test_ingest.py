@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teg.adapters.gateway_db import outbox as records
@@ -316,7 +316,7 @@ def test_a_second_run_rings_the_first_instead_of_working_beside_it(site: Site) -
     st.lists(st.sampled_from(["insert", "run", "crash", "recreate", "bad", "restart"]), min_size=1, max_size=12),
     st.booleans(),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 def test_whatever_happens_each_row_is_archived_once(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str], autoincrement: bool
 ) -> None:

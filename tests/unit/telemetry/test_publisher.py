@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from teg.adapters.clock import SystemClock
@@ -394,7 +394,7 @@ def test_the_servers_payload_limit_is_kept() -> None:
     st.lists(st.sampled_from(["take", "close", "lose"]), max_size=40),
     st.integers(1, 5),
 )
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 def test_whatever_the_link_does_every_row_is_marked_once(lanes: list[int], fate: list[str], hold: int) -> None:
     outbox = FakeOutbox()
     for number, lane in enumerate(lanes, start=1):

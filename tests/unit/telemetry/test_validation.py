@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from teg.domain.telemetry.validation import MAX_RECORD_BYTES, Record, SetAside, is_log, validate
@@ -297,7 +297,7 @@ numbers = st.one_of(
 @example("0E20")
 @example("0e-20")
 @example("10e17")
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1500)
 def test_every_number_is_stored_as_that_number_or_left_out(literal: str) -> None:
     verdict = row(f'{{"ts": {TS}, "values": {{"x": {literal}, "y": 0}}}}')
     assert isinstance(verdict, Record)
@@ -323,7 +323,7 @@ some_json = st.one_of(
 
 
 @given(some_json, st.booleans())
-@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=800)
 def test_whatever_json_comes_the_server_takes_what_we_accept(body: Any, ascii_only: bool) -> None:
     text = json.dumps(body, ensure_ascii=ascii_only)
     verdict = validate(7, None, bytearray(text.encode("utf-8", "surrogatepass")))
@@ -341,7 +341,7 @@ def test_whatever_json_comes_the_server_takes_what_we_accept(body: Any, ascii_on
 
 
 @given(st.binary() | st.text().map(str.encode))
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=500)
 def test_whatever_bytes_come_nothing_is_raised(message: bytes) -> None:
     assert validate(7, message, bytearray(message)) is not None
     assert isinstance(validate(7, message, message), SetAside)
