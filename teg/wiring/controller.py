@@ -101,7 +101,7 @@ def _software_update(
     keys = storage.telemetry_keys if settings.ota_require_keys else None
     rollout = Replacement(
         runtime=runtime,
-        versions=supervisor,
+        controller=supervisor,
         heartbeat=storage.inbox,
         records=store,
         clock=clock,
@@ -113,7 +113,7 @@ def _software_update(
         replacement=rollout,
         sources=_software_sources(settings, server, runtime, stopping),
         runtime=runtime,
-        hand=supervisor,
+        controller=supervisor,
         clock=clock,
         rules=AcceptRules(registries=settings.ota_registries, signed_only=settings.ota_require_signature),
         stopping=stopping,

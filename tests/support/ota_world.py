@@ -283,7 +283,7 @@ class World:
         records = UpdateStore(self.state, self.report, self.engine, self.supervisor)
         replacement = Replacement(
             runtime=self.engine,
-            versions=self.supervisor,
+            controller=self.supervisor,
             heartbeat=self.engine,
             records=records,
             clock=self.clock,
@@ -296,7 +296,7 @@ class World:
             replacement=replacement,
             sources=dict.fromkeys(Source, self.source),
             runtime=self.engine,
-            hand=self.supervisor,
+            controller=self.supervisor,
             clock=self.clock,
             rules=AcceptRules(registries=("registry.example",), settle_s=0.0),
             stopping=self.stopping,

@@ -6,8 +6,6 @@ after any crash. What every attribute means to an operator: docs/files.md.
 
 import logging
 import threading
-from collections.abc import Mapping
-from typing import Any
 
 from teg.domain.concurrency import SingleFlight
 from teg.domain.errors import NotConnected, Refused, Unavailable
@@ -136,11 +134,6 @@ class Files:
 
     def _has_work(self) -> bool:
         return bool(self._wanted.definitions or self._confirmation.running() or self.restart_due) or not self._opened
-
-    def summary(self) -> Mapping[str, Any]:
-        """For `status`, from memory."""
-        on_trial = [trial.key for trial in self._confirmation.running()]
-        return {"files": self._watched, "errors": dict(self._errors), "on_trial": on_trial}
 
     # --- asking the server ---------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """The part of an update that touches the controller: replace it, try the new version, commit it or go back.
 
-Called with the exclusive hand on the container. Every step is persisted before it is taken; after a crash at any point
-the next call goes on, and until then the supervisor runs the committed version or the one on trial.
+Called with the controller locked (`ControllerLock.exclusive`). Every step is persisted before it is taken; after a
+crash at any point the next call goes on, and until then the supervisor runs the committed version or the one on trial.
 """
 
 import logging
@@ -14,6 +14,7 @@ from typing import Protocol
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota import job as ota_job
 from teg.domain.ota.job import Job, Phase, Trial
+from teg.domain.ota.ports import ControllerLock
 from teg.domain.ota.store import UpdateStore
 from teg.domain.ports import Clock, Heartbeat
 from teg.domain.supervision import ControllerRuntime, ImageMissing, Observation, exit_reason
@@ -79,7 +80,7 @@ def _ended(look: TrialView, version: str) -> Verdict:
 logger = logging.getLogger("gateway.ota")
 
 TRIAL_LOOK_S = 1.0
-#: An engine that is away longer than this during a trial gets the hand taken off it, so that its state is reported.
+#: An engine that is away longer than this during a trial loses the lock, so that its state is reported.
 ENGINE_PATIENCE_S = 30.0
 LAST_LINES = 15
 LAST_LINES_CHARACTERS = 2_000
@@ -91,14 +92,6 @@ class TelemetryKeys(Protocol):
     def keys_between(self, start_ms: int, end_ms: int) -> Collection[str]:
         """Names of the values recorded with a time in [start_ms, end_ms); raises Unavailable."""
         ...
-
-
-class TrialVersions(Protocol):
-    """The supervisor's promise to an update (`teg/domain/supervision/supervisor.py`)."""
-
-    def commit_version(self, version: str) -> None: ...
-
-    def note_trial(self, version: str | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +108,7 @@ class Replacement:
         self,
         *,
         runtime: ControllerRuntime,
-        versions: TrialVersions,
+        controller: ControllerLock,
         heartbeat: Heartbeat,
         records: UpdateStore,
         clock: Clock,
@@ -123,7 +116,7 @@ class Replacement:
         pause: Callable[[float], bool],
     ) -> None:
         self._runtime = runtime
-        self._versions = versions
+        self._controller = controller
         self._heartbeat = heartbeat
         self._records = records
         self._clock = clock
@@ -137,10 +130,10 @@ class Replacement:
     def replace(self, job: Job) -> Job:
         """One attempt; raises Unavailable when it can be repeated, Refused when it cannot."""
         if not self._runtime.has_image(job.version):
-            self._versions.note_trial(None)
+            self._controller.note_trial(None)
             return self._records.put_job(replace(job, phase=Phase.FETCHING))
         keys = job.trial.keys_before if job.trial else self._regular_keys()
-        self._versions.note_trial(job.version)
+        self._controller.note_trial(job.version)
         self._runtime.stop()
         job = self._records.put_job(replace(ota_job.succeeded(job), trial=self._new_trial(keys)))
         self._runtime.start(job.version)
@@ -256,10 +249,10 @@ class Replacement:
                 return self._stay(job, f"the image of the previous version {job.previous} is gone")
             except Refused as reason:  # the supervisor goes on trying to start it
                 logger.error("version %s does not start either: %s", job.previous, reason)
-            self._versions.note_trial(None)
+            self._controller.note_trial(None)
             return self._records.put_job(ota_job.succeeded(job))
         return self._stay(job, "there is no earlier version to go back to")
 
     def _stay(self, job: Job, why: str) -> Job:
-        self._versions.commit_version(job.version)
+        self._controller.commit_version(job.version)
         return self._records.put_job(ota_job.succeeded(replace(job, reason=f"{job.reason} ({why}; it is kept)")))

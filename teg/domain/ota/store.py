@@ -4,11 +4,12 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any
 
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota.assignment import UNKNOWN_VERSION, Assignment, SwState, status
 from teg.domain.ota.job import SW_STATES, Job, Phase, Settled, Wanted
+from teg.domain.ota.ports import ControllerLock
 from teg.domain.ports import Report, State
 from teg.domain.supervision import ControllerRuntime
 
@@ -25,20 +26,14 @@ logger = logging.getLogger("gateway.ota")
 _REMEMBERED = 20
 
 
-class CommittedVersion(Protocol):
-    def version(self) -> str | None:
-        """The version that has to run, None while none is known."""
-        ...
-
-
 class UpdateStore:
     """Reads and writes the persisted records; nothing is kept in memory that a crash would have to bring back."""
 
-    def __init__(self, state: State, report: Report, runtime: ControllerRuntime, committed: CommittedVersion) -> None:
+    def __init__(self, state: State, report: Report, runtime: ControllerRuntime, controller: ControllerLock) -> None:
         self._state = state
         self._report = report
         self._runtime = runtime
-        self._committed = committed
+        self._controller = controller
         self._told: tuple[int, SwState, str] | None = None
 
     # --- records -------------------------------------------------------------------------------------------
@@ -130,7 +125,7 @@ class UpdateStore:
             seen = self._runtime.observe()
             if seen.running and seen.version is not None:
                 return seen.version
-        return self._committed.version() or UNKNOWN_VERSION
+        return self._controller.version() or UNKNOWN_VERSION
 
 
 def adopted(job: Job, wanted: Wanted) -> Job:

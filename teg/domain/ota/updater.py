@@ -7,9 +7,9 @@ next is decided in `ota_plan`, how a job moves on in `ota_job`, and the containe
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota import job as ota_job
@@ -25,6 +25,7 @@ from teg.domain.ota.assignment import (
 )
 from teg.domain.ota.job import UNTOUCHED, Job, Move, Phase, Situation, Wanted, plan
 from teg.domain.ota.package_download import CalledOff
+from teg.domain.ota.ports import ControllerLock
 from teg.domain.ota.rollout import Replacement
 from teg.domain.ota.sources import Corrupt, SoftwareSource, clear_quietly
 from teg.domain.ota.store import UpdateStore, adopted
@@ -37,20 +38,6 @@ logger = logging.getLogger("gateway.ota")
 SETTLE_S = 1.0
 #: A committed version that could not be obtained again is asked for again after this.
 RESTORE_AGAIN_MS = 15 * 60_000
-
-
-class Hand(Protocol):
-    """The supervisor, as far as an update needs it (`teg/domain/supervision/supervisor.py`)."""
-
-    def exclusive(self, holder: str) -> AbstractContextManager[None]:
-        """Be the only one who starts and stops the controller; raises Unavailable when that cannot be had now."""
-        ...
-
-    def version(self) -> str | None: ...
-
-    def commit_version(self, version: str) -> None: ...
-
-    def note_trial(self, version: str | None) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +69,7 @@ class SoftwareUpdate:
         replacement: Replacement,
         sources: Mapping[Source, SoftwareSource],
         runtime: ControllerRuntime,
-        hand: Hand,
+        controller: ControllerLock,
         clock: Clock,
         rules: AcceptRules,
         stopping: threading.Event,
@@ -93,7 +80,7 @@ class SoftwareUpdate:
         self._replacement = replacement
         self._sources = sources
         self._runtime = runtime
-        self._hand = hand
+        self._controller = controller
         self._clock = clock
         self._rules = rules
         self._stopping = stopping
@@ -159,7 +146,7 @@ class SoftwareUpdate:
     def _situation(self) -> Situation:
         wanted, settled, job = self._records.wanted(), self._records.settled(), self._records.job()
         target, refusal = self._target(wanted)
-        committed = self._hand.version()
+        committed = self._controller.version()
         missing = job is None and committed is not None and not self._runtime.has_image(committed)
         return Situation(
             serial=wanted.serial,
@@ -179,7 +166,7 @@ class SoftwareUpdate:
             target = parse_assignment(wanted.attributes, self._rules.registries, self._rules.signed_only)
         except Refused as reason:
             return None, str(reason)
-        if self._records.conflict(target) and target.version in (self._hand.version(), self._records.previous()):
+        if self._records.conflict(target) and target.version in (self._controller.version(), self._records.previous()):
             return None, (
                 f"version {target.version} is installed with other content: give changed software a new version"
             )
@@ -261,7 +248,7 @@ class SoftwareUpdate:
         elif job.phase is Phase.FAILING:
             self._finish_failed(job)
         else:
-            with self._hand.exclusive(f"update to version {job.version}"):
+            with self._controller.exclusive(f"update to version {job.version}"):
                 self._replace(job)
 
     def _prepare(self, job: Job) -> None:
@@ -308,10 +295,10 @@ class SoftwareUpdate:
         reason = f"given up after {job.attempt} attempts: {job.reason or 'the gateway was interrupted each time'}"
         return self._records.put_job(ota_job.ended(replace(job, reason=reason)))
 
-    # --- with the container in hand ------------------------------------------------------------------------------
+    # --- with the controller locked -------------------------------------------------------------------------------
 
     def _replace(self, job: Job) -> None:
-        """Until it is decided, done and reported, or interrupted; the hand is not let go in between."""
+        """Until it is decided, done and reported, or interrupted; the lock is not let go in between."""
         if job.phase is Phase.REPLACING:
             job = self._start_new(job)
         if job.phase is Phase.TRIAL:
@@ -339,7 +326,7 @@ class SoftwareUpdate:
         return self._stopping.is_set() or plan(self._situation()) is Move.TURN_BACK
 
     def _commit(self, job: Job) -> None:
-        self._hand.commit_version(job.version)
+        self._controller.commit_version(job.version)
         if job.previous:
             self._records.put_previous(job.previous)
         self._records.tell(job.serial, SwState.UPDATED)
@@ -355,8 +342,8 @@ class SoftwareUpdate:
     def _end(self, job: Job, *, failed: bool) -> None:
         clear_quietly(self._sources[job.assignment.source])
         with suppress(Unavailable, Refused):  # space is made at the next update then
-            keep = [self._hand.version() or job.version, self._records.previous()]
+            keep = [self._controller.version() or job.version, self._records.previous()]
             self._runtime.remove_old_images(keep, self._clock.now_ms())
-        restoring = job.phase is Phase.FAILING and job.previous == "" and job.version == self._hand.version()
+        restoring = job.phase is Phase.FAILING and job.previous == "" and job.version == self._controller.version()
         self._records.settle(job.serial, failed=failed, restore_failed_ms=self._clock.now_ms() if restoring else None)
         self._records.end_job()

@@ -1,9 +1,10 @@
-"""The methods an operator can call: name, description as `list` shows it, and how a call becomes a job.
+"""The methods an operator can call: name, description as `list` shows it, and how a call becomes a plan.
 
 Texts and order of the first nine are the reference gateway's; docs/rpc.md describes each for operators.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -71,9 +72,10 @@ class MethodPorts:
 
 def methods(ports: MethodPorts) -> dict[str, Method]:
     """Everything that can be called, in the order of `list`, which itself comes last and is not in its answer."""
+    machine = ports.machine
     listed = [
-        Method("reboot", "Reboot the device", _Power(ports, "reboot", "OK - Rebooting").plan),
-        Method("shutdown", "Shutdown the device", _Power(ports, "shutdown", "OK - Shutting down").plan),
+        Method("reboot", "Reboot the device", _power(machine, "reboot", machine.reboot, "OK - Rebooting")),
+        Method("shutdown", "Shutdown the device", _power(machine, "shutdown", machine.shutdown, "OK - Shutting down")),
         Method("exit", "Exits the gateway process (triggers gateway restart)", _exit(ports)),
         Method("ping", "Ping the device (returns 'pong' reply)", lambda _: CallPlan(run=lambda: "Pong")),
         Method(
@@ -129,30 +131,26 @@ def methods(ports: MethodPorts) -> dict[str, Method]:
     return {method.name: method for method in listed}
 
 
-class _Power:
+def _power(machine: Machine, action: str, act: Callable[[], object], announce: str) -> Callable[[Any], CallPlan]:
     """`reboot` and `shutdown`: refused at once where the host does not let us."""
 
-    def __init__(self, ports: MethodPorts, action: str, announce: str) -> None:
-        self._ports = ports
-        self._action = action
-        self._announce = announce
+    def plan(_: Any) -> CallPlan:
+        if problem := machine.power_problem(action):
+            raise Refused(f"{action} is not possible here: {problem}")
+        return CallPlan(run=act, group=Group.POWER, once=True, announce=announce, spacing_s=POWER_SPACING_S)
 
-    def plan(self, _: Any) -> CallPlan:
-        if problem := self._ports.machine.power_problem(self._action):
-            raise Refused(f"{self._action} is not possible here: {problem}")
-        run = self._ports.machine.reboot if self._action == "reboot" else self._ports.machine.shutdown
-        return CallPlan(run=run, group=Group.POWER, once=True, announce=self._announce, spacing_s=POWER_SPACING_S)
+    return plan
 
 
 def _exit(ports: MethodPorts) -> Callable[[Any], CallPlan]:
-    job = CallPlan(
+    exits = CallPlan(
         run=ports.machine.exit_gateway,
         group=Group.POWER,
         once=True,
         announce="OK - Exiting",
         spacing_s=POWER_SPACING_S,
     )
-    return lambda _: job
+    return lambda _: exits
 
 
 def _init_files(files: FilesInit) -> str:
@@ -170,7 +168,7 @@ NO_RESTART = {
 
 def _restart_controller(ports: MethodPorts) -> Callable[[Any], CallPlan]:
     """Answered first, because a stop takes up to a minute and its caller waits ten seconds."""
-    job = CallPlan(
+    restart = CallPlan(
         run=lambda: ports.controller.restart("asked for by RPC"),
         group=Group.CONTROLLER,
         once=True,
@@ -180,7 +178,7 @@ def _restart_controller(ports: MethodPorts) -> Callable[[Any], CallPlan]:
     def plan(_: Any) -> CallPlan:
         if problem := NO_RESTART.get(str(ports.controller.summary().get("controller_state"))):
             raise Refused(f"the controller cannot be restarted: {problem}")
-        return job
+        return restart
 
     return plan
 
@@ -216,7 +214,7 @@ def _run(machine: Machine, command: parameters.Command) -> str:
 
 def _republish(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
     def run(span: parameters.Span) -> str:
-        with _ArchiveAvailable("Republishing"):
+        with _archive_available("Republishing"):
             count = archive.mark_for_publishing(span.start_ms, span.end_ms)
         return f"OK - {count} messages republished - {span.start_ms} -> {span.end_ms}"
 
@@ -229,7 +227,7 @@ def _republish(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
 
 def _discard(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
     def run(span: parameters.Span) -> str:
-        with _ArchiveAvailable("Discarding"):
+        with _archive_available("Discarding"):
             count = archive.discard(span.start_ms, span.end_ms)
         return f"OK - {count} messages discarded - {span.start_ms} -> {span.end_ms}"
 
@@ -240,19 +238,13 @@ def _discard(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
     return plan
 
 
-class _ArchiveAvailable:
+@contextmanager
+def _archive_available(doing: str) -> Iterator[None]:
     """The reference's words for a database that does not answer."""
-
-    def __init__(self, doing: str) -> None:
-        self._doing = doing
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: Any, reason: BaseException | None, trace: Any) -> None:
-        if isinstance(reason, Unavailable):
-            text = f"{self._doing} archived messages failed: archive database unavailable"
-            raise Unavailable(text) from reason
+    try:
+        yield
+    except Unavailable as reason:
+        raise Unavailable(f"{doing} archived messages failed: archive database unavailable") from reason
 
 
 def _get_logs(ports: MethodPorts) -> Callable[[Any], CallPlan]:

@@ -3,6 +3,8 @@
 The texts of `run_command` and the two archive ranges are the reference gateway's, word for word.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,7 +69,7 @@ class LevelRequest:
 
 def parse_command(params: Any) -> Command:
     """`{"command": ["ls", "-l"], "timeout_s": 30}`"""
-    with _Prefix("Running command failed"):
+    with _prefix("Running command failed"):
         body = _dictionary(params)
         if "command" not in body:
             raise Refused("missing 'command' in params")
@@ -80,7 +82,7 @@ def parse_command(params: Any) -> Command:
 
 def parse_named_call(params: Any) -> NamedCall:
     """`{"name": "disk_free", "args": {"path": "/"}, "timeout_s": 10}`"""
-    with _Prefix("Running command failed"):
+    with _prefix("Running command failed"):
         body = _dictionary(params)
         if "name" not in body:
             raise Refused("missing 'name' in params: only the named commands of the allow-list can be run")
@@ -101,7 +103,7 @@ def check_argv(argv: list[str]) -> None:
 
 
 def parse_republish(params: Any) -> Span:
-    with _Prefix("Republishing archived messages failed"):
+    with _prefix("Republishing archived messages failed"):
         span = _span(params)
         if span.start_ms <= EARLIEST_MS or span.end_ms >= LATEST_MS:
             raise Refused(
@@ -112,7 +114,7 @@ def parse_republish(params: Any) -> Span:
 
 
 def parse_discard(params: Any) -> Span:
-    with _Prefix("Discarding archived messages failed"):
+    with _prefix("Discarding archived messages failed"):
         span = _span(params)
         if span.end_ms >= LATEST_MS:
             raise Refused("'end_timestamp_ms' must be < 2524637869_000")
@@ -123,13 +125,13 @@ def parse_stats(params: Any) -> Span | None:
     """None without a range; both ends or none."""
     if params in (None, {}, []):
         return None
-    with _Prefix("Reading archive statistics failed"):
+    with _prefix("Reading archive statistics failed"):
         return _span(params)
 
 
 def parse_logs(params: Any) -> LogRequest:
     """`{"source": "gateway", "lines": 50}`, both optional."""
-    with _Prefix("Reading logs failed"):
+    with _prefix("Reading logs failed"):
         body = _optional(params)
         source = body.get("source", "gateway")
         if source not in ("gateway", "controller", "calls"):
@@ -139,7 +141,7 @@ def parse_logs(params: Any) -> LogRequest:
 
 def parse_dead_letters(params: Any) -> DeadLetterRequest:
     """`{"action": "list"}`; `retry` and `drop` want `ids`: a list, or `"all"` in so many words."""
-    with _Prefix("Dead letters"):
+    with _prefix("Dead letters"):
         body = _optional(params)
         action = body.get("action", "list")
         if action not in ("list", "retry", "drop"):
@@ -151,7 +153,7 @@ def parse_dead_letters(params: Any) -> DeadLetterRequest:
 
 def parse_level(params: Any) -> LevelRequest:
     """`{"level": "DEBUG", "minutes": 30}`"""
-    with _Prefix("Setting the log level failed"):
+    with _prefix("Setting the log level failed"):
         body = _dictionary(params)
         level = body.get("level")
         if not isinstance(level, str) or level.upper() not in LEVELS:
@@ -160,18 +162,13 @@ def parse_level(params: Any) -> LevelRequest:
         return LevelRequest(level.upper(), minutes)
 
 
-class _Prefix:
+@contextmanager
+def _prefix(text: str) -> Iterator[None]:
     """Puts the reference's "<What> failed: " before a refusal."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: Any, reason: BaseException | None, trace: Any) -> None:
-        if isinstance(reason, Refused):
-            raise Refused(f"{self._text}: {reason}") from reason
+    try:
+        yield
+    except Refused as reason:
+        raise Refused(f"{text}: {reason}") from reason
 
 
 def _dictionary(params: Any) -> dict[str, Any]:

@@ -12,7 +12,6 @@ REFERENCE_TOOLS = ("/bin/vcgencmd", "/bin/uptime", "/bin/pigs")
 
 _MOUNT = re.compile(r"(/[^:]*):(/[^:]+)(?::(ro|rw))?")
 _DEVICE = re.compile(r"(/[^:]+)(?::(/[^:]+))?(?::([rwm]{1,3}))?")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +78,3 @@ def parse_device(text: str) -> Device:
     if not (match := _DEVICE.fullmatch(text)):
         raise Refused(f"TEG_CONTROLLER_DEVICES: {text!r} is not /dev/name[:/dev/other][:rwm]")
     return Device(match[1], match[2] or match[1], match[3] or "rwm")
-
-
-def parse_variable(text: str) -> str:
-    """`NAME=value`; raises Refused."""
-    if not _VARIABLE.fullmatch(text):
-        raise Refused(f"TEG_CONTROLLER_ENVIRONMENT: {text!r} is not NAME=value")
-    return text

@@ -68,7 +68,6 @@ class Supervisor:
         self._remembered: History | None = None
         self._stored: History | None = None
         self._view = View()
-        self._missing: str | None = None
 
     # --- the Controller port -------------------------------------------------------------------------------
 
@@ -135,10 +134,6 @@ class Supervisor:
         """`version` may run, too, until it is committed or another call says otherwise."""
         self._versions.note_trial(version)
 
-    def missing_image(self) -> str | None:
-        """The version that would be started if its image were here: for whoever can obtain it."""
-        return self._missing
-
     # --- the reconciler ------------------------------------------------------------------------------------
 
     def supervise(self) -> None:
@@ -183,7 +178,6 @@ class Supervisor:
         if decision.action is not Action.NOTHING and wanted is not None:
             missing = self._act(decision, wanted, seen)
             seen, decision = self._look(wanted, trial)
-        self._missing = wanted if missing else None
         look_again_s = RETRY_S if missing else decision.look_again_s
         self._show(self._view_of(seen, decision, missing, wanted), look_again_s)
 

@@ -451,7 +451,7 @@ def test_a_write_that_failed_leaves_no_trial(device: Device) -> None:
     path.write_text("old")
     device.server.shared["FILE_CONTENT_net"] = "new"
     device.files.reconcile()
-    assert device.files.summary()["on_trial"] == []
+    assert device.state.keys("files/trial/") == []
     device.server.online = False
     device.wait(120)
     assert device.error("net") == "not written: no space left on device"

@@ -659,17 +659,6 @@ def test_a_file_that_changes_during_the_restart_gets_another_one(device: Device)
     assert not device.files.restart_due
 
 
-def test_the_summary_names_files_errors_and_trials(device: Device) -> None:
-    device.define("a", confirm_s=60)
-    device.define("b", mode=640)
-    device.server.shared["FILE_CONTENT_a"] = "a"
-    device.files.reconcile()
-    summary = device.files.summary()
-    assert summary["files"] == 1
-    assert "three octal digits" in summary["errors"]["b"]
-    assert summary["on_trial"] == ["a"]
-
-
 # --- what is remembered ------------------------------------------------------------------------------------------
 
 

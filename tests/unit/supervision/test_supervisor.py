@@ -84,11 +84,9 @@ def test_a_missing_image_is_reported_and_started_once_it_is_there(tmp_path: Path
     around = Supervised(tmp_path, runtime=RuntimeInMemory())
     around.look()
     assert around.report.current["controller_state"] == "image missing"
-    assert around.supervisor.missing_image() == "v1"
     around.runtime.images["v1"] = "runs"
     around.look_until(60)
     assert around.report.current["controller_state"] == "running"
-    assert around.supervisor.missing_image() is None
 
 
 def test_a_container_of_the_reference_gateway_is_replaced_once(around: Supervised) -> None:
