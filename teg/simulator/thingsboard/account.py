@@ -8,11 +8,15 @@ from teg.simulator.thingsboard.server import ThingsBoard
 
 
 def server_account(server: ThingsBoard, *, final: bool = False) -> dict[str, Any]:
-    """`time_ms` is wall-clock time. With the store "count" the points are not told apart: all are 0."""
+    """`time_ms` is wall-clock time; `queued` is acknowledged and not yet stored.
+
+    With the store "count" the points are not told apart: all are 0.
+    """
     return {
         "time_ms": time.time_ns() // 1_000_000,
         "final": final,
         "connections": server.open_connections,
+        "queued": server.queued,
         "devices": {device.name: device_account(device) for device in server.devices},
     }
 

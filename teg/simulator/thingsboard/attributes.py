@@ -16,11 +16,9 @@ class AttributeStore:
         self.client: dict[str, Any] = {}
         self.shared: dict[str, Any] = {}
 
-    def merge_client(self, payload: bytes) -> int:
-        """Merge by key, null is skipped; return the number of values stored."""
-        values = typed_values(parse_exact(payload))
-        self.client.update(values)
-        return len(values)
+    def merge_client(self, payload: bytes) -> None:
+        """Merge by key, null is skipped."""
+        self.client.update(typed_values(parse_exact(payload)))
 
     def answer(self, client: Names, shared: Names) -> dict[str, dict[str, Any]]:
         """A section without any value is left out."""

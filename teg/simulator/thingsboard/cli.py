@@ -4,9 +4,9 @@ import argparse
 import contextlib
 import json
 import os
+import queue
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -15,12 +15,14 @@ from teg.simulator.thingsboard.account import server_account
 from teg.simulator.thingsboard.rate_limits import RateLimits
 from teg.simulator.thingsboard.server import ThingsBoard
 from teg.simulator.thingsboard.server_limits import ServerLimits
+from teg.simulator.thingsboard.server_queue import PackOrder
 from teg.simulator.thingsboard.telemetry_store import Depth
 
 _EPILOG = """\
 The first line is {"listening": {"host": ..., "port": ..., "ca_file": ...}}, printed when devices may connect.
 Every further line is an account: {"time_ms": ..., "final": false, "connections": ..., "devices": {NAME: {...}}}.
 SIGTERM or SIGINT ends with a last account, "final": true, and exit status 0.
+SIGUSR1 is a crash: what was acknowledged and not yet stored (--store-delay) is forgotten, all connections drop.
 """
 
 
@@ -29,11 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if problem := _contradiction(options):
         parser.error(problem)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: stopping.set())
+    requests = _signal_requests()
     tls = _tls(options.tls_dir, options.tls_name)
-    limits = ServerLimits(rate_limits=options.rate_limits)
+    limits = ServerLimits(rate_limits=options.rate_limits, pack_size=options.pack_size)
     try:
         server = ThingsBoard(options.port, tls, host=options.host, limits=limits, store=options.store, packet_log=0)
     except OSError as error:
@@ -42,10 +42,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _ending_with_its_reader(), server:
         place = {"host": server.host, "port": server.port, "ca_file": str(tls.ca_file) if tls else None}
         _say({"listening": place}, None)
-        while not stopping.wait(options.interval or None):
+        while not _is_over(requests, server, options.interval):
             _say(server_account(server), options.state_file)
+        server.store_queued()
         _say(server_account(server, final=True), options.state_file)
     return 0
+
+
+def _signal_requests() -> "queue.SimpleQueue[int]":
+    """Signals as they arrive; a SimpleQueue may be used inside a signal handler."""
+    requests: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda number, _frame: requests.put(number))
+    return requests
+
+
+def _is_over(requests: "queue.SimpleQueue[int]", server: ThingsBoard, interval_s: float) -> bool:
+    """Wait until the next account is due (False) or the end (True); crash when told to."""
+    while True:
+        try:
+            number = requests.get(timeout=interval_s or None)
+        except queue.Empty:
+            return False
+        if number != signal.SIGUSR1:
+            return True
+        server.crash()
 
 
 @contextlib.contextmanager
@@ -74,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--shared", action="append", default=[], type=_attributes, metavar="NAME:FILE", help=_SHARED_HELP)
     add("--rate-limits", type=_rate_limits, metavar="SPEC", help='such as "20:1,600:60" (default: none)')
     add("--puback-delay", type=float, default=0.0, metavar="SECONDS", help="hold every PUBACK back")
+    add("--store-delay", type=float, default=0.0, metavar="SECONDS", help=_STORE_DELAY_HELP)
+    add("--pack-size", type=int, default=1000, metavar="N", help="messages the server takes from its queue at a time")
+    add("--pack-order", choices=get_args(PackOrder), default="any", help=_PACK_ORDER_HELP)
+    add("--drop-client-attributes", action="store_true", help="acknowledge them and keep none (a custom rule chain)")
     add("--store", choices=get_args(Depth), default="distinct", help=_STORE_HELP)
     add("--interval", type=float, default=1.0, metavar="SECONDS", help="0 = only the final account")
     add("--state-file", type=Path, metavar="FILE", help="also write each account here, atomically")
@@ -81,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 _SHARED_HELP = "shared attributes of a device from a JSON file, repeatable"
+_STORE_DELAY_HELP = "acknowledge first, store later: time for one pack of the server's queue (default: at once)"
+_PACK_ORDER_HELP = "in which order the messages of one pack are stored (default %(default)s)"
 _STORE_HELP = (
     "full keeps every raw payload; distinct keeps the points (default); count keeps numbers only and "
     "is the cheapest, but does not tell duplicates"
@@ -140,7 +167,10 @@ def _prepare(server: ThingsBoard, options: argparse.Namespace) -> None:
         server.provisioning.allow(key, secret)
     for name, values in options.shared:
         server.device(name).set_shared(values)
-    server.faults.puback_delay_s = options.puback_delay
+    faults = server.faults
+    faults.puback_delay_s = options.puback_delay
+    faults.store_delay_s, faults.pack_order = options.store_delay, options.pack_order
+    faults.drop_client_attributes = options.drop_client_attributes
 
 
 def _say(account: dict[str, Any], state_file: Path | None) -> None:

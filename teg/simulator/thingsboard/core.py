@@ -7,13 +7,14 @@ from typing import Protocol
 
 from teg.simulator.thingsboard.change_signal import ChangeSignal
 from teg.simulator.thingsboard.credentials import Credentials, find_device
-from teg.simulator.thingsboard.device_state import DeviceState
+from teg.simulator.thingsboard.device_state import DeviceBackup, DeviceState
 from teg.simulator.thingsboard.faults import Faults
 from teg.simulator.thingsboard.mqtt_codec import Connect
 from teg.simulator.thingsboard.packet_log import PacketLog
 from teg.simulator.thingsboard.provisioning import Provisioning
 from teg.simulator.thingsboard.rate_limits import DeviceLimiter, RateLimits
 from teg.simulator.thingsboard.server_limits import ServerLimits
+from teg.simulator.thingsboard.server_queue import ServerQueue
 from teg.simulator.thingsboard.telemetry_store import Depth
 
 
@@ -52,6 +53,10 @@ class Connection(Protocol):
         ...
 
 
+#: The database of a server, by names of devices.
+Backup = dict[str, DeviceBackup]
+
+
 @dataclass
 class Core:
     loop: asyncio.AbstractEventLoop
@@ -64,6 +69,10 @@ class Core:
     devices: dict[str, DeviceState] = field(default_factory=dict)
     open_connections: set[Connection] = field(default_factory=set)
     connections: int = 0
+    queue: ServerQueue = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.queue = ServerQueue(self.later, self.faults, self.limits.pack_size)
 
     def add_device(self, name: str, credentials: Credentials | None) -> DeviceState:
         if name in self.devices:
@@ -72,6 +81,27 @@ class Core:
         state.limiter = DeviceLimiter(RateLimits.of(self.limits.rate_limits))
         self.devices[name] = state
         return state
+
+    def end_process(self, reason: str, end_queue: Callable[[], object]) -> None:
+        """The server process ends and is back at once, in one step: no packet comes in between.
+
+        What it held in memory is gone: sessions, calls under way, token buckets; the database stays.
+        """
+        for connection in list(self.open_connections):
+            connection.abort(reason)
+        end_queue()
+        for device in self.devices.values():
+            device.rpc.restart()
+            device.limiter = DeviceLimiter(device.limiter.limits)
+
+    def backup(self) -> Backup:
+        return {name: device.backup() for name, device in self.devices.items()}
+
+    def restore(self, backup: Backup) -> None:
+        """Devices that were created since then are unknown again, deleted ones are back."""
+        for device_backup in backup.values():
+            device_backup.restore()
+        self.devices = {name: device_backup.device for name, device_backup in backup.items()}
 
     def find_device(self, connect: Connect) -> DeviceState | None:
         return find_device(connect, self.devices.values())

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import orjson
@@ -13,6 +14,7 @@ from teg.simulator.thingsboard.ota_packages import Package, all_attributes
 from teg.simulator.thingsboard.payloads import parse_exact
 from teg.simulator.thingsboard.rate_limits import DeviceLimiter, RateLimits
 from teg.simulator.thingsboard.rpc import PendingCalls, Schedule
+from teg.simulator.thingsboard.telemetry_store import Backup as SeriesBackup
 from teg.simulator.thingsboard.telemetry_store import Depth, TelemetryStore
 from teg.simulator.thingsboard.traffic import Publish, SessionRecord
 
@@ -31,6 +33,23 @@ class AttachedSession(Protocol):
     def push(self, values: dict[str, Any]) -> None: ...
     def send_answer(self, topic: str, payload: bytes) -> None: ...
     def end(self, reason: str, code: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceBackup:
+    """What the database held of one device at some moment."""
+
+    device: "DeviceState"
+    credentials: Credentials | None
+    series: SeriesBackup
+    client: dict[str, Any]
+    shared: dict[str, Any]
+
+    def restore(self) -> None:
+        device = self.device
+        device.credentials = self.credentials
+        device.telemetry.restore(self.series)
+        device.attributes.client, device.attributes.shared = dict(self.client), dict(self.shared)
 
 
 class DeviceState:
@@ -98,6 +117,10 @@ class DeviceState:
     def unassign(self, kind: str) -> None:
         if self.packages.pop(kind, None) is not None:
             self.delete_shared(all_attributes(kind))
+
+    def backup(self) -> "DeviceBackup":
+        client, shared = dict(self.attributes.client), dict(self.attributes.shared)
+        return DeviceBackup(self, self.credentials, self.telemetry.backup(), client, shared)
 
     def hold_answer(self, topic: str, payload: bytes) -> None:
         """Keep an attribute response back until the next push, or until it is released."""

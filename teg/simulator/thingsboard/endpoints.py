@@ -5,6 +5,7 @@ makes the session close: `BadPayload`, `BadRequestId`, `RateLimited`, `PackageEr
 """
 
 import time
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -14,7 +15,7 @@ from teg.simulator.thingsboard.attributes import parse_request
 from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.device_state import DeviceState
 from teg.simulator.thingsboard.ota_packages import Downloads
-from teg.simulator.thingsboard.payloads import BadPayload, check_telemetry, count_points, parse_object
+from teg.simulator.thingsboard.payloads import BadPayload, check_telemetry, count_points, parse_object, records_in
 from teg.simulator.thingsboard.topics import Kind, Route
 from teg.simulator.thingsboard.traffic import Publish
 
@@ -65,14 +66,25 @@ class Endpoints:
         elements = check_telemetry(publish.payload)
         if self._device.limiter.counts_points:
             self._admit_points(count_points(elements))
-        self._device.telemetry.add(publish.payload, time.time_ns() // 1_000_000, len(elements))
+        self._queue_telemetry(publish.payload, len(elements))
         if elements:
             self._session.acknowledge(publish)
+
+    def _queue_telemetry(self, payload: bytes, elements: int) -> None:
+        """Each element of an array is a message of its own: a crash may leave a part of them."""
+        store, arrival_ms = self._device.telemetry, time.time_ns() // 1_000_000
+        store.accept(payload, arrival_ms, elements)
+        if self._core.queue.is_immediate:
+            store.store(payload, arrival_ms)
+            return
+        for ts_ms, values in records_in(payload, arrival_ms):
+            self._core.queue.put("telemetry", partial(store.store_record, ts_ms, values))
 
     def _attributes(self, _route: Route, publish: Publish) -> None:
         values = parse_object(publish.payload)
         self._admit_points(len(values))
-        self._device.attributes.merge_client(publish.payload)
+        if not self._core.faults.drop_client_attributes:
+            self._core.queue.put("client attributes", lambda: self._device.attributes.merge_client(publish.payload))
         self._session.acknowledge(publish)
 
     def _attribute_request(self, route: Route, publish: Publish) -> None:

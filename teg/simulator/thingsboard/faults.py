@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+from teg.simulator.thingsboard.server_queue import PackOrder
+
 
 class Message(Protocol):
     """What a trigger may look at: a publish of the client or a downlink of the server."""
@@ -93,6 +95,12 @@ class Faults:
     puback_out_of_order: int = 0
     #: Collected messages (PUBACKs, swapped downlinks) leave after this time, complete or not.
     collect_s: float = 0.2
+    # --- storing
+    #: How long the server takes for one pack of queued messages; 0 = stored before the PUBACK.
+    store_delay_s: float = 0.0
+    pack_order: PackOrder = "any"
+    #: A rule chain that does not store client attributes: acknowledged, and never to be read back.
+    drop_client_attributes: bool = False
     # --- subscriptions
     #: SUBACK 0x80 for a filter (the message's topic) that is right.
     refuse_subscription: Trigger = field(default_factory=never)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from teg.simulator.thingsboard.core import Connection, Core
+from teg.simulator.thingsboard.core import Backup, Connection, Core
 from teg.simulator.thingsboard.credentials import Credentials
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.faults import Faults
@@ -74,6 +74,7 @@ class ThingsBoard:
         self._thread.run(self._listener.open())
 
     def stop(self) -> None:
+        """Orderly: what was acknowledged is stored."""
         self._thread.run(self._shut_down())
         self._thread.stop()
 
@@ -97,6 +98,13 @@ class ThingsBoard:
     def delete_device(self, name: str) -> None:
         """Its session is closed and its credentials are unknown from now on."""
         self._thread.call(lambda: self._core.devices.pop(name).end_session("device deleted", 0x98))
+
+    def recreate_device(self, name: str) -> Device:
+        """Deleted and created again under its name and credentials: it is empty, and another device to the server."""
+        credentials = self._core.devices[name].credentials
+        self.delete_device(name)
+        self._thread.call(lambda: self._core.add_device(name, credentials))
+        return self.device(name)
 
     def device(self, name: str) -> Device:
         """Also one that provisioned itself. Raise KeyError when there is none of that name."""
@@ -158,9 +166,44 @@ class ThingsBoard:
         self._each_connection(lambda connection: connection.abort("server went away"))
 
     def restart(self) -> None:
-        """All sockets closed, RPC ids from 0 again, of the calls only persistent QUEUED ones come back."""
-        self.drop_connections()
-        self._thread.call(self._restart_calls)
+        """An orderly stop and start: what is queued is stored first.
+
+        All sockets are closed, RPC ids begin at 0 again, of the calls only persistent QUEUED ones come back.
+        """
+        self._end_process("server stopped", self._core.queue.drain)
+
+    def crash(self) -> None:
+        """As after kill -9 and a start: what was acknowledged and not yet stored is forgotten.
+
+        It is back at once; for an outage, `stop_listening(drop_connections=False)` comes before.
+        """
+        self._end_process("server crashed", self._core.queue.forget)
+
+    @property
+    def queued(self) -> int:
+        """Messages that were acknowledged and are not stored yet."""
+        return len(self._core.queue)
+
+    def store_queued(self) -> None:
+        """Store everything acknowledged, at once, as an orderly stop does."""
+        self._thread.call(self._core.queue.drain)
+
+    def wait_stored(self, timeout_s: float = 10.0) -> None:
+        """Wait until everything acknowledged is stored."""
+        self.wait_for(lambda: not self.queued, timeout_s, "everything stored")
+
+    def backup(self) -> Backup:
+        """The database as it is now, what is queued not included."""
+        return self._thread.call(self._core.backup)
+
+    def restore(self, backup: Backup) -> None:
+        """Stop, put the database back to what it was, start."""
+
+        def put_back() -> None:
+            self._core.queue.forget()
+            self._core.restore(backup)
+
+        self._end_process("server stopped for a restore", put_back)
 
     def stop_listening(self, *, drop_connections: bool = True) -> None:
         """From now on connecting is refused; by default the open connections are dropped as well."""
@@ -197,16 +240,26 @@ class ThingsBoard:
         ended = self._thread.call(lambda: list(self._core.open_connections))
         for connection in ended:
             self._thread.call(functools.partial(action, connection))
-        still_open = self._core.open_connections
-        self.wait_for(lambda: all(item not in still_open for item in ended), 10, "connections closed")
+        self._wait_gone(ended)
 
-    def _restart_calls(self) -> None:
-        for state in self._core.devices.values():
-            state.rpc.restart()
+    def _wait_gone(self, connections: list[Connection]) -> None:
+        still_open = self._core.open_connections
+        self.wait_for(lambda: all(item not in still_open for item in connections), 10, "connections closed")
+
+    def _end_process(self, reason: str, end_queue: Callable[[], object]) -> None:
+        """Return when every connection is gone."""
+
+        def end() -> list[Connection]:
+            ended = list(self._core.open_connections)
+            self._core.end_process(reason, end_queue)
+            return ended
+
+        self._wait_gone(self._thread.call(end))
 
     async def _shut_down(self) -> None:
         await self._listener.close(keep_port=False)
         for connection in list(self._core.open_connections):
             connection.abort("server stopped")
+        self._core.queue.drain()
         while self._core.open_connections:
             await asyncio.sleep(0)

@@ -16,6 +16,8 @@ class ServerLimits:
     ack_bad_payloads: bool = False
     max_payload_bytes: int = 65_536
     max_inflight_messages: int = 100
+    #: Messages of one pack of the rule engine (TB_QUEUE_RULE_ENGINE_... poll size, 1,000 by default).
+    pack_size: int = 1000
     rate_limits: RateLimits | str | None = field(default=None)
     rpc_delivery_timeout_s: float = 10.0
     rpc_min_timeout_s: float = 0.0

@@ -1,11 +1,11 @@
 """What one device has sent as telemetry: the raw payloads, and the points the server stores of them.
 
-Receiving only keeps the payload; the points are worked out when somebody asks. A point is (key, ts),
+Storing only keeps the payload or record; the points are worked out when somebody asks. A point is (key, ts),
 the last value wins.
 """
 
 import threading
-from collections.abc import Iterator
+from collections import deque
 from typing import Any, Literal
 
 from teg.simulator.thingsboard.payloads import records_in
@@ -14,38 +14,51 @@ from teg.simulator.thingsboard.typing_rules import SKIPPED, typed
 #: full: keep raw payloads. distinct: keep points only. count: keep numbers only.
 Depth = Literal["full", "distinct", "count"]
 
+#: The points of each key, and the ts of its latest value.
+Backup = tuple[dict[str, dict[int, Any]], dict[str, int]]
+
 
 class TelemetryStore:
-    """`add` on the server's loop, everything else in any thread."""
+    """`accept` and `store*` on the server's loop, everything else in any thread."""
 
     def __init__(self, depth: Depth = "full") -> None:
         self.depth = depth
         self.publishes = 0
         self.records_received = 0
         self.bytes_received = 0
-        self._raw: list[tuple[int, bytes]] = []
-        self._folded = 0
+        self._received: list[tuple[int, bytes]] = []
+        self._unfolded: deque[tuple[int, bytes | dict[str, Any]]] = deque()
         self._lock = threading.Lock()
         self._series: dict[str, dict[int, Any]] = {}
         self._latest: dict[str, int] = {}
-        self._points = 0
         self._duplicates = 0
         self._conflicts: list[tuple[str, int]] = []
 
-    def add(self, payload: bytes, arrival_ms: int, records: int) -> None:
+    def accept(self, payload: bytes, arrival_ms: int, records: int) -> None:
+        """Acknowledged, which is not yet stored."""
         self.publishes += 1
         self.records_received += records
         self.bytes_received += len(payload)
+        if self.depth == "full":
+            self._received.append((arrival_ms, payload))
+
+    def store(self, payload: bytes, arrival_ms: int) -> None:
+        """Every record of an accepted payload at once."""
         if self.depth != "count":
-            self._raw.append((arrival_ms, payload))
+            self._unfolded.append((arrival_ms, payload))
+
+    def store_record(self, ts_ms: int, values: dict[str, Any]) -> None:
+        """One record, as `payloads.records_in` gives it."""
+        if self.depth != "count":
+            self._unfolded.append((ts_ms, values))
 
     def payloads(self) -> list[bytes]:
-        """As received, in order. Only with depth "full"."""
-        return [payload for _, payload in self._raw]
+        """As received, in order, stored or not. Only with depth "full"."""
+        return [payload for _, payload in self._received]
 
     def records(self) -> list[tuple[int, dict[str, Any]]]:
-        """(ts, values) as received, in order, duplicates included; parsed anew at every call."""
-        return [record for arrival_ms, payload in self._raw for record in records_in(payload, arrival_ms)]
+        """(ts, values) as received, stored or not; parsed anew at every call. Only with depth "full"."""
+        return [record for arrival_ms, payload in self._received for record in records_in(payload, arrival_ms)]
 
     def points(self) -> dict[tuple[str, int], Any]:
         self.fold()
@@ -84,23 +97,28 @@ class TelemetryStore:
         with self._lock:
             return {key: self._series[key][ts] for key, ts in self._latest.items()}
 
-    def fold(self) -> None:
-        """Work the payloads received since the last time into the points."""
+    def backup(self) -> Backup:
+        """The points as they are stored now."""
+        self.fold()
         with self._lock:
-            for arrival_ms, payload in self._take_new():
-                for ts, values in records_in(payload, arrival_ms):
-                    self._store(ts, values)
+            return {key: dict(series) for key, series in self._series.items()}, dict(self._latest)
 
-    def _take_new(self) -> Iterator[tuple[int, bytes]]:
-        end = len(self._raw)
-        if self.depth == "distinct":
-            for index in range(end):
-                yield self._raw[index]
-            del self._raw[:end]
-            return
-        while self._folded < end:
-            self._folded += 1
-            yield self._raw[self._folded - 1]
+    def restore(self, backup: Backup) -> None:
+        """What was stored since then is gone; the counters go on, as they tell what arrived."""
+        self.fold()
+        series, latest = backup
+        with self._lock:
+            self._series = {key: dict(points) for key, points in series.items()}
+            self._latest = dict(latest)
+
+    def fold(self) -> None:
+        """Work what was stored since the last time into the points."""
+        with self._lock:
+            while self._unfolded:
+                ms, stored = self._unfolded.popleft()
+                records = records_in(stored, ms) if isinstance(stored, bytes) else [(ms, stored)]
+                for ts_ms, values in records:
+                    self._store(ts_ms, values)
 
     def _store(self, ts: int, values: dict[str, Any]) -> None:
         for key, raw in values.items():

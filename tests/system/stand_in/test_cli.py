@@ -107,6 +107,30 @@ def test_shared_attributes_provisioning_and_limits(start: Start, tmp_path: Path)
     assert set(last_line(process)["devices"]) == {"pi", "n"}
 
 
+def test_a_crash_forgets_what_is_not_stored_and_an_end_does_not(start: Start, tmp_path: Path) -> None:
+    state = tmp_path / "state.json"
+    slow = ("--store-delay", "1000", "--pack-size", "10", "--pack-order", "attributes_first")
+    process = start("--device", "pi:T1", *slow, "--interval", "0.05", "--state-file", state)
+    place = line(process)["listening"]
+    client = PahoDevice("T1").opened("127.0.0.1", place["port"])
+    client.publish(TELEMETRY, '{"ts": 5, "values": {"a": 1}}')
+    eventually(lambda: state.exists() and json.loads(state.read_text())["queued"] == 1)
+    process.send_signal(signal.SIGUSR1)
+    client.wait_closed()
+    client.close()
+    deliver(place, '{"ts": 6, "values": {"a": 2}}')
+    account = last_line(process)["devices"]["pi"]
+    assert (account["records"], account["distinct"], account["latest"]) == (2, 1, {"a": 2})
+
+
+def test_client_attributes_can_be_dropped(start: Start) -> None:
+    process = start("--device", "pi:T1", "--drop-client-attributes", "--interval", "0")
+    client = PahoDevice("T1").opened("127.0.0.1", line(process)["listening"]["port"])
+    client.publish("v1/devices/me/attributes", '{"a": 1}')
+    client.close()
+    assert last_line(process)["devices"]["pi"]["client_attributes"] == {}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

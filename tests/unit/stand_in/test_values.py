@@ -19,7 +19,7 @@ def stored(payload: bytes | str) -> Any:
     """The one value of `{"ts": 5, "values": {"a": ...}}` with this text as value."""
     raw = payload.encode() if isinstance(payload, str) else payload
     store = TelemetryStore()
-    store.add(b'{"ts": 5, "values": {"a": ' + raw + b"}}", 0, 1)
+    store.store(b'{"ts": 5, "values": {"a": ' + raw + b"}}", 0)
     return store.points().get(("a", 5), SKIPPED)
 
 
@@ -214,12 +214,33 @@ def test_bad_telemetry(payload: bytes) -> None:
 
 def test_store_folds_late_and_once() -> None:
     store = TelemetryStore()
-    store.add(b'[{"ts": 5, "values": {"a": 1}}, {"ts": 4, "values": {"a": 2}}]', 0, 2)
+    store.store(b'[{"ts": 5, "values": {"a": 1}}, {"ts": 4, "values": {"a": 2}}]', 0)
     assert store.latest("a") == 1
-    store.add(b'{"ts": 5, "values": {"a": 1, "b": null}}', 0, 1)
-    store.add(b'{"ts": 5, "values": {"a": true}}', 0, 1)
+    store.store(b'{"ts": 5, "values": {"a": 1, "b": null}}', 0)
+    store.store_record(5, {"a": True})
     assert store.points() == {("a", 4): 2, ("a", 5): True}
     assert (store.duplicates(), store.conflicts()) == (1, [("a", 5)])
     assert (store.distinct(), store.per_key(), store.latest_values()) == (2, {"a": 2}, {"a": True})
-    assert (store.publishes, store.records_received) == (3, 4)
     assert store.latest("none") is None
+
+
+def test_what_was_accepted_is_not_yet_stored() -> None:
+    store = TelemetryStore()
+    store.accept(b'[{"ts": 5, "values": {"a": 1}}, {"ts": 4, "values": {"a": 2}}]', 0, 2)
+    assert (store.publishes, store.records_received, store.bytes_received) == (1, 2, 62)
+    assert store.records() == [(5, {"a": 1}), (4, {"a": 2})]
+    assert store.points() == {}
+
+
+def test_an_older_backup_takes_back_what_was_stored_since() -> None:
+    store = TelemetryStore()
+    store.store_record(5, {"a": 1})
+    backup = store.backup()
+    store.store_record(6, {"a": 2, "b": 3})
+    store.store_record(5, {"a": 7})
+    store.restore(backup)
+    assert (store.points(), store.latest_values()) == ({("a", 5): 1}, {"a": 1})
+    store.store_record(6, {"a": 2})
+    assert store.points() == {("a", 5): 1, ("a", 6): 2}
+    store.restore(backup)
+    assert store.points() == {("a", 5): 1}
