@@ -1,12 +1,14 @@
-"""A real Docker Engine for the tests: one of our own in a directory of its own, with a base image made offline.
+"""A real Docker Engine for the tests: one of our own, in a directory and a network of its own, with a base image.
 
-`engine` is one engine for the whole run, `clean_engine` the same without anything of ours in it. Where no engine can
+`engine` is one engine a process of the run, `clean_engine` the same without anything of ours in it. Engines do not
+meet: each has its own containers, bridge and packet filter, and leaves those of the machine alone. Where no engine can
 run, tests that ask for one are skipped; with CI=true they fail.
 """
 
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from docker.errors import APIError, DockerException, NotFound
@@ -53,14 +55,20 @@ class Engine:
     def client(self) -> Any:
         return EngineClient(self.host, 60)
 
+    def inside(self) -> list[str]:
+        """What to put before a command to run it in the engine's network."""
+        return ["nsenter", f"--net={self.directory}/network", "--"] if self.owned else []
+
     def start(self) -> None:
         assert self.directory is not None
         if self.process is not None:
             return
+        self._make_network(self.directory / "network")
         log = (self.directory / "dockerd.log").open("ab")
         with log:
             self.process = subprocess.Popen(
                 [
+                    *self.inside(),
                     "dockerd",
                     *("--data-root", self.directory / "data", "--exec-root", self.directory / "exec"),
                     *("-H", self.host, "-p", self.directory / "docker.pid"),
@@ -70,6 +78,12 @@ class Engine:
                 start_new_session=True,
             )
         wait_until(self.answers, 60, "the Docker Engine's answer")
+
+    def _make_network(self, network: Path) -> None:
+        """Held by a mount: it outlives the engine, as a machine's network does."""
+        if not network.exists():
+            network.touch()
+            subprocess.run(["unshare", f"--net={network}", "ip", "link", "set", "lo", "up"], check=True, timeout=20)
 
     def answers(self) -> bool:
         assert self.process is None or self.process.poll() is None, self.log()[-2000:]
@@ -186,21 +200,20 @@ def _make_base(archive: Path) -> None:
         unfinished.rename(archive)
 
 
-def unavailable(reason: str) -> None:
+def unavailable(reason: str) -> NoReturn:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"no Docker Engine for the tests: {reason}")
     pytest.skip(f"no Docker Engine for the tests: {reason}")
 
 
 @contextmanager
-def own_engine() -> Iterator[Engine]:
-    """An engine that the test may stop and kill; the path of its socket has to be short."""
-    for program in ("dockerd", "debootstrap"):
+def _own_engine(directory: Path) -> Iterator[Engine]:
+    """`directory` has to be short, for the paths of the engine's sockets."""
+    for program in ("dockerd", "debootstrap", "ip"):
         if shutil.which(program) is None:
             unavailable(f"{program} is not installed")
     if os.geteuid() != 0:
         unavailable("an engine of our own needs root")
-    directory = Path(tempfile.mkdtemp(prefix="teg-docker-"))
     found = Engine(f"unix://{directory}/docker.sock", directory)
     try:
         found.start()
@@ -224,12 +237,12 @@ def _running_engine() -> Engine | None:
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     if os.geteuid() != 0 and (found := _running_engine()) is not None:
         found.import_base()
         yield found
         return
-    with own_engine() as own:
+    with _own_engine(tmp_path_factory.mktemp("docker")) as own:
         yield own
 
 
@@ -242,6 +255,14 @@ def clean_engine(engine: Engine) -> Iterator[Engine]:
     if engine.owned:
         engine.start()
     engine.clean()
+
+
+@pytest.fixture
+def engine_to_stop(clean_engine: Engine) -> Engine:
+    """The same, where it is ours to stop."""
+    if not clean_engine.owned:
+        unavailable("an engine of our own needs root")
+    return clean_engine
 
 
 def write_context(directory: Path, script: str, dockerfile: str = "") -> Path:
@@ -266,3 +287,27 @@ def make_container(engine: Engine, name: str, image: str, **options: Any) -> str
         client.remove_container(name, force=True)
     with closing_client(engine.client) as client:
         return str(client.create_container(image, name=name, **options)["Id"])
+
+
+@contextmanager
+def running_registry(directory: Path, engine: Engine) -> Iterator[str]:
+    """A real registry in the engine's network; yields its `host:port`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    configuration, log = directory / "registry.yml", directory / "registry.log"
+    storage = f"storage:\n  filesystem:\n    rootdirectory: {directory / 'images'}\n"
+    configuration.write_text(f"version: 0.1\n{storage}http:\n  addr: 127.0.0.1:0\n")
+    with log.open("wb") as output:
+        command = [*engine.inside(), "docker-registry", "serve", str(configuration)]
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+
+    def address() -> str | None:
+        assert process.poll() is None, log.read_text()
+        found = re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text())
+        return found and found.group(1)
+
+    try:
+        wait_until(address, 20, "the registry")
+        yield str(address())
+    finally:
+        process.terminate()
+        process.wait(20)

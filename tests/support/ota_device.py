@@ -12,7 +12,7 @@ from teg.domain.supervision.runtime import CONTAINER_NAME, IMAGE_PREFIX
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.engine import BASE_IMAGE, Engine, closing_client, make_image
-from tests.support.running import RunningGateway, free_port, wait_until
+from tests.support.running import RunningGateway, wait_until
 
 AUTHOR = ("-c", "user.name=Operator", "-c", "user.email=operator@example.com")
 DOCKERFILE = f'FROM {BASE_IMAGE}\nCOPY main.py /main.py\nCMD ["python3", "-u", "/main.py"]\n'
@@ -146,25 +146,6 @@ def ota_device(directory: Path, engine: Engine, **environment: str) -> Iterator[
         device = OtaDevice(directory, server, engine, **environment)
         with device.gateway:
             yield device
-
-
-@contextmanager
-def registry(directory: Path) -> Iterator[str]:
-    """A real registry on a free port; yields its `host:port`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    address = f"127.0.0.1:{free_port()}"
-    configuration = directory / "registry.yml"
-    configuration.write_text(
-        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {directory / 'images'}\nhttp:\n  addr: {address}\n"
-    )
-    with (directory / "registry.log").open("wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", str(configuration)], stdout=log, stderr=log)
-    try:
-        wait_until(lambda: b"listening on" in (directory / "registry.log").read_bytes(), 20, "the registry")
-        yield address
-    finally:
-        process.terminate()
-        process.wait(20)
 
 
 def push_image(engine: Engine, reference: str, context: Path) -> str:

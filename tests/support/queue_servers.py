@@ -1,4 +1,4 @@
-"""A real Redis and a real PostgreSQL on free ports, killed and started again at will.
+"""A real Redis and a real PostgreSQL on an address of their own, killed and started again at will.
 
 A missing program skips on a laptop and fails in CI. PostgreSQL refuses to run as root, so root starts it as `postgres`.
 """
@@ -15,7 +15,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.support.running import free_port, wait_until
+from tests.support.running import own_address, wait_until
 
 
 class QueueServer(Protocol):
@@ -37,17 +37,16 @@ def needed(program: str, package: str) -> str:
     pytest.skip(f"{program} is not installed (Debian package {package})")
 
 
-def accepts(port: int) -> bool:
+def accepts(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 class _Server:
-    def __init__(self, scheme_and_name: tuple[str, str]) -> None:
-        scheme, name = scheme_and_name
-        self.port = free_port()
-        self.url = f"{scheme}://127.0.0.1:{self.port}/{name}"
+    def __init__(self, scheme: str, port: int, name: str) -> None:
+        self.host, self.port = own_address(), port
+        self.url = f"{scheme}://{self.host}:{port}/{name}"
         self.process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -62,7 +61,7 @@ class _Server:
     def ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"{self.command()[0]} ended with {self.process.returncode}"
-        return accepts(self.port)
+        return accepts(self.host, self.port)
 
     def kill(self) -> None:
         """Nothing is saved, nobody is told: the process group is killed."""
@@ -70,7 +69,7 @@ class _Server:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
-            wait_until(lambda: not accepts(self.port), 10, "the port is free again")
+            wait_until(lambda: not accepts(self.host, self.port), 10, "the port is free again")
 
 
 class RedisServer(_Server):
@@ -78,17 +77,18 @@ class RedisServer(_Server):
 
     def __init__(self) -> None:
         self._program = needed("redis-server", "redis-server")
-        super().__init__(("redis", "0"))
+        super().__init__("redis", 6379, "0")
 
     def command(self) -> list[str]:
-        return [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+        return [self._program, "--port", str(self.port), "--bind", self.host, "--save", "", "--appendonly", "no"]
 
 
 class PostgresqlServer(_Server):
     def __init__(self) -> None:
         self._program = needed("postgres", "postgresql")
         self._initdb = needed("initdb", "postgresql")
-        super().__init__(("postgresql", "postgres?user=teg&password=none"))
+        super().__init__("postgresql", 5432, "postgres?user=teg&password=none")
+        # Not in pytest's directory, which `postgres` may not enter.
         self._directory = Path(tempfile.mkdtemp(prefix="teg-postgresql-"))
         self._as_postgres(["chown", "postgres", str(self._directory)], user="root")
         self._as_postgres([self._initdb, "-D", str(self._directory / "data"), "-U", "teg", "-A", "trust", "-N"])
@@ -103,7 +103,7 @@ class PostgresqlServer(_Server):
 
     def command(self) -> list[str]:
         data = str(self._directory / "data")
-        options = ["-p", str(self.port), "-h", "127.0.0.1", "-k", str(self._directory), "-F"]
+        options = ["-p", str(self.port), "-h", self.host, "-k", str(self._directory), "-F"]
         return [*self._prefix(), self._program, "-D", data, *options]
 
     def _workers(self) -> list[str]:

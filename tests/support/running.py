@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from typing import Any
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
+#: Nobody listens there: a connection is refused at once.
+CLOSED_PORT = 1
 CONSUMER = Path(sys.executable).parent / "huey_consumer"
 
 
@@ -26,10 +27,13 @@ def wait_until(condition: Callable[[], object], timeout_s: float, what: str) -> 
         time.sleep(0.02)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def own_address() -> str:
+    """An address of this machine that no other process uses: a server that must be told its port may have any there.
+
+    A port that was found free may be taken by another process before the server has it.
+    """
+    pid = os.getpid()
+    return f"127.{64 + (pid >> 16)}.{pid >> 8 & 255}.{pid & 255}"
 
 
 def noted_connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:

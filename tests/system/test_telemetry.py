@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from teg.simulator.thingsboard.server import ThingsBoard
 from teg.simulator.thingsboard.tls import ServerTls
-from tests.support.running import ControllerInbox, RunningGateway, free_port, measurements, message, wait_until
+from tests.support.running import ControllerInbox, RunningGateway, measurements, message, own_address, wait_until
 
 QUEUED, LIVE = 20_000, 200
 
@@ -34,9 +34,9 @@ def server(tls: ServerTls) -> Iterator[ThingsBoard]:
         yield server
 
 
-def gateway(tmp_path: Path, port: int, tls: ServerTls, **environment: str) -> RunningGateway:
+def gateway(tmp_path: Path, port: int, tls: ServerTls, host: str = "localhost", **environment: str) -> RunningGateway:
     settings = {"TB_TLS": "on", "THINGSBOARD_CA_CERT": str(tls.ca_file), **environment}
-    return RunningGateway(tmp_path / "site", "localhost", port, "T1", **settings)
+    return RunningGateway(tmp_path / "site", host, port, "T1", **settings)
 
 
 def live(inbox: ControllerInbox, first: int, last: int) -> None:
@@ -101,17 +101,18 @@ def test_one_row_arrives_soon_and_unchanged(tmp_path: Path, tls: ServerTls, serv
 
 
 class Mosquitto:
-    """A real broker on a free port, with TLS, and a subscriber that keeps an account of everything."""
+    """A real broker on an address of its own, with TLS, and a subscriber that keeps an account of everything."""
 
     def __init__(self, directory: Path, tls: ServerTls) -> None:
-        self.port, self._plain_port = free_port(), free_port()
+        self.host, self.port, self._plain_port = own_address(), 8883, 1883
+        self.tls = tls
         self.rpc_journal: list[tuple[str, int, bytes]] = []
         directory.mkdir()
         config = directory / "mosquitto.conf"
         config.write_text(
-            f"listener {self.port} 127.0.0.1\ncafile {tls.ca_file}\ncertfile {tls.certificate_file}\n"
+            f"listener {self.port} {self.host}\ncafile {tls.ca_file}\ncertfile {tls.certificate_file}\n"
             f"keyfile {tls.key_file}\ntls_version tlsv1.2\nallow_anonymous true\n"
-            f"listener {self._plain_port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n"
+            f"listener {self._plain_port} {self.host}\nallow_anonymous true\nmax_queued_messages 0\n"
             f"user {'root' if os.getuid() == 0 else os.environ.get('USER', 'nobody')}\n"
         )
         self.log = directory / "mosquitto.log"
@@ -122,7 +123,7 @@ class Mosquitto:
         self._client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv311)
         self._client.on_message = self._received
         self._client.on_subscribe = lambda *_: self._subscribed.set()
-        self._client.connect("127.0.0.1", self._plain_port)
+        self._client.connect(self.host, self._plain_port)
         self._client.loop_start()
         self._client.subscribe("#", qos=2)
         assert self._subscribed.wait(20)
@@ -130,7 +131,7 @@ class Mosquitto:
     def _listens(self) -> bool:
         assert self._process.poll() is None, self.log.read_text()
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self._plain_port)) == 0
+            return probe.connect_ex((self.host, self._plain_port)) == 0
 
     def _received(self, _: Client, __: object, received: MQTTMessage) -> None:
         self.rpc_journal.append((received.topic, received.qos, bytes(received.payload)))
@@ -168,14 +169,14 @@ def _binary() -> str:
 
 
 @pytest.fixture
-def mosquitto(tmp_path: Path, tls: ServerTls) -> Iterator[Mosquitto]:
-    mosquitto = Mosquitto(tmp_path / "mosquitto", tls)
+def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
+    mosquitto = Mosquitto(tmp_path / "mosquitto", ServerTls.create(tmp_path / "tls", [own_address()]))
     yield mosquitto
     mosquitto.close()
 
 
-def test_the_same_through_a_real_mosquitto(tmp_path: Path, tls: ServerTls, mosquitto: Mosquitto) -> None:
-    running = gateway(tmp_path, mosquitto.port, tls)
+def test_the_same_through_a_real_mosquitto(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    running = gateway(tmp_path, mosquitto.port, mosquitto.tls, mosquitto.host)
     inbox = ControllerInbox(running.inbox_path)
     inbox.insert_many(message(number) for number in range(1, QUEUED + 1))
     with running:

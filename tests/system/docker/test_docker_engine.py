@@ -25,9 +25,10 @@ from tests.support.engine import (  # noqa: F401 - fixtures
     engine,
     make_container,
     make_image,
+    running_registry,
     write_context,
 )
-from tests.support.running import free_port, wait_until
+from tests.support.running import CLOSED_PORT, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -450,30 +451,18 @@ def test_a_cancelled_build_ends_in_the_engine_too(at: Engine, runtime: DockerEng
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[str]:
-    port = free_port()
-    configuration = tmp_path / "registry.yml"
-    configuration.write_text(
-        f"version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {tmp_path}/registry\n"
-        f"http:\n  addr: 127.0.0.1:{port}\nlog:\n  level: error\n"
-    )
-    with (tmp_path / "registry.log").open("wb") as log:
-        serving = subprocess.Popen(["docker-registry", "serve", configuration], stdout=log, stderr=log)
-    yield f"127.0.0.1:{port}"
-    serving.terminate()
-    serving.wait(20)
+def registry(tmp_path: Path, at: Engine) -> Iterator[str]:
+    with running_registry(tmp_path / "registry", at) as address:
+        yield address
 
 
 def push(at: Engine, name: str) -> str:
-    """Push with patience for a registry that is just starting; returns the digest."""
-    environment = {"DOCKER_HOST": at.host, "PATH": "/usr/bin:/bin", "HOME": "/tmp"}
-    deadline = time.monotonic() + 30
-    while True:
-        done = subprocess.run(["docker", "push", name], env=environment, capture_output=True, text=True, timeout=120)
-        if done.returncode == 0:
-            return done.stdout.partition("digest: ")[2].split()[0]
-        assert time.monotonic() < deadline, done.stderr
-        time.sleep(0.2)
+    """Push `name`; returns the digest."""
+    environment = {"DOCKER_HOST": at.host, "PATH": os.environ["PATH"], "HOME": str(at.directory)}
+    done = subprocess.run(
+        ["docker", "push", name], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    return done.stdout.partition("digest: ")[2].split()[0]
 
 
 def test_pull_by_tag_and_by_digest(at: Engine, runtime: DockerEngine, tmp_path: Path, registry: str) -> None:
@@ -515,6 +504,6 @@ def test_what_the_registry_does_not_have_is_refused_and_a_registry_that_is_away_
     with pytest.raises(Refused, match=r"not found|unknown"):
         runtime.pull("v5", f"{registry}/x:2")
     with pytest.raises(Unavailable, match="refused"):
-        runtime.pull("v5", f"127.0.0.1:{free_port()}/x:2")
+        runtime.pull("v5", f"127.0.0.1:{CLOSED_PORT}/x:2")
     with closing_client(at.client) as client:
         client.remove_image(f"{registry}/x:1")

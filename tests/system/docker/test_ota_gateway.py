@@ -19,6 +19,7 @@ from tests.support.engine import (
     engine,  # noqa: F401
     make_container,
     make_image,
+    running_registry,
     write_context,
 )
 from tests.support.ota_device import (
@@ -27,7 +28,6 @@ from tests.support.ota_device import (
     git,
     ota_device,
     push_image,
-    registry,
     save_image,
     write_version,
 )
@@ -201,7 +201,7 @@ def test_a_version_that_stops_sending_a_key_is_rolled_back(tmp_path: Path, clean
 
 def test_images_of_an_allowed_registry(tmp_path: Path, clean_engine: Engine) -> None:  # noqa: F811
     with (
-        registry(tmp_path / "registry") as address,
+        running_registry(tmp_path / "registry", clean_engine) as address,
         ota_device(tmp_path, clean_engine, TEG_OTA_REGISTRIES=address) as device,
     ):
         for version, behaviour in (("r1", "works"), ("r2", "works"), ("r3", "crashes")):

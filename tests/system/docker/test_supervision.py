@@ -20,12 +20,12 @@ from tests.support.engine import (  # noqa: F401 - fixtures
     clean_engine,
     closing_client,
     engine,
+    engine_to_stop,
     make_container,
     make_image,
-    own_engine,
     write_context,
 )
-from tests.support.running import ControllerInbox, RunningGateway, free_port, message, wait_until
+from tests.support.running import CLOSED_PORT, ControllerInbox, RunningGateway, message, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -65,12 +65,12 @@ while True:
 class SupervisedDevice:
     """A gateway and its controller; `told` is what the gateway would tell the server."""
 
-    def __init__(self, directory: Path, at: Engine, port: int | None = None, **environment: str) -> None:
+    def __init__(self, directory: Path, at: Engine, port: int = CLOSED_PORT, **environment: str) -> None:
         self.engine = at
         self.gateway = RunningGateway(
             directory,
             "127.0.0.1",
-            free_port() if port is None else port,
+            port,
             "T",
             TEG_CONTROLLER_RUNTIME="docker",
             DOCKER_HOST=at.host,
@@ -136,12 +136,19 @@ def _log_time(line: str) -> float:
 
 
 @pytest.fixture
-def device(tmp_path: Path, clean_engine: Engine) -> Iterator[SupervisedDevice]:  # noqa: F811
+def prepared(tmp_path: Path, clean_engine: Engine) -> Iterator[SupervisedDevice]:  # noqa: F811
+    """A device before its gateway starts."""
     device = SupervisedDevice(tmp_path, clean_engine)
     device.provide()
-    with device.gateway:
-        device.wait_state("running")
-        yield device
+    yield device
+    device.gateway.kill()
+
+
+@pytest.fixture
+def device(prepared: SupervisedDevice) -> Iterator[SupervisedDevice]:
+    with prepared.gateway:
+        prepared.wait_state("running")
+        yield prepared
 
 
 def test_a_cold_start_without_network_runs_the_kept_image(device: SupervisedDevice) -> None:
@@ -273,35 +280,29 @@ def test_paused_while_it_holds_the_inbox(device: SupervisedDevice) -> None:
 
 
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGKILL])
-def test_the_engine_goes_and_comes_back(tmp_path: Path, with_signal: signal.Signals) -> None:
-    with own_engine() as at:
-        device = SupervisedDevice(tmp_path, at)
-        device.provide()
-        with device.gateway:
-            device.wait_state("running")
-            device.wait_measured()  # a Python that has only just started does not hear SIGTERM as process 1
-            at.stop(with_signal)
-            device.wait_state("engine unreachable")
-            before = device.gateway.archived()
-            insert(device, message(1))
-            wait_until(lambda: device.gateway.archived() > before, 20, "telemetry flows without an engine")
-            at.start()
-            device.wait_state("running")
-            device.wait_measured()
-            assert device.gateway.stop() == 0
-        at.clean()
+def test_the_engine_goes_and_comes_back(
+    engine_to_stop: Engine,  # noqa: F811
+    device: SupervisedDevice,
+    with_signal: signal.Signals,
+) -> None:
+    device.wait_measured()  # a Python that has only just started does not hear SIGTERM as process 1
+    engine_to_stop.stop(with_signal)
+    device.wait_state("engine unreachable")
+    before = device.gateway.archived()
+    insert(device, message(1))
+    wait_until(lambda: device.gateway.archived() > before, 20, "telemetry flows without an engine")
+    engine_to_stop.start()
+    device.wait_state("running")
+    device.wait_measured()
+    assert device.gateway.stop() == 0
 
 
-def test_the_gateway_starts_before_the_engine(tmp_path: Path) -> None:
-    with own_engine() as at:
-        device = SupervisedDevice(tmp_path, at)
-        device.provide()
-        at.stop()
-        with device.gateway:
-            device.wait_state("engine unreachable")
-            at.start()
-            device.wait_state("running")
-        at.clean()
+def test_the_gateway_starts_before_the_engine(engine_to_stop: Engine, prepared: SupervisedDevice) -> None:  # noqa: F811
+    engine_to_stop.stop()
+    with prepared.gateway:
+        prepared.wait_state("engine unreachable")
+        engine_to_stop.start()
+        prepared.wait_state("running")
 
 
 def test_an_image_removed_by_hand_is_told_and_the_rest_goes_on(device: SupervisedDevice) -> None:

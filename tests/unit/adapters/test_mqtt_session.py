@@ -23,7 +23,7 @@ from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.faults import always, every, next_n, when
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.raw_server import CONNACK_OK, RawServer, read_packet
-from tests.support.running import free_port, wait_until
+from tests.support.running import CLOSED_PORT, wait_until
 
 FAST = Backoff(first_s=0.02, cap_s=0.05)
 
@@ -246,7 +246,7 @@ def test_an_idle_session_stays_for_many_keep_alives(server: ThingsBoard, device:
 def test_a_stop_while_connecting_is_quick(moment: str, server: ThingsBoard, clients: list[Client]) -> None:
     server.faults.freeze = moment == "silent"
     server.faults.connack_delay_s = 30 if moment == "frozen" else 0
-    port = free_port() if moment == "refused" else server.port
+    port = CLOSED_PORT if moment == "refused" else server.port
     client = Client(port).start()
     if moment != "refused":
         server.wait_for(lambda: server.open_connections, 10, "the attempt")
