@@ -3,7 +3,7 @@
 from typing import Any
 
 from teg.simulator.thingsboard.payloads import BadPayload, parse_exact, parse_object
-from teg.simulator.thingsboard.typing_rules import SKIPPED, typed
+from teg.simulator.thingsboard.typing_rules import SKIPPED, stored, typed
 
 #: Names wanted from a scope: None = not asked for, an empty list = all of them.
 Names = list[str] | None
@@ -17,8 +17,9 @@ class AttributeStore:
         self.shared: dict[str, Any] = {}
 
     def merge_client(self, payload: bytes) -> None:
-        """Merge by key, null is skipped."""
-        self.client.update(typed_values(parse_exact(payload)))
+        """Merge by key, null is skipped. They go through the rule chain as telemetry does."""
+        values = {key: stored(raw) for key, raw in parse_exact(payload).items()}
+        self.client.update({key: value for key, value in values.items() if value is not SKIPPED})
 
     def answer(self, client: Names, shared: Names) -> dict[str, dict[str, Any]]:
         """A section without any value is left out."""
@@ -35,6 +36,11 @@ def parse_request(payload: bytes) -> tuple[Names, Names]:
     body = parse_object(payload)
     client, shared = _names(body, "clientKeys"), _names(body, "sharedKeys")
     return ([], []) if client is None and shared is None else (client, shared)
+
+
+def has_empty_name(*scopes: Names) -> bool:
+    """An empty name fails in the server's database layer: the request is acknowledged and never answered."""
+    return any("" in names for names in scopes if names)
 
 
 def _names(body: dict[str, Any], field: str) -> Names:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from teg.simulator.thingsboard.account import server_account
+from teg.simulator.thingsboard.device_state import PushOrder
 from teg.simulator.thingsboard.rate_limits import RateLimits
 from teg.simulator.thingsboard.server import ThingsBoard
 from teg.simulator.thingsboard.server_limits import ServerLimits
 from teg.simulator.thingsboard.server_queue import PackOrder
+from teg.simulator.thingsboard.server_versions import VERSIONS
 from teg.simulator.thingsboard.telemetry_store import Depth
 
 _EPILOG = """\
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(problem)
     requests = _signal_requests()
     tls = _tls(options.tls_dir, options.tls_name)
-    limits = ServerLimits(rate_limits=options.rate_limits, pack_size=options.pack_size)
+    limits = _limits(options)
     try:
         server = ThingsBoard(options.port, tls, host=options.host, limits=limits, store=options.store, packet_log=0)
     except OSError as error:
@@ -96,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--rate-limits", type=_rate_limits, metavar="SPEC", help='such as "20:1,600:60" (default: none)')
     add("--puback-delay", type=float, default=0.0, metavar="SECONDS", help="hold every PUBACK back")
     add("--store-delay", type=float, default=0.0, metavar="SECONDS", help=_STORE_DELAY_HELP)
+    add("--server-version", choices=VERSIONS, default="4.2.1.1", help="to behave like (default %(default)s)")
+    add("--push-order", choices=get_args(PushOrder), default="delete_first", help=_PUSH_ORDER_HELP)
     add("--pack-size", type=int, default=1000, metavar="N", help="messages the server takes from its queue at a time")
     add("--pack-order", choices=get_args(PackOrder), default="any", help=_PACK_ORDER_HELP)
     add("--drop-client-attributes", action="store_true", help="acknowledge them and keep none (a custom rule chain)")
@@ -107,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 
 _SHARED_HELP = "shared attributes of a device from a JSON file, repeatable"
 _STORE_DELAY_HELP = "acknowledge first, store later: time for one pack of the server's queue (default: at once)"
+_PUSH_ORDER_HELP = "of the two pushes of a package assignment (default %(default)s)"
 _PACK_ORDER_HELP = "in which order the messages of one pack are stored (default %(default)s)"
 _STORE_HELP = (
     "full keeps every raw payload; distinct keeps the points (default); count keeps numbers only and "
@@ -158,6 +163,12 @@ def _tls(directory: Path | None, names: list[str] | None) -> Any:
 
     existing = ServerTls.in_directory(directory)
     return existing if existing.exists() else ServerTls.create(directory, names or LOCAL_NAMES)
+
+
+def _limits(options: argparse.Namespace) -> ServerLimits:
+    return ServerLimits(
+        options.server_version, options.push_order, rate_limits=options.rate_limits, pack_size=options.pack_size
+    )
 
 
 def _prepare(server: ThingsBoard, options: argparse.Namespace) -> None:

@@ -236,22 +236,25 @@ class Device:
         title: str,
         version: str,
         data: bytes | None = None,
-        algorithm: str = "SHA256",
-        order: PushOrder = "set_first",
+        algorithm: str | None = None,
+        order: PushOrder | None = None,
         url: str | None = None,
         tag: str | None = None,
         checksum: str | None = None,
     ) -> None:
-        """`data` makes it a stored package; without it, `url` is what the device gets ("-" by habit)."""
+        """`data` makes it a stored package; without it, `url` is what the device gets ("-" by habit).
+
+        `order` None = as the server is set to.
+        """
         place = "-" if data is None and url is None else url
         package = Package(title, version, data, place, tag, algorithm, checksum)
-        self._on_loop(lambda: self._state.assign("sw", package, order))
+        self._assign("sw", package, order)
 
     def unassign_software(self) -> None:
         self._on_loop(lambda: self._state.unassign("sw"))
 
-    def assign_firmware(self, package: Package, order: PushOrder = "set_first") -> None:
-        self._on_loop(lambda: self._state.assign("fw", package, order))
+    def assign_firmware(self, package: Package, order: PushOrder | None = None) -> None:
+        self._assign("fw", package, order)
 
     def unassign_firmware(self) -> None:
         self._on_loop(lambda: self._state.unassign("fw"))
@@ -311,6 +314,10 @@ class Device:
         """No session sent anything after its DISCONNECT."""
         loud = [record for record in self.sessions if record.packets_after_disconnect]
         assert not loud, f"packets after DISCONNECT: {loud}"
+
+    def _assign(self, kind: str, package: Package, order: PushOrder | None) -> None:
+        limits = self._limits
+        self._on_loop(lambda: self._state.assign(kind, package, order or limits.push_order, limits.behaviour))
 
     def _revoke(self) -> Credentials | None:
         credentials, self._state.credentials = self._state.credentials, None

@@ -14,12 +14,15 @@ from teg.simulator.thingsboard.ota_packages import Package, all_attributes
 from teg.simulator.thingsboard.payloads import parse_exact
 from teg.simulator.thingsboard.rate_limits import DeviceLimiter, RateLimits
 from teg.simulator.thingsboard.rpc import PendingCalls, Schedule
+from teg.simulator.thingsboard.server_versions import ServerVersion
 from teg.simulator.thingsboard.telemetry_store import Backup as SeriesBackup
 from teg.simulator.thingsboard.telemetry_store import Depth, TelemetryStore
 from teg.simulator.thingsboard.traffic import Publish, SessionRecord
 
-#: Which of the two pushes of an assignment comes first; the real server promises neither.
-PushOrder = Literal["set_first", "delete_first"]
+#: Which of the two pushes of an assignment comes first: the real server promises neither. Two of three times the
+#: deletion came first ("delete_first"); "either" does so too, two of three times.
+PushOrder = Literal["set_first", "delete_first", "either"]
+_EITHER: tuple[PushOrder, ...] = ("delete_first", "set_first", "delete_first")
 
 #: Publishes remembered by a store that is not "full"; each may hold 64 kB.
 LAST_PUBLISHES = 100
@@ -65,6 +68,7 @@ class DeviceState:
         self.sessions: list[SessionRecord] = []
         self.session: AttachedSession | None = None
         self.packages: dict[str, Package] = {}
+        self._assignments = 0
         self.server_telemetry: list[tuple[int, dict[str, Any]]] = []
         self.attribute_requests: list[tuple[int, bytes]] = []
         self.client_rpcs: list[tuple[int, str, Any]] = []
@@ -98,8 +102,8 @@ class DeviceState:
             self.attributes.shared.pop(key, None)
         self.push({"deleted": keys})
 
-    def assign(self, kind: str, package: Package, order: PushOrder) -> None:
-        """Assigning the same package again sends nothing."""
+    def assign(self, kind: str, package: Package, order: PushOrder, version: ServerVersion) -> None:
+        """Assigning the same package again sends nothing; an old server fails before it has written an attribute."""
         if self.packages.get(kind) == package:
             return
         self.packages[kind] = package
@@ -108,6 +112,13 @@ class DeviceState:
             (now_ms, {**package.targets(kind, now_ms), f"{kind}_state": "QUEUED"}),
             (now_ms, {f"{kind}_state": "INITIATED"}),
         ]
+        if not (package.lacks_algorithm and version.url_package_needs_algorithm):
+            self._push_package(kind, package, order)
+
+    def _push_package(self, kind: str, package: Package, order: PushOrder) -> None:
+        if order == "either":
+            order = _EITHER[self._assignments % len(_EITHER)]
+            self._assignments += 1
         if order == "set_first":
             self._set_shared(package.attributes(kind))
         self.delete_shared(package.stale_attributes(kind))

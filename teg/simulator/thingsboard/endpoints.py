@@ -1,7 +1,7 @@
 """What a publish to each device topic does: telemetry, attributes, requests, RPC, claiming, packages.
 
 A handler acknowledges the publish when the server has taken it, and answers after that. It raises what
-makes the session close: `BadPayload`, `BadRequestId`, `RateLimited`, `PackageError`.
+makes the session close: `BadPayload` (`ConversionFailed`, `BadRequestId` among them), `RateLimited`, `PackageError`.
 """
 
 import time
@@ -11,11 +11,18 @@ from typing import Any, Protocol
 import orjson
 
 from teg.simulator.thingsboard import topics
-from teg.simulator.thingsboard.attributes import parse_request
+from teg.simulator.thingsboard.attributes import has_empty_name, parse_request
 from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.device_state import DeviceState
 from teg.simulator.thingsboard.ota_packages import Downloads
-from teg.simulator.thingsboard.payloads import BadPayload, check_telemetry, count_points, parse_object, records_in
+from teg.simulator.thingsboard.payloads import (
+    BadPayload,
+    ConversionFailed,
+    check_telemetry,
+    count_points,
+    parse_object,
+    records_in,
+)
 from teg.simulator.thingsboard.topics import Kind, Route
 from teg.simulator.thingsboard.traffic import Publish
 
@@ -92,7 +99,9 @@ class Endpoints:
         self._admit_message()
         self._device.attribute_requests.append((route.id, publish.payload))
         self._session.acknowledge(publish)
-        if route.id < 0 or self._core.faults.swallow_attribute_responses.fires(publish):
+        if route.id < 0 or has_empty_name(client, shared):
+            return
+        if self._core.faults.swallow_attribute_responses.fires(publish):
             return
         topic = f"{route.family.attribute_response}{route.id}"
         answer = orjson.dumps(self._device.attributes.answer(client, shared))
@@ -110,7 +119,7 @@ class Endpoints:
         body = parse_object(publish.payload)
         method = body.get("method")
         if method is None or isinstance(method, dict | list):
-            raise BadPayload("client RPC without method")
+            raise ConversionFailed("client RPC without method")
         self._admit_message()
         self._device.client_rpcs.append((route.id, str(method), body.get("params")))
         self._session.acknowledge(publish)

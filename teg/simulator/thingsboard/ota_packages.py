@@ -33,7 +33,8 @@ class Package:
     data: bytes | None = None
     url: str | None = None
     tag: str | None = None
-    algorithm: str = "SHA256"
+    #: Of a stored package SHA256 unless given; of a URL only what the operator filled in.
+    algorithm: str | None = None
     checksum: str | None = None
 
     def attributes(self, kind: str) -> dict[str, Any]:
@@ -45,9 +46,21 @@ class Package:
             values["url"] = self.url
         if self.data is not None:
             values["size"] = len(self.data)
-            values["checksum_algorithm"] = self.algorithm
-            values["checksum"] = self.checksum or checksum(self.algorithm, self.data)
+        values |= self._checksums()
         return {f"{kind}_{name}": value for name, value in values.items()}
+
+    @property
+    def lacks_algorithm(self) -> bool:
+        """A package with a URL as the web page of 4.2 and 4.2.1 makes it."""
+        return self.data is None and self.algorithm is None
+
+    def _checksums(self) -> dict[str, str]:
+        algorithm, text = self.algorithm, self.checksum
+        if self.data is not None:
+            algorithm = algorithm or "SHA256"
+            text = text or checksum(algorithm, self.data)
+        values = {"checksum_algorithm": algorithm, "checksum": text}
+        return {name: value for name, value in values.items() if value is not None}
 
     def stale_attributes(self, kind: str) -> list[str]:
         present = self.attributes(kind)

@@ -26,8 +26,12 @@ class BadPayload(Exception):  # noqa: N818
     """Not what the topic takes: the session is closed (MQTT 5: PUBACK 0x99)."""
 
 
-class BadNumber(BadPayload):
-    """A number that cannot be read, such as `ts` as text: the session is closed in every version."""
+class BadRequestId(BadPayload):
+    """A request id that is no 32-bit decimal number."""
+
+
+class ConversionFailed(BadPayload):
+    """What the server trips over, such as `ts` as text: the session is closed in every version (MQTT 5: 0x8B)."""
 
 
 def parse(payload: bytes) -> Any:
@@ -119,17 +123,19 @@ def _check_element(element: Any) -> None:
 
 
 def _milliseconds(ts: Any) -> int:
-    """Numbers are truncated, text must be a whole number (Gson's getAsLong)."""
+    """Numbers are truncated, text must be a whole number, a list of one counts as its element (Gson's getAsLong)."""
     if type(ts) is int:
         return ts
+    if isinstance(ts, list) and len(ts) == 1:
+        return _milliseconds(ts[0])
     try:
         if isinstance(ts, str) and not isinstance(ts, NumberText):
             return _whole_number(ts)
         if isinstance(ts, int | float | NumberText) and not isinstance(ts, bool):
             return int(float(ts)) if isinstance(ts, NumberText) and not ts.isdecimal() else int(ts)
     except (ValueError, OverflowError) as error:
-        raise BadNumber(f"'ts' is {ts!r}") from error
-    raise BadNumber(f"'ts' is {ts!r}")
+        raise ConversionFailed(f"'ts' is {ts!r}") from error
+    raise ConversionFailed(f"'ts' is {ts!r}")
 
 
 def _whole_number(text: str) -> int:

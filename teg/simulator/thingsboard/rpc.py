@@ -27,6 +27,8 @@ Schedule = Callable[[float, Callable[[], None]], Timer]
 class RpcOutcome:
     """What the REST caller gets: 200, 504 (or 408, 409 of the old API), 406 for an answer that is no JSON.
 
+    An empty answer is 200 with an empty body.
+
     Status 0: the server went away while the caller waited.
     """
 
@@ -148,6 +150,9 @@ class PendingCalls:
             self.stale_responses.append((call_id, payload))
             return
         self._drop(call)
+        if not payload and not call.persistent:
+            call.finish(RpcOutcome(200))
+            return
         try:
             call.response = orjson.loads(payload)
             call.finish(RpcOutcome(200, call.response))

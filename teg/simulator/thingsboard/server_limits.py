@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from teg.simulator.thingsboard.device_state import PushOrder
 from teg.simulator.thingsboard.rate_limits import RateLimits
+from teg.simulator.thingsboard.server_versions import VERSIONS, ServerVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +14,10 @@ class ServerLimits:
     `rpc_min_timeout_s` is the exception: the REST API of the real server lifts every timeout to 5 s.
     """
 
+    #: A key of `server_versions.VERSIONS`.
+    version: str = "4.2.1.1"
+    #: Of the two pushes of a package assignment, unless the caller says otherwise.
+    push_order: PushOrder = "delete_first"
     #: Profile option "Send PUBACK on PUBLISH message validation failure": acknowledged, then dropped.
     ack_bad_payloads: bool = False
     max_payload_bytes: int = 65_536
@@ -25,6 +31,10 @@ class ServerLimits:
     client_rpc_timeout_s: float = 60.0
     inactivity_timeout_s: float = 600.0
     provisioned_session_s: float = 60.0
+
+    @property
+    def behaviour(self) -> ServerVersion:
+        return VERSIONS[self.version]
 
     def session_limits(self) -> dict[str, object]:
         """The answer to the client RPC `getSessionLimits`."""

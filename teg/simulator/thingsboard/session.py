@@ -10,6 +10,7 @@ import orjson
 from teg.domain.server.wire import OTA_ERROR
 from teg.simulator.thingsboard import mqtt_codec, topics
 from teg.simulator.thingsboard.core import Connection, Core
+from teg.simulator.thingsboard.credentials import ACCEPTED
 from teg.simulator.thingsboard.device_state import DeviceState
 from teg.simulator.thingsboard.endpoints import Endpoints, RateLimited
 from teg.simulator.thingsboard.mqtt_codec import (
@@ -23,10 +24,9 @@ from teg.simulator.thingsboard.mqtt_codec import (
     UnsubscribePacket,
 )
 from teg.simulator.thingsboard.ota_packages import PackageError
-from teg.simulator.thingsboard.payloads import BadNumber, BadPayload
+from teg.simulator.thingsboard.payloads import BadPayload, ConversionFailed
 from teg.simulator.thingsboard.reordering import Reversal
 from teg.simulator.thingsboard.rpc import RpcCall
-from teg.simulator.thingsboard.topics import BadRequestId
 from teg.simulator.thingsboard.traffic import Publish, SessionRecord
 
 
@@ -134,12 +134,10 @@ class DeviceSession:
     def _process(self, publish: Publish) -> None:
         try:
             self._endpoints.handle(publish)
-        except BadNumber as error:
-            self.end(f"bad number: {error}", 0x8B)
+        except ConversionFailed as error:
+            self.end(f"bad content: {error}", 0x8B)
         except BadPayload as error:
             self._refuse(publish, error)
-        except BadRequestId as error:
-            self.end(f"bad request id: {error}", 0x8B)
         except RateLimited as error:
             self.end(f"rate limit: {error}", 0x83)
         except PackageError as error:
@@ -313,5 +311,6 @@ class DeviceSession:
         self.closed("client disconnected")
         self._connection.close("client disconnected")
 
-    def _on_second_connect(self, _packet: Connect) -> None:
-        self.end("second CONNECT", 0x82)
+    def _on_second_connect(self, packet: Connect) -> None:
+        """Accepted once more, whatever its login; nothing is closed and nothing changes."""
+        self._connection.send(mqtt_codec.connack(self._version, ACCEPTED, not packet.clean))

@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any, Literal
 
 from teg.simulator.thingsboard.payloads import records_in
-from teg.simulator.thingsboard.typing_rules import SKIPPED, typed
+from teg.simulator.thingsboard.typing_rules import SKIPPED, stored
 
 #: full: keep raw payloads. distinct: keep points only. count: keep numbers only.
 Depth = Literal["full", "distinct", "count"]
@@ -115,14 +115,14 @@ class TelemetryStore:
         """Work what was stored since the last time into the points."""
         with self._lock:
             while self._unfolded:
-                ms, stored = self._unfolded.popleft()
-                records = records_in(stored, ms) if isinstance(stored, bytes) else [(ms, stored)]
+                ms, item = self._unfolded.popleft()
+                records = records_in(item, ms) if isinstance(item, bytes) else [(ms, item)]
                 for ts_ms, values in records:
                     self._store(ts_ms, values)
 
     def _store(self, ts: int, values: dict[str, Any]) -> None:
         for key, raw in values.items():
-            value = typed(raw)
+            value = stored(raw)
             if value is SKIPPED:
                 continue
             series = self._series.get(key)

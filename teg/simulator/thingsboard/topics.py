@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from teg.domain.server import wire
+from teg.simulator.thingsboard.payloads import BadPayload, BadRequestId, ConversionFailed
 
 MAX_INT = 2**31 - 1
 
@@ -24,10 +25,6 @@ class Kind(Enum):
     GATEWAY = auto()
     PROTOBUF = auto()
     UNKNOWN = auto()
-
-
-class BadRequestId(Exception):  # noqa: N818
-    """A request id that is no 32-bit decimal number: the session is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +69,8 @@ _CHUNK_FILTERS = {f"v2/{kind}/response/+/chunk/+": kind for kind in ("fw", "sw")
 FILTERS: dict[str, Family | None] = {
     **{name: family for family in _FAMILIES for name in family.filters()},
     **dict.fromkeys((*_CHUNK_FILTERS, wire.OTA_ERROR, "v2/sw/error", wire.PROVISION_RESPONSE)),
+    # Granted to every device, be it a gateway or not.
+    **dict.fromkeys(("v1/gateway/attributes", "v1/gateway/rpc", "v1/gateway/attributes/response")),
 }
 RPC_FILTERS = frozenset(family.rpc_request + "+" for family in _FAMILIES)
 ATTRIBUTE_FILTERS = frozenset(family.attributes for family in _FAMILIES)
@@ -107,25 +106,28 @@ _PREFIXES = [
 
 
 def route(topic: str) -> Route:
-    """Raise `BadRequestId` when the topic is known but its id is no number."""
+    """Raise `BadRequestId` or `ConversionFailed` when the topic is known but its id is no number."""
     if found := _EXACT.get(topic):
         return found
     for prefix, kind, family in _PREFIXES:
         if topic.startswith(prefix):
             return _with_id(kind, family, topic.removeprefix(prefix))
     if match := _CHUNK.search(topic):
-        return Route(Kind.PACKAGE_CHUNK, V1, _int(match[2]), _int(match[3]), match[1])
+        request, chunk = (_int(match[index], ConversionFailed) for index in (2, 3))
+        return Route(Kind.PACKAGE_CHUNK, V1, request, chunk, match[1])
     return Route(Kind.GATEWAY if topic.startswith("v1/gateway/") else Kind.UNKNOWN)
 
 
 def _with_id(kind: Kind, family: Family, text: str) -> Route:
-    return Route(Kind.PROTOBUF if family is _V2_PROTO else kind, family, _int(text))
+    """Of a client RPC the server does not expect a bad id; in the other topics it does."""
+    error = ConversionFailed if kind is Kind.CLIENT_RPC else BadRequestId
+    return Route(Kind.PROTOBUF if family is _V2_PROTO else kind, family, _int(text, error))
 
 
-def _int(text: str) -> int:
+def _int(text: str, error: type[BadPayload]) -> int:
     """Java's Integer.parseInt."""
     if not re.fullmatch(r"[-+]?\d{1,11}", text) or not -MAX_INT - 1 <= int(text) <= MAX_INT:
-        raise BadRequestId(f"request id {text!r}")
+        raise error(f"request id {text!r}")
     return int(text)
 
 

@@ -1,5 +1,8 @@
 """What ThingsBoard makes of a JSON value: long, double, boolean, text or JSON.
 
+A value is parsed twice: by the transport, which prints it as Java does into the message for the rule chain, and by
+the rule chain, which stores it. What the operator writes over REST is parsed once (seen on a real 4.2.1).
+
 Source: ThingsBoard's JsonConverter with JSON_TYPE_CAST_ENABLED (the default), Gson and commons-lang's
 NumberUtils.isParsable. JSON values are kept as dict or list here; the server stores their text.
 """
@@ -35,6 +38,29 @@ def typed(value: Any) -> Any:
     if kind is NumberText:
         return cast_number(value)
     return SKIPPED if value is None else plain(value)
+
+
+def stored(value: Any) -> Any:
+    """Return what the rule chain stores of a value that a device published, or `SKIPPED` for null."""
+    first = typed(value)
+    return _reparsed(first) if type(first) is float else first
+
+
+def _reparsed(number: float) -> int | float | str:
+    """Plain decimals come back as they were; what Java prints with an exponent may become long or text."""
+    if number == 0 or 1e-3 <= abs(number) < 1e7:
+        return number
+    return cast_number(_java_exponential(number))
+
+
+def _java_exponential(number: float) -> str:
+    """As Java's Double.toString from 1e7 on and below 1e-3: one digit, at least one decimal, an exponent.
+
+    The digits are the fewest that tell the double from its neighbours; Java before 19 now and then prints one more.
+    """
+    sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
+    text = "".join(map(str, digits))
+    return f"{'-' if sign else ''}{text[0]}.{text[1:] or '0'}E{int(exponent) + len(text) - 1}"
 
 
 def cast_text(text: str) -> int | float | str:

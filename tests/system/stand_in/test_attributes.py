@@ -155,6 +155,16 @@ def test_pushed_text_that_was_never_stored(client: PahoDevice, device: Device) -
     assert device.shared_attributes == {}
 
 
+@pytest.mark.parametrize("body", [{"sharedKeys": ""}, {"clientKeys": "", "sharedKeys": "a"}])
+def test_an_empty_name_is_acknowledged_and_never_answered(
+    client: PahoDevice, device: Device, body: dict[str, str]
+) -> None:
+    device.set_shared({"a": 1})
+    client.publish(REQUEST + "1", json.dumps(body))
+    assert ask(client, 2, {"sharedKeys": "a"}) == {"shared": {"a": 1}}
+    assert [topic for topic, _, _ in client.messages] == [RESPONSE + "2"]
+
+
 def test_swallowed_responses(server: ThingsBoard, client: PahoDevice) -> None:
     server.faults.swallow_attribute_responses = next_n(1)
     client.publish(REQUEST + "1", "{}")

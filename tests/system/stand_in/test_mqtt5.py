@@ -59,6 +59,12 @@ def test_bad_payload_is_told_and_the_session_stays(client: PahoDevice, device: D
     assert len(device.sessions) == 1
 
 
+@pytest.mark.parametrize("topic", ["v1/devices/me/attributes/request/x", "v1/devices/me/rpc/response/x"])
+def test_bad_request_id_is_told_and_the_session_stays(client: PahoDevice, topic: str) -> None:
+    assert client.publish(topic, "{}") == 0x99
+    assert client.publish(TELEMETRY, '{"a": 1}') == 0
+
+
 def test_bad_payload_with_qos_0_closes(client: PahoDevice) -> None:
     client.send(TELEMETRY, "no json", qos=0)
     assert client.wait_closed() == 0x99
@@ -76,7 +82,9 @@ def test_refused_filter(client: PahoDevice) -> None:
     ("topic", "payload", "reason"),
     [
         (TELEMETRY, '{"ts": "noon", "values": {}}', 0x8B),
-        ("v1/devices/me/attributes/request/x", "{}", 0x8B),
+        (TELEMETRY, '{"ts": [1, 2], "values": {}}', 0x8B),
+        ("v1/devices/me/rpc/request/1", '{"params": {}}', 0x8B),
+        ("v1/devices/me/rpc/request/x", '{"method": "m"}', 0x8B),
         (TELEMETRY, '{"a":"' + "x" * 70_000 + '"}', 0x81),
         ("v2/sw/request/1/chunk/0", "100", 0x83),
     ],

@@ -12,6 +12,7 @@ from teg.simulator.thingsboard.device_state import PushOrder
 from teg.simulator.thingsboard.faults import next_n
 from teg.simulator.thingsboard.ota_packages import Package
 from teg.simulator.thingsboard.server import ThingsBoard
+from teg.simulator.thingsboard.server_limits import ServerLimits
 from tests.support.stand_in_client import ATTRIBUTES, PahoDevice, logged_in, publish_packet
 
 DATA = bytes(range(256)) * 20
@@ -63,11 +64,42 @@ def test_assignment_of_a_stored_package(client: PahoDevice, device: Device, orde
     assert device.telemetry() == {}
 
 
+def test_order_of_the_two_pushes_is_as_most_often_seen(client: PahoDevice, device: Device) -> None:
+    device.assign_software("ctl", "v1", DATA)
+    assert "deleted" in pushes(client, 2)[0]
+
+
+def test_both_orders_occur_when_told_to() -> None:
+    with ThingsBoard(limits=ServerLimits(push_order="either")) as server:
+        device = server.add_device("pi-07", token="T1")
+        client = PahoDevice("T1").opened(server.host, server.port)
+        client.subscribe(ATTRIBUTES)
+        for number in range(3):
+            device.assign_software("ctl", f"v{number}", DATA)
+        assert ["deleted" in push for push in pushes(client, 6)] == [True, False, False, True, True, False]
+        client.close()
+
+
+@pytest.mark.parametrize(("version", "algorithm"), [("4.2.1", None), ("4.2.1", "SHA256"), ("4.2.1.1", None)])
+def test_a_url_without_checksum_algorithm_fails_in_an_old_server(version: str, algorithm: str | None) -> None:
+    with ThingsBoard(limits=ServerLimits(version=version)) as server:
+        device = server.add_device("pi-07", token="T1")
+        client = PahoDevice("T1").opened(server.host, server.port)
+        client.subscribe(ATTRIBUTES)
+        device.assign_software("ctl", "v1", url="http://x/ctl", algorithm=algorithm)
+        broken = version == "4.2.1" and algorithm is None
+        assert ("sw_title" in device.shared_attributes) is not broken
+        assert [values.get("sw_state") for _, values in device.server_telemetry] == ["QUEUED", "INITIATED"]
+        client.publish("v1/devices/me/telemetry", "{}")
+        assert len(client.messages) == (0 if broken else 2)
+        client.close()
+
+
 def test_same_package_again_sends_nothing_and_another_one_does(client: PahoDevice, device: Device) -> None:
     device.assign_software("ctl", "v1")
     device.assign_software("ctl", "v1")
     device.assign_software("ctl", "v2")
-    assert [push.get("sw_version") for push in pushes(client, 4)] == ["v1", None, "v2", None]
+    assert [push.get("sw_version") for push in pushes(client, 4)] == [None, "v1", None, "v2"]
     client.publish("v1/devices/me/telemetry", "{}")
     assert len(client.messages) == 4
 

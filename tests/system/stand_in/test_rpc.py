@@ -191,6 +191,13 @@ def test_persistent_one_way_call_ends_delivered(client: PahoDevice, device: Devi
     assert call.states == ["QUEUED", "SENT", "DELIVERED"]
 
 
+def test_an_empty_answer_is_an_empty_body_and_no_error(client: PahoDevice, device: Device) -> None:
+    client.answer = lambda _topic, _payload: b""
+    client.subscribe(RPC)
+    outcome = device.rpc("ping")
+    assert (outcome.status, outcome.response) == (200, None)
+
+
 def test_persistent_answer_that_is_no_json_is_successful(client: PahoDevice, device: Device) -> None:
     client.answer = lambda _topic, _payload: b"plain"
     client.subscribe(RPC)

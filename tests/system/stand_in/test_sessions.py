@@ -121,6 +121,20 @@ def test_basic_credentials(
     client.close()
 
 
+def test_a_second_connect_is_accepted_once_more(server: ThingsBoard, device: Device) -> None:
+    with logged_in(server.host, server.port) as raw:
+        raw.send(connect_packet("T1"), publish_packet(TELEMETRY, b'{"a": 1}', 7))
+        assert raw.packet() == b"\x20\x02\x00\x00"
+        assert raw.packet() == b"\x40\x02\x00\x07"
+    assert len(device.sessions) == 1
+
+
+def test_filters_of_the_gateway_api_are_granted_to_any_device(server: ThingsBoard, device: Device) -> None:
+    client = PahoDevice("T1").opened(server.host, server.port)
+    assert client.subscribe("v1/gateway/attributes", "v1/gateway/rpc", "v1/gateway/telemetry") == [1, 1, 0x80]
+    client.close()
+
+
 @pytest.mark.parametrize("clean", [True, False])
 def test_session_present_is_the_opposite_of_clean_and_a_lie(server: ThingsBoard, device: Device, clean: bool) -> None:
     first = PahoDevice("T1", client_id="same", clean=clean).opened(server.host, server.port)
@@ -250,7 +264,6 @@ def test_a_hundred_packets_before_the_connack_are_fine(server: ThingsBoard, devi
         packet(0xA0, b"\x00\x01" + text(RPC)),
         b"\x30\xff\xff\xff\xff\xff",
         b"\x30\x81\x80\x04",
-        connect_packet(),
         publish_packet("v1/devices/me/attributes/request/x", b"{}"),
         publish_packet("v1/devices/me/attributes/request/", b"{}"),
         publish_packet("v1/devices/me/attributes/request/2147483648", b"{}"),

@@ -105,7 +105,7 @@ def test_empty_array_is_never_acknowledged_and_the_session_goes_on(server: Thing
         b'{"ts": true, "values": {}}',
         b'{"ts": 1, "values": []}',
         b'{"ts": 1, "values": null}',
-        b'{"a": ' + b"[" * 256 + b"]" * 256 + b"}",
+        b'{"a": ' + b"[" * 500 + b"]" * 500 + b"}",
     ],
 )
 @pytest.mark.parametrize("qos", [0, 1])

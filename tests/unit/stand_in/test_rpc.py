@@ -51,6 +51,18 @@ def call(*, one_way: bool = False, persistent: bool = False, old_api: bool = Fal
     return RpcCall("ping", None, 10.0, one_way, persistent, old_api)
 
 
+def test_an_empty_answer_is_no_error() -> None:
+    calls, session = PendingCalls(Clock()), Session()
+    calls.subscribed(session)
+    asked, broken = call(), call()
+    calls.submit(asked)
+    calls.submit(broken)
+    calls.responded(asked.id, b"")
+    calls.responded(broken.id, b"no json")
+    assert (asked.outcome, broken.outcome) == (RpcOutcome(200, None), RpcOutcome(406))
+    assert calls.pending == []
+
+
 def test_calls_wait_for_a_session_and_leave_in_order() -> None:
     calls, session = PendingCalls(Clock()), Session()
     first, second = call(), call()

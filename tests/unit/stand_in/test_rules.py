@@ -9,10 +9,10 @@ from teg.simulator.thingsboard.credentials import Credentials, find_device, in_v
 from teg.simulator.thingsboard.faults import Faults, always, every, never, next_n, when
 from teg.simulator.thingsboard.mqtt_codec import V5, V311, Connect
 from teg.simulator.thingsboard.ota_packages import Downloads, Package, PackageError, all_attributes, checksum
-from teg.simulator.thingsboard.payloads import BadPayload
+from teg.simulator.thingsboard.payloads import BadPayload, BadRequestId, ConversionFailed
 from teg.simulator.thingsboard.provisioning import parse_request
 from teg.simulator.thingsboard.rate_limits import DeviceLimiter, RateLimits, TokenBucket
-from teg.simulator.thingsboard.topics import BadRequestId, Kind
+from teg.simulator.thingsboard.topics import Kind
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,24 @@ def test_routes(topic: str, kind: Kind, number: int) -> None:
 
 @pytest.mark.parametrize("number", ["", "x", "1.5", " 1", "2147483648", "-2147483649", "j/x", "1" * 5000])
 def test_bad_request_ids(number: str) -> None:
-    with pytest.raises(BadRequestId):
-        topics.route(f"v2/a/req/{number}")
+    for prefix in ("v2/a/req/", "v1/devices/me/rpc/response/"):
+        with pytest.raises(BadRequestId):
+            topics.route(prefix + number)
+    with pytest.raises(ConversionFailed):
+        topics.route(f"v1/devices/me/rpc/request/{number}")
+
+
+def test_chunk_numbers_that_do_not_fit() -> None:
+    with pytest.raises(ConversionFailed):
+        topics.route("v2/sw/request/1/chunk/99999999999")
 
 
 def test_every_spelling_has_its_filters() -> None:
     assert {"v1/devices/me/rpc/request/+", "v2/r/req/+", "v2/r/req/j/+"} <= topics.RPC_FILTERS
     assert {"v1/devices/me/attributes", "v2/a", "v2/a/j"} <= topics.ATTRIBUTE_FILTERS
     assert "v2/fw/response/+" not in topics.FILTERS
+    assert {"v1/gateway/attributes", "v1/gateway/rpc"} <= set(topics.FILTERS)
+    assert "v1/gateway/telemetry" not in topics.FILTERS
     assert topics.chunk_filter("sw") in topics.FILTERS
 
 
@@ -124,6 +134,13 @@ def test_attribute_requests(payload: bytes, client: list[str] | None, shared: li
     assert attributes.parse_request(payload) == (client, shared)
 
 
+def test_an_empty_name_is_noticed() -> None:
+    for payload in (b'{"sharedKeys": ""}', b'{"clientKeys": "", "sharedKeys": "a"}', b'{"sharedKeys": "a,,b"}'):
+        assert attributes.has_empty_name(*attributes.parse_request(payload))
+    for payload in (b"{}", b'{"sharedKeys": "a, "}', b'{"clientKeys": "a", "sharedKeys": "b"}'):
+        assert not attributes.has_empty_name(*attributes.parse_request(payload))
+
+
 @pytest.mark.parametrize("payload", [b"[]", b"1", b"", b'{"sharedKeys": null}', b'{"sharedKeys": ["a", "b"]}'])
 def test_bad_attribute_requests(payload: bytes) -> None:
     with pytest.raises(BadPayload):
@@ -136,8 +153,8 @@ def test_answers_leave_out_what_is_not_there() -> None:
     assert store.answer(None, ["a", "x"]) == {"shared": {"a": 1}}
     assert store.answer([], []) == {"shared": {"a": 1, "b": 2}}
     assert store.answer(["a"], ["x"]) == {}
-    store.merge_client(b'{"a": "07", "n": null}')
-    assert store.answer([], None) == {"client": {"a": 7}}
+    store.merge_client(b'{"a": "07", "n": null, "b": 1e7, "c": 25000000.0, "d": 2.5e19}')
+    assert store.answer([], None) == {"client": {"a": 7, "b": 10**7, "c": 25 * 10**6, "d": "25000000000000000000"}}
 
 
 def test_bucket_refills_continuously() -> None:
@@ -235,6 +252,9 @@ def test_package_attributes() -> None:
     elsewhere = Package("ctl", "v1", url="-")
     assert elsewhere.attributes("sw") == {"sw_title": "ctl", "sw_version": "v1", "sw_url": "-"}
     assert elsewhere.stale_attributes("sw") == ["sw_tag", "sw_size", "sw_checksum", "sw_checksum_algorithm"]
+    complete = Package("ctl", "v1", url="-", algorithm="SHA256", checksum="ab")
+    assert complete.attributes("sw")["sw_checksum_algorithm"] == "SHA256"
+    assert complete.stale_attributes("sw") == ["sw_tag", "sw_size"]
     stored = Package("ctl", "v1", b"data", tag="t")
     assert stored.stale_attributes("fw") == ["fw_url"]
     assert stored.targets("fw", 7) == {
