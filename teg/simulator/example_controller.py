@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 try:
     from controller_client import Gateway, NotRecorded
@@ -151,8 +152,17 @@ class Account:
 
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
-        self.records = 0
-        self.keys: Counter[str] = Counter()
+        before = self._saved()
+        self.records = int(before.get("records", 0))
+        self.keys: Counter[str] = Counter(before.get("keys", {}))
+
+    def _saved(self) -> Mapping[str, Any]:
+        """What an earlier life of this controller has counted."""
+        try:
+            saved: Mapping[str, Any] = json.loads(self._file.read_text()) if self._file is not None else {}
+        except FileNotFoundError:
+            return {}
+        return saved
 
     @property
     def recorded(self) -> int:

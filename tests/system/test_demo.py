@@ -1,10 +1,13 @@
 """`make demo` as a newcomer sees it: real processes, real MQTT over TLS, an account at the end."""
 
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -42,17 +45,32 @@ def account(output: str) -> tuple[int, ...]:
     return tuple(int(number) for number in match.groups())
 
 
-def test_ends_by_itself_with_nothing_lost(tmp_path: Path) -> None:
-    with start(tmp_path, DEMO_SECONDS="8") as demo:
-        output, _ = demo.communicate(timeout=90)
+def test_a_script_of_blows_ends_by_itself_with_nothing_lost(tmp_path: Path) -> None:
+    with start(tmp_path, DEMO_SECONDS="22") as demo:
+        output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 0, output
     recorded, delivered, lost, _ = account(output)
     assert recorded == delivered > 50 and lost == 0
     first = re.search(r"^first arrival ([\d.]+) s after the start$", output, re.MULTILINE)
     assert first and float(first[1]) < 10
     assert "connected" in output and "load_1m=" in output and output.isascii()
+    for survived in ("outage x 1", "kill of the gateway x 1", "crash of the controller x 1", "full disk x 1"):
+        assert survived in output
+    for did in ("gateway: connected to", "file 'note' written", "the call was answered after", "start of controller"):
+        assert did in output
     assert list(tmp_path.iterdir()) == []  # nothing lost: nothing is kept
     assert processes_with(str(tmp_path)) == []
+
+
+@pytest.mark.torture
+def test_eight_kinds_of_blow_lose_nothing(tmp_path: Path) -> None:
+    with start(tmp_path, DEMO_SECONDS="70") as demo:
+        output, _ = demo.communicate(timeout=200)
+    assert demo.returncode == 0, output
+    survived = re.search(r"^survived: (.*)$", output, re.MULTILINE)
+    assert survived and survived[1].count(" x ") >= 7, output
+    assert "update to version v2 is done" in output, output
+    assert "update to version v3 failed: version v3 did not stay up" in output, output
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -70,8 +88,46 @@ def test_a_stop_by_hand_drains_and_accounts(tmp_path: Path, number: signal.Signa
     assert processes_with(str(tmp_path)) == []
 
 
-def test_a_child_that_dies_is_shown_and_everything_is_stopped(tmp_path: Path) -> None:
-    with start(tmp_path, DEMO_SECONDS="60") as demo:
+def test_keys_strike_and_q_gives_the_account(tmp_path: Path) -> None:
+    """In a real terminal: the legend is there, a kill is survived, `q` ends with the account."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "TERM": "xterm", "COLUMNS": "160", "LINES": "50"}
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "teg.simulator.demo"], cwd=ROOT, env=environment, stdin=theirs, stdout=theirs
+    )
+    os.close(theirs)
+    seen = Terminal(ours)
+    seen.wait_for("kill -9 the gateway")
+    seen.wait_for("connected,")
+    os.write(ours, b"k")
+    seen.wait_for("kill -9 of the gateway; a second later")
+    seen.wait_for("gateway started")
+    os.write(ours, b"q")
+    seen.wait_for("survived: kill of the gateway x 1")
+    assert demo.wait(60) == 0
+    seen.wait_for("lost 0")
+    os.close(ours)
+    assert processes_with(str(tmp_path)) == []
+
+
+class Terminal:
+    """What was drawn so far, without the escapes."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._text = ""
+
+    def wait_for(self, text: str, timeout_s: float = 60) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while text not in self._text:
+            assert time.monotonic() < deadline_s, f"{text!r} was not drawn: {self._text[-2000:]}"
+            if select.select([self._descriptor], [], [], 0.2)[0]:
+                drawn = os.read(self._descriptor, 65536).decode(errors="replace")
+                self._text += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn)
+
+
+def test_a_gateway_that_ends_by_itself_is_shown_and_everything_is_stopped(tmp_path: Path) -> None:
+    with start(tmp_path, DEMO_SECONDS="5.9") as demo:
         assert demo.stdout
         for line in demo.stdout:
             if re.search(r"server [1-9]", line):

@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = Exceptions(
     environment={
         "controller_client/teg_controller.py": "runs in the controller's process, where our settings do not exist",
-        "teg/simulator/demo/__main__.py": "hands its own environment on to the processes of the demo",
+        "teg/simulator/demo/__main__.py": "DEMO_SECONDS and the kind of terminal",
+        "teg/simulator/demo/environment.py": "hands its own environment on to the processes of the demo",
     },
     broad={
         "teg/domain/rpc/dispatcher.py:_outcome": "a call is answered whatever its method raised; the trace is logged",

@@ -51,6 +51,7 @@ class Snapshot:
     arrived: Arrived = Arrived()
     first_arrival_s: float | None = None
     phase: str = "running"
+    backlog: tuple[int, ...] = ()  #: values on the way, twice a second, the newest last
 
     @property
     def delivered(self) -> int:
@@ -86,16 +87,6 @@ def read_recorded(account_file: Path) -> Recorded:
     except FileNotFoundError:
         return Recorded()
     return Recorded(account["records"], account["keys"])
-
-
-def read_arrived(account_file: Path, device: str) -> Arrived:
-    """From the stand-in's `--state-file`; zeros before its first account."""
-    try:
-        account = json.loads(account_file.read_text())["devices"][device]
-    except FileNotFoundError:
-        return Arrived()
-    counters = account["duplicates"], account["publishes"]
-    return Arrived(account["connected"], account["keys"], account["latest"], *counters)
 
 
 def read_on_the_way(inbox: Path, gateway_db: Path) -> OnTheWay:

@@ -1,6 +1,7 @@
 """The demo's live screen, drawn with `rich`."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -9,37 +10,76 @@ from rich.live import Live
 from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from teg.simulator.demo.account import Snapshot, formatted
+from teg.simulator.demo.plain import what_it_did
 
 COLUMNS = 2
-MAX_KEYS = 24
+MAX_KEYS = 14
+
+
+#: Newest events shown.
+EVENTS = 7
+#: Heights of the backlog's curve, from nothing to its own highest.
+_BARS = " ▁▂▃▄▅▆▇█"
 
 
 @contextmanager
-def screen_view(stream: TextIO) -> Iterator["ScreenView"]:
+def screen_view(stream: TextIO, legend: str) -> Iterator["ScreenView"]:
     console = Console(file=stream)
     with Live(console=console, refresh_per_second=4) as live:
-        yield ScreenView(console, live)
+        yield ScreenView(console, live, legend)
 
 
 class ScreenView:
-    def __init__(self, console: Console, live: Live) -> None:
+    def __init__(self, console: Console, live: Live, legend: str) -> None:
         self._console = console
         self._live = live
+        self._legend = legend
+        self._events: deque[str] = deque(maxlen=EVENTS)
 
     def show(self, snapshot: Snapshot) -> None:
-        self._live.update(screen(snapshot))
+        self._live.update(screen(snapshot, tuple(self._events), self._legend))
 
     def say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False)
 
+    def event(self, text: str) -> None:
+        self._events.append(f"[bold magenta]{escape(text)}[/]")
 
-def screen(snapshot: Snapshot) -> RenderableType:
-    """The whole screen, 24 lines at most: title, the three places a value can be in, the newest values."""
+    def heard(self, line: str) -> None:
+        if text := what_it_did(line):
+            self._events.append(f"[dim]gateway:[/] {escape(text)}")
+
+
+def screen(snapshot: Snapshot, events: Sequence[str] = (), legend: str = "") -> RenderableType:
+    """The whole screen, 32 lines at most: the three places a value can be in, the backlog, values, events, keys."""
     title = f"[bold]Edge gateway demo[/]  {snapshot.elapsed_s:.0f} s"
-    hint = "Ctrl-C stops everything and prints the account" if snapshot.phase == "running" else snapshot.phase
-    return Panel(Group("", _places(snapshot), "", _newest(snapshot), ""), title=title, subtitle=hint, padding=(0, 2))
+    hint = "Ctrl-C or q stops everything and prints the account" if snapshot.phase == "running" else snapshot.phase
+    parts = ["", _places(snapshot), _curve(snapshot), "", _newest(snapshot), "", _events(events)]
+    if legend:
+        parts += ["", Text(legend, style="dim", justify="center")]
+    return Panel(Group(*parts), title=title, subtitle=hint, padding=(0, 2))
+
+
+def _events(events: Sequence[str]) -> RenderableType:
+    """Newest last, one line each, always the same height."""
+    lines = [*events, *[""] * (EVENTS - len(events))]
+    return Group(*(_line(line) for line in lines))
+
+
+def _line(markup: str) -> Text:
+    text = Text.from_markup(markup, overflow="ellipsis")
+    text.no_wrap = True
+    return text
+
+
+def _curve(snapshot: Snapshot) -> RenderableType:
+    """What was on the way, from a while ago to now."""
+    highest = max(snapshot.backlog, default=0)
+    bars = "".join(_BARS[-(-value * 8 // highest) if highest else 0] for value in snapshot.backlog)
+    return Text(f"on the way, at most {highest:,}: {bars}", style="yellow", no_wrap=True, overflow="crop")
 
 
 def _places(snapshot: Snapshot) -> RenderableType:
@@ -69,8 +109,11 @@ def _places(snapshot: Snapshot) -> RenderableType:
 
 
 def _state(snapshot: Snapshot) -> str:
-    colour = "green" if snapshot.arrived.connected else "red"
-    return f"[{colour}]●[/] {snapshot.connection}, {snapshot.arrived.publishes:,} messages"
+    """How it is, also in the last frame: then the gateway was stopped, not cut off."""
+    connected = snapshot.arrived.connected
+    colour = "green" if connected else "dim" if snapshot.phase == "stopped" else "red"
+    state = "stopped" if snapshot.phase == "stopped" and not connected else snapshot.connection
+    return f"[{colour}]●[/] {state}, {snapshot.arrived.publishes:,} messages"
 
 
 def _newest(snapshot: Snapshot) -> RenderableType:

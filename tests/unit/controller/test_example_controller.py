@@ -106,6 +106,12 @@ class TestAccount:
         assert json.loads((tmp_path / "account.json").read_text()) == expected
         assert [file.name for file in tmp_path.iterdir()] == ["account.json"]
 
+    def test_goes_on_where_an_earlier_life_ended(self, tmp_path: Path) -> None:
+        Account(tmp_path / "account.json").add({"a": 1}, {"a": 2, "b": 1})
+        again = Account(tmp_path / "account.json")
+        again.add({"a": 3})
+        assert (again.recorded, again.records, again.keys) == (4, 3, {"a": 3, "b": 1})
+
     def test_needs_no_file(self) -> None:
         account = Account()
         account.add({"a": 1})

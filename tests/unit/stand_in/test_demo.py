@@ -8,7 +8,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,11 @@ from rich.console import Console
 
 from teg.simulator.demo import __main__ as demo
 from teg.simulator.demo.account import Arrived, OnTheWay, Recorded, Snapshot, read_on_the_way, read_recorded
+from teg.simulator.demo.blows import BLOWS, LEGEND
 from teg.simulator.demo.children import Child, ChildFailed
-from teg.simulator.demo.plain import PlainView, plain_line
+from teg.simulator.demo.environment import neutral_environment
+from teg.simulator.demo.plain import PlainView, plain_line, what_it_did
+from teg.simulator.demo.schedule import Schedule
 from teg.simulator.demo.screen import screen
 
 
@@ -60,18 +63,18 @@ class TestAccount:
 
 class TestVerdict:
     def test_0_only_when_all_arrived(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert demo.conclude(snapshot({"a": 1}, {"a": 1})) == 0
-        assert demo.conclude(snapshot({"a": 2}, {"a": 1})) == 1
-        assert demo.conclude(snapshot({}, {})) == 1  # a demo that measured nothing has shown nothing
+        assert demo.conclude(snapshot({"a": 1}, {"a": 1}), "survived: all") == 0
+        assert demo.conclude(snapshot({"a": 2}, {"a": 1}), "") == 1
+        assert demo.conclude(snapshot({}, {}), "") == 1  # a demo that measured nothing has shown nothing
         assert capsys.readouterr().out.count("account:") == 3
 
     def test_what_is_still_on_disk_is_said(self, capsys: pytest.CaptureFixture[str]) -> None:
         last = Snapshot(9.0, Recorded(3, {"a": 3}), OnTheWay(inbox=1, archive=2), Arrived(False, {}))
-        assert demo.conclude(last) == 1
+        assert demo.conclude(last, "") == 1
         assert "3 records are safe on disk" in capsys.readouterr().out
 
     def test_the_first_arrival_is_told(self, capsys: pytest.CaptureFixture[str]) -> None:
-        demo.conclude(Snapshot(9.0, first_arrival_s=1.84))
+        demo.conclude(Snapshot(9.0, first_arrival_s=1.84), "")
         assert "first arrival 1.8 s after the start" in capsys.readouterr().out
 
 
@@ -107,9 +110,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def drawn(now: Snapshot, width: int = 100) -> str:
+def drawn(now: Snapshot, width: int = 100, events: Sequence[str] = ()) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(screen(now))
+    console.print(screen(now, events, LEGEND))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -132,8 +135,9 @@ class TestView:
     @pytest.mark.parametrize("width", [80, 100, 160])
     def test_the_screen_fits_one_screen(self, width: int) -> None:
         keys = {f"temperature_sensor_{number}_c": 1_000_000 for number in range(100)}
-        lines = drawn(replace(FULL, recorded=Recorded(1, keys), arrived=Arrived(True, keys, keys)), width).splitlines()
-        assert len(lines) <= 24
+        full = replace(FULL, recorded=Recorded(1, keys), arrived=Arrived(True, keys, keys), backlog=(0, 7, 30) * 20)
+        lines = drawn(full, width, ["a blow " * 40] * 7).splitlines()
+        assert len(lines) <= 32
         assert max(map(len, lines)) <= width
 
     def test_the_screen_has_all_three_places_and_the_newest_values(self) -> None:
@@ -146,6 +150,27 @@ class TestView:
     def test_the_screen_before_anything_has_happened(self) -> None:
         text = drawn(Snapshot(0.0))
         assert "waiting for the first value" in text and "not connected" in text
+
+    def test_the_backlog_is_a_curve_and_every_key_has_its_legend(self) -> None:
+        text = drawn(replace(FULL, backlog=(0, 4, 8)), 220)
+        assert "on the way, at most 8:  ▄█" in text
+        assert all(f"{key} {blow.legend}" in text for key, blow in BLOWS.items())
+
+    def test_the_last_frame_says_stopped_not_cut_off(self) -> None:
+        last = replace(FULL, phase="stopped", arrived=replace(FULL.arrived, connected=False))
+        assert "● stopped" in drawn(last) and "not connected" not in drawn(last)
+
+    @pytest.mark.parametrize(
+        ("line", "text"),
+        [
+            ("2026-11-24 14:08:40,123 WARNING gateway.session: the connection ended", "the connection ended"),
+            ("2026-11-24 14:08:40,123 INFO    gateway: gateway started", "gateway started"),
+            ("<4>gateway.session: the connection ended", "the connection ended"),
+            ("Traceback (most recent call last):", ""),
+        ],
+    )
+    def test_the_gateways_own_words_are_taken_from_its_log(self, line: str, text: str) -> None:
+        assert what_it_did(line) == text
 
     def test_a_terminal_gets_the_screen(self) -> None:
         stream = Terminal()
@@ -169,6 +194,25 @@ class TestDuration:
     def test_anything_else_is_said(self, text: str) -> None:
         with pytest.raises(demo.BadDuration, match="DEMO_SECONDS"):
             demo.duration({"DEMO_SECONDS": text})
+
+
+class TestSchedule:
+    def test_a_script_strikes_in_order_and_once(self) -> None:
+        schedule = Schedule(20)
+        struck = [schedule.due(second) for second in range(21)]
+        assert "".join(struck) == "nnrkfcdp"
+        assert schedule.due(100) == ""
+
+    def test_with_more_time_it_updates_as_well(self) -> None:
+        schedule = Schedule(60)
+        assert schedule.due(1000) == "nnrkfcdgbp"
+
+    @pytest.mark.parametrize("seconds", [math.inf, 3.0])
+    def test_no_script_without_an_end_or_without_time(self, seconds: float) -> None:
+        assert Schedule(seconds).due(1e9) == ""
+
+    def test_every_scripted_key_exists(self) -> None:
+        assert set(Schedule(60).due(1e9)) <= set(BLOWS)
 
 
 class TestStopRequests:
@@ -202,7 +246,7 @@ class Starter:
 
 def wait_for_text(path: Path, text: str) -> None:
     deadline = time.monotonic() + 20
-    while text not in path.read_text():
+    while not (path.exists() and text in path.read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -220,35 +264,35 @@ def wait_for_death(child: Child) -> ChildFailed:
 
 class TestChildren:
     def test_a_death_comes_with_the_last_lines(self, child: "Starter") -> None:
-        code = "import sys; [print(n, file=sys.stderr) for n in range(100)]; print('out'); sys.exit(3)"
+        code = "import sys; [print(n, file=sys.stderr) for n in range(100)]; sys.exit(3)"
         death = str(wait_for_death(child(code)))
         assert "child ended by itself with status 3" in death
-        assert "    99" in death and "    84" not in death and "out" not in death
+        assert "    99" in death and "    84" not in death
 
-    def test_a_death_without_a_log_shows_the_output(self, child: "Starter") -> None:
+    def test_a_death_shows_what_it_printed(self, child: "Starter") -> None:
         assert "    out" in str(wait_for_death(child("print('out')")))
 
-    def test_stopping_is_graceful_and_harmless_twice(self, child: "Starter") -> None:
+    def test_stopping_is_graceful_and_harmless_twice(self, child: "Starter", tmp_path: Path) -> None:
         started = child(
             "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
             "print('ready', flush=True); time.sleep(600)"
         )
-        wait_for_text(started.output, "ready")
+        wait_for_text(tmp_path / "child.log", "ready")
         assert started.stop() == 0
         assert started.stop() == 0
 
-    def test_a_child_that_will_not_stop_is_killed(self, child: "Starter") -> None:
+    def test_a_child_that_will_not_stop_is_killed(self, child: "Starter", tmp_path: Path) -> None:
         started = child(
             "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
             "print('ready', flush=True); time.sleep(600)"
         )
-        wait_for_text(started.output, "ready")
+        wait_for_text(tmp_path / "child.log", "ready")
         assert started.stop(0.2) == -signal.SIGKILL
 
     def test_ctrl_c_does_not_reach_it(self, child: "Starter") -> None:
         started = child("import os; print(os.getpgrp() == os.getpid(), flush=True)")
         wait_for_death(started)
-        assert started.output.read_text() == "True\n"
+        assert started.last_lines() == "    True"
 
 
 class TestFailures:
@@ -272,7 +316,7 @@ class TestFailures:
 
 def test_the_users_own_settings_do_not_reach_the_demo(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("# mine\nexport TB_TLS=off\nTEG_QUEUE_URL = redis://x\nPATH=/evil\n")
-    environment = demo.neutral_environment({"TB_HOST": "real.example", "PATH": "/bin", "LANG": "C"}, tmp_path / ".env")
+    environment = neutral_environment({"TB_HOST": "real.example", "PATH": "/bin", "LANG": "C"}, tmp_path / ".env")
     assert environment == {
         "TB_HOST": "",
         "TB_TLS": "",
