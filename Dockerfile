@@ -1,7 +1,7 @@
 # The gateway itself. The controller is another container, which the gateway supervises through the Docker socket:
 #   docker run -d --name teg-gateway --restart unless-stopped \
 #     -v /var/run/docker.sock:/var/run/docker.sock -v /var/lib/teg:/var/lib/teg --env-file .env teg-gateway
-# TEG_DATA_PATH and TEG_CONTROLLER_DATA_PATH must have the same path inside and outside: Docker resolves the
+# TEG_DATA_PATH with the controller's directories in it must have the same path inside and outside: Docker resolves the
 # controller's mounts on the host.
 ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE}

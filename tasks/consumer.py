@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
+import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from huey.consumer import Consumer, Scheduler, Worker
 
@@ -83,6 +86,7 @@ class GatewayConsumer(Consumer):
         Raises:
             SystemExit: 1 with one message for wrong configuration or a second gateway on the same data.
         """
+        os.umask(0o077)  # what is meant for others is given to them where it is made
         settings = settings_or_exit()
         self._set_signal_handlers()  # from the first moment on: a start may wait long for a disk or a server
         try:
@@ -141,7 +145,7 @@ def single_instance(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = path.open("a")
+        lock = _open_lock(path)
     except (PermissionError, NotADirectoryError) as error:
         raise SystemExit(f"TEG_DATA_PATH={path.parent} cannot be used: {error}") from error
     except OSError as error:
@@ -154,3 +158,25 @@ def single_instance(path: Path) -> Iterator[None]:
         except OSError as error:
             raise Unavailable(f"{path} cannot be locked: {error}") from error
         yield
+
+
+def _open_lock(path: Path) -> TextIO:
+    """Whoever can open it can lock the gateway out, so nobody else can; a link is not followed.
+
+    Raises:
+        SystemExit: somebody put something else there.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise SystemExit(f"{path} is not an ordinary file: the gateway cannot use it as its lock") from error
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+        os.close(descriptor)
+        raise SystemExit(f"{path} belongs to another account or is not an ordinary file; not starting")
+    if found.st_mode & 0o077:
+        os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, "r+")

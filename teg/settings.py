@@ -8,9 +8,13 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from teg import places
+from teg.environment import Variables
+from teg.places import Places
 
 #: The directory that holds the program: a checkout, or the site-packages it was installed into.
 PROGRAM = Path(__file__).resolve().parents[1]
@@ -19,6 +23,9 @@ PROGRAM = Path(__file__).resolve().parents[1]
 DEVICE = r"/[^:]+(:/[^:]+)?(:[rwm]{1,3})?"
 MOUNT = r"/[^:]*:(?!/root/(data|logs)/?(:|$))/[^:]+(:(ro|rw))?"
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*=.*"
+
+#: Set by systemd for a service with `StateDirectory=`; of several directories the first.
+STATE_DIRECTORY = "STATE_DIRECTORY"
 
 
 class InvalidSettings(Exception):  # noqa: N818
@@ -49,6 +56,8 @@ class Settings:
     data_path: Path
     controller_data_path: Path
     controller_logs_path: Path
+    shared_before: Path | None  #: held the private files before, as the reference's layout has it; the controller's
+    former_files: tuple[tuple[Path, Path], ...]  #: where a private file may still lie, and where it belongs
     controller_git_path: Path | None
     controller_docker_context: Path | None
     controller_dockerfile: str
@@ -80,7 +89,12 @@ class Settings:
 
     @property
     def inbox_path(self) -> Path:
-        return self.controller_data_path / "communication_queue.db"
+        return self.controller_data_path / places.INBOX
+
+    @property
+    def legacy_data_path(self) -> Path:
+        """Where the reference gateway kept its databases."""
+        return self.shared_before or self.data_path
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -117,29 +131,26 @@ def _unquoted(value: str) -> str:
     return value.split(" #", 1)[0].rstrip()
 
 
-class _Reader:
-    """Collects problems instead of stopping at the first."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-        self._problems: dict[str, str] = {}  #: variable → the first thing wrong with it
+class _Reader(Variables):
+    """Which variables there are, and what their defaults are."""
 
     def settings(self) -> Settings:
-        data = self._directory("TEG_DATA_PATH", Path("/var/lib/teg") if installed() else PROGRAM)
-        controller_data = self._directory("TEG_CONTROLLER_DATA_PATH", data)
-        git = self._git_path()
+        where = self._places()
+        data, controller_data, git = where.data, where.controller_data, self._git_path()
         settings = Settings(
             tb_host=self._required("TB_HOST"),
             tb_port=self._number("TB_PORT", None, 1, 65_535),
             tb_tls=self._switch("TB_TLS", True),
-            ca_cert=self._file("THINGSBOARD_CA_CERT"),
-            access_token_path=self._path("THINGSBOARD_ACCESS_TOKEN", "./tb_access_token"),
+            ca_cert=self._ca_cert(where),
+            access_token_path=self._token_path(where),
             provision_key=self._text("THINGSBOARD_PROVISION_DEVICE_KEY") or None,
             provision_secret=self._text("THINGSBOARD_PROVISION_DEVICE_SECRET") or None,
             device_name=self._text("THINGSBOARD_DEVICE_NAME") or _default_device_name(),
             data_path=data,
             controller_data_path=controller_data,
-            controller_logs_path=self._directory("TEG_CONTROLLER_LOGS_PATH", controller_data / "logs"),
+            controller_logs_path=where.controller_logs,
+            shared_before=where.shared_before,
+            former_files=self._former_files(where),
             controller_git_path=git,
             controller_docker_context=self._docker_context(git),
             controller_dockerfile=self._text("TEG_CONTROLLER_DOCKERFILE_PATH", "./Dockerfile"),
@@ -169,67 +180,83 @@ class _Reader:
             archive_max_days=self._optional_number("TEG_ARCHIVE_MAX_DAYS", 1, 36_500),
             console=self._console(),
         )
+        self._keep_apart(settings)
         if self._problems:
             raise InvalidSettings(list(self._problems.values()))
         return settings
 
-    def _complain(self, problem: str) -> None:
-        """`problem` begins with the variable's name; only its first one is kept, the others follow from it."""
-        self._problems.setdefault(re.split(r"[^A-Z0-9_]", problem, maxsplit=1)[0], problem)
+    # --- private and shared directories --------------------------------------------------------------------------
 
-    def _text(self, name: str, default: str = "") -> str:
-        text = self._environment.get(name, "").strip()
-        if "\0" in text:
-            self._complain(f"{name}={text[:80]!r} holds a zero byte")
-            return default
-        return text or default
+    def _places(self) -> Places:
+        data = self._directory("TEG_DATA_PATH", self._default_data())
+        controller_data = self._directory("TEG_CONTROLLER_DATA_PATH", data)
+        logs = self._directory("TEG_CONTROLLER_LOGS_PATH", data)
+        return places.arrange(
+            data,
+            controller_data if self._text("TEG_CONTROLLER_DATA_PATH") else None,
+            logs if self._text("TEG_CONTROLLER_LOGS_PATH") else None,
+            self._state_directory(),
+        )
 
-    def _required(self, name: str) -> str:
-        value = self._text(name)
-        if not value:
-            self._complain(f"{name} is not set")
-        elif re.search(r"[\s/]", value):
-            self._complain(f"{name}={value!r} is not a host name or address")
-        return value
+    def _state_directory(self) -> Path | None:
+        first = self._environment.get(STATE_DIRECTORY, "").partition(":")[0]
+        return Path(first) if first.startswith("/") else None
 
-    def _number(self, name: str, default: int | None, low: int, high: int) -> int:
-        text = self._text(name)
-        if not text:
-            if default is None:
-                self._complain(f"{name} is not set")
-            return default or 0
-        if not re.fullmatch(r"[0-9]{1,15}", text) or not low <= int(text) <= high:
-            self._complain(f"{name}={text!r} is not a whole number from {low} to {high}")
-            return default or 0
-        return int(text)
-
-    def _optional_number(self, name: str, low: int, high: int) -> int | None:
-        return self._number(name, low, low, high) if self._text(name) else None
-
-    def _switch(self, name: str, default: bool) -> bool:
-        text = self._text(name, "on" if default else "off").lower()
-        if text not in ("on", "off", "true", "false", "1", "0", "yes", "no"):
-            self._complain(f"{name}={text!r} is neither 'on' nor 'off'")
-        return text in ("on", "true", "1", "yes")
-
-    def _choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
-        text = self._text(name, default)
-        for choice in choices:
-            if text.lower() == choice.lower():
-                return choice
-        self._complain(f"{name}={text!r} is not one of {', '.join(choices)}")
+    def _default_data(self) -> Path:
+        """Never among the program: neither an upgrade of it nor a look at it may meet the data."""
+        if state := self._state_directory():
+            return state
+        if installed():
+            return Path("/var/lib/teg")
+        default = PROGRAM / "data"
+        unset = not self._text("TEG_DATA_PATH")
+        if unset and (PROGRAM / "gateway.db").exists() and not (default / "gateway.db").exists():
+            self._complain(
+                f"TEG_DATA_PATH is not set, and {PROGRAM / 'gateway.db'} is of an earlier version that kept its data "
+                f"beside the program: move gateway.db*, tb_access_token and last_launched_controller_version.txt "
+                f"into {default} (mode 0700), {places.INBOX}* into {default / 'controller'}"
+            )
         return default
 
-    def _list(self, name: str, separator: str) -> tuple[str, ...]:
-        return tuple(part.strip() for part in self._text(name).split(separator) if part.strip())
+    def _token_path(self, where: Places) -> Path:
+        return where.belongs(self._path("THINGSBOARD_ACCESS_TOKEN", str(where.data / places.TOKEN)))
 
-    def _entries(self, name: str, pattern: str, example: str) -> tuple[str, ...]:
-        """A comma-separated list whose every entry has the form of `example`."""
-        entries = self._list(name, ",")
-        for entry in entries:
-            if not re.fullmatch(pattern, entry, re.DOTALL):
-                self._complain(f"{name}: {entry!r} is not {example}")
-        return entries
+    def _ca_cert(self, where: Places) -> Path | None:
+        """An empty variable means 'not set': compose files pass those."""
+        if not self._text("THINGSBOARD_CA_CERT"):
+            return None
+        named = self._path("THINGSBOARD_CA_CERT", "")
+        path = where.belongs(named)
+        if not path.is_file() and not named.is_file():
+            self._complain(f"THINGSBOARD_CA_CERT={named} does not exist or is not a file")
+        return path
+
+    def _former_files(self, where: Places) -> tuple[tuple[Path, Path], ...]:
+        named = [self._path(name, "/nowhere") for name in ("THINGSBOARD_ACCESS_TOKEN", "THINGSBOARD_CA_CERT")]
+        return tuple(places.former_files(where, self._token_path(where), named, (Path.cwd(), PROGRAM)))
+
+    def _keep_apart(self, settings: Settings) -> None:
+        """What the container can write must neither be, hold nor lie in anything of the gateway's own."""
+        if "TEG_DATA_PATH" in self._problems:
+            return  # nearly every other path follows from it
+        shared = [
+            ("TEG_CONTROLLER_DATA_PATH", settings.controller_data_path),
+            ("TEG_CONTROLLER_LOGS_PATH", settings.controller_logs_path),
+            *(("TEG_CONTROLLER_MOUNTS", Path(entry.partition(":")[0])) for entry in settings.controller_mounts),
+        ]
+        private = [entry for entry in _private(settings) if entry[0].partition(" ")[0] not in self._problems]
+        for name, directory, met in places.overlaps(shared, private):
+            if name not in self._problems:
+                self._problems[f"{name}={directory}"] = (
+                    f"{name}={directory} is what the controller sees, but it is, holds or lies in what is the "
+                    f"gateway's alone: {', '.join(met)}"
+                )
+        before, data = settings.shared_before, settings.data_path
+        if before and places.is_lost_with_a_container(data) and not places.is_lost_with_a_container(before):
+            self._complain(
+                f"TEG_DATA_PATH={before} is the controller's directory, too, and the place beside it ({data}) does "
+                f"not outlast the container of the gateway: set TEG_DATA_PATH to a volume of its own"
+            )
 
     def _controller_command(self) -> str | None:
         text = self._text("TEG_CONTROLLER_COMMAND")
@@ -242,34 +269,6 @@ class _Reader:
         if not re.fullmatch(r"(unix:///|tcp://|http://).+", text):
             self._complain(f"DOCKER_HOST={text!r} is not unix:///path or tcp://host:port")
         return text
-
-    def _path(self, name: str, default: str) -> Path:
-        """Absolute, with `~` resolved; what no file system takes is a problem."""
-        return self._usable(name, self._text(name, default))
-
-    def _usable(self, name: str, text: str) -> Path:
-        try:
-            path = Path(text).expanduser().absolute()
-            path.exists()
-        except (OSError, RuntimeError) as error:
-            self._complain(f"{name}={text[:200]!r} is not a usable path: {error}")
-            return PROGRAM
-        return path
-
-    def _directory(self, name: str, default: Path) -> Path:
-        path = self._path(name, str(default))
-        if self._text(name) and path.exists() and not path.is_dir():
-            self._complain(f"{name}={path} is not a directory")
-        return path
-
-    def _file(self, name: str) -> Path | None:
-        """An empty variable means 'not set': compose files pass those."""
-        if not self._text(name):
-            return None
-        path = self._path(name, "")
-        if not path.is_file():
-            self._complain(f"{name}={path} does not exist or is not a file")
-        return path
 
     def _git_path(self) -> Path | None:
         if self._text("TEG_CONTROLLER_GIT_PATH") in ("", "UNKNOWN"):
@@ -284,7 +283,8 @@ class _Reader:
     def _queue_url(self, data: Path) -> str:
         url = self._text("TEG_QUEUE_URL", "sqlite:")
         if url == "sqlite:":
-            return f"sqlite://{data / 'huey_data' / 'huey.db'}"
+            in_checkout = not (installed() or self._text("TEG_DATA_PATH"))
+            return f"sqlite://{(PROGRAM if in_checkout else data) / 'huey_data' / 'huey.db'}"
         if not re.match(r"(sqlite:///|rediss?://|unix:///|postgres(ql)?://).", url):
             self._complain("TEG_QUEUE_URL is none of sqlite:///path, redis://…, postgresql://…")
         elif url.startswith("sqlite:") and self._usable("TEG_QUEUE_URL", url[9:]).is_dir():
@@ -320,6 +320,22 @@ class _Reader:
         if text and not (good_port and re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[^\s:/]+", host)):
             self._complain(f"TEG_CONSOLE={text!r} is not host:port, e.g. 127.0.0.1:8765")
         return text
+
+
+def _private(settings: Settings) -> Iterator[tuple[str, Path]]:
+    """What each thing is called (by its variable where it has one) and where it lies."""
+    yield "THINGSBOARD_ACCESS_TOKEN", settings.access_token_path
+    if settings.ca_cert:
+        yield "THINGSBOARD_CA_CERT", settings.ca_cert
+    if settings.controller_git_path:
+        yield "TEG_CONTROLLER_GIT_PATH", settings.controller_git_path
+    if settings.queue_url.startswith("sqlite:"):
+        yield "TEG_QUEUE_URL", Path(settings.queue_url.removeprefix("sqlite://"))
+    if settings.rpc_run_command not in ("on", "off"):
+        yield "TEG_RPC_RUN_COMMAND", Path(settings.rpc_run_command)
+    if settings.docker_host.startswith("unix://"):
+        yield "DOCKER_HOST", Path(settings.docker_host.removeprefix("unix://"))
+    yield from places.own_files(settings.data_path, PROGRAM, installed())
 
 
 def _default_device_name() -> str:

@@ -165,9 +165,14 @@ def _make_folder(name: str, parent: int) -> None:
         os.mkdir(name, NEW_FOLDER_MODE, dir_fd=parent)
     except FileExistsError:
         return
-    if os.geteuid() == 0:
-        owner = os.fstat(parent)
-        os.chown(name, owner.st_uid, owner.st_gid, dir_fd=parent, follow_symlinks=False)
+    made = os.open(name, _FOLDER, dir_fd=parent)
+    try:
+        os.fchmod(made, NEW_FOLDER_MODE)  # whatever the umask
+        if os.geteuid() == 0:
+            owner = os.fstat(parent)
+            os.fchown(made, owner.st_uid, owner.st_gid)
+    finally:
+        os.close(made)
     _sync_folder(parent)
 
 

@@ -222,6 +222,7 @@ def _run(argv: Sequence[str], deadline_s: float, stopping: Callable[[], bool]) -
             text=True,
             errors="replace",
             cwd="/",
+            umask=0o022,  # the build copies the modes of what it finds: the controller's own users must read it
             start_new_session=True,
         )
     with process:

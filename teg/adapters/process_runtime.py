@@ -137,6 +137,7 @@ class ProcessRuntime:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     cwd=None if own else self._version_path(version),
+                    umask=0o022,
                     start_new_session=True,
                 )
         except OSError as error:

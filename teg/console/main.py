@@ -32,6 +32,8 @@ def status(as_json: bool) -> None:
     """Is it running, and how much is on its way to the server?"""
     settings = _settings()
     report: dict[str, Any] = {"running": is_running(settings.data_path), "data_path": str(settings.data_path)}
+    if settings.shared_before:
+        report["moved_out_of"] = str(settings.shared_before)
     with _maintenance(settings) as maintenance:
         report |= maintenance.counts()
     if as_json:
@@ -76,7 +78,9 @@ def is_running(data_path: Path) -> bool:
 def status_lines(report: dict[str, Any], now_ms: int) -> list[str]:
     oldest = report["oldest_pending_ts"]
     age = "" if oldest is None else f", the oldest from {max(0, now_ms - oldest) // 1000} s ago"
+    moved = report.get("moved_out_of")
     return [
+        *([f"data moved   out of {moved}, which the controller sees, to {report['data_path']}"] if moved else []),
         f"gateway      {'running' if report['running'] else 'NOT RUNNING'} ({report['data_path']})",
         f"accepted     {report['accepted']}",
         f"delivered    {report['delivered']}",

@@ -113,7 +113,15 @@ def _own_paths(settings: Settings) -> tuple[str, ...]:
     """What no remote file may ever touch, even inside an allowed root."""
     queue = [Path(settings.queue_url.removeprefix("sqlite://"))] if settings.queue_url.startswith("sqlite:") else []
     command_list = [Path(settings.rpc_run_command)] if settings.rpc_run_command not in ("on", "off") else []
-    others = (settings.access_token_path, settings.ca_cert, settings.controller_git_path, *queue, *command_list)
+    legacy = [settings.legacy_data_path / name for name in ("gateway_archive.db", "gateway_logs_buffer.db")]
+    others = (
+        *legacy,
+        settings.access_token_path,
+        settings.ca_cert,
+        settings.controller_git_path,
+        *queue,
+        *command_list,
+    )
     return gateway_own_paths(
         data=settings.data_path,
         controller_data=settings.controller_data_path,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from teg.adapters import private_files
 from teg.adapters.gateway_db import outbox, rpc_journal, state
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.legacy_import import LegacyImportTable
@@ -20,7 +21,7 @@ from teg.domain.errors import Unavailable
 from teg.domain.ports import Clock
 from teg.domain.telemetry.legacy_import import LegacyImport
 from teg.domain.telemetry.retention import Retention
-from teg.settings import Settings
+from teg.settings import PROGRAM, Settings, installed
 
 logger = logging.getLogger("gateway")
 
@@ -41,6 +42,7 @@ class Storage:
 
 def open_storage(settings: Settings, stack: ExitStack) -> Storage:
     """Returns when the disk lets us."""
+    _prepare_directories(settings)
     database = Database(settings.data_path / "gateway.db")
     stack.callback(database.close)
     _until_available(lambda: database.open(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA))
@@ -58,12 +60,23 @@ def open_storage(settings: Settings, stack: ExitStack) -> Storage:
     )
 
 
+def _prepare_directories(settings: Settings) -> None:
+    """Nobody else reads our files; those of an earlier layout are brought to where the controller cannot see them."""
+    data, before = settings.data_path, settings.shared_before
+    _until_available(lambda: private_files.make_private(data))
+    _until_available(lambda: private_files.bring(settings.former_files, before, data))
+    if before:
+        logger.warning("%s is the controller's directory; what is the gateway's alone lies in %s", before, data)
+    if not installed() and private_files.is_open_to_others(PROGRAM / ".env"):
+        logger.warning("%s can be read by every account of this machine: chmod 600", PROGRAM / ".env")
+
+
 def build_retention(settings: Settings, storage: Storage, clock: Clock) -> Retention:
     return Retention(storage.maintenance, clock, settings.archive_max_bytes, settings.archive_max_days)
 
 
 def build_legacy_import(settings: Settings, storage: Storage) -> LegacyImport:
-    return LegacyImport(LegacyDatabases(settings.data_path, settings.inbox_path), storage.legacy_import)
+    return LegacyImport(LegacyDatabases(settings.legacy_data_path, settings.inbox_path), storage.legacy_import)
 
 
 def _until_available(opening: Callable[[], None]) -> None:

@@ -231,7 +231,8 @@ def test_paths_do_not_change_with_the_working_directory(tmp_path: Path, monkeypa
     assert found.data_path == tmp_path / "data"
     assert found.access_token_path == tmp_path / "token"
     assert found.queue_url == f"sqlite://{tmp_path}/data/huey_data/huey.db"
-    assert found.inbox_path == tmp_path / "data" / "communication_queue.db"
+    assert found.inbox_path == tmp_path / "data" / "controller" / "communication_queue.db"
+    assert found.controller_logs_path == tmp_path / "data" / "controller-logs"
 
 
 def test_reading_creates_nothing(tmp_path: Path) -> None:
@@ -389,8 +390,8 @@ def test_the_documented_default_is_the_default(name: str) -> None:
     default = DOCUMENTED[name][0]
     text = literal(default) or ""
     assert text or default == "none", f"{name}: neither a literal nor 'none': {default}"
-    for parent in ("TEG_CONTROLLER_DATA_PATH", "TEG_DATA_PATH"):
-        text = text.replace(f"${parent}", str(read().data_path))
+    text = text.replace("$TEG_CONTROLLER_DATA_PATH", str(read().controller_data_path))
+    text = text.replace("$TEG_DATA_PATH", str(read().data_path))
     assert read(**{name: text}) == read()
 
 
@@ -398,7 +399,9 @@ def test_the_defaults_in_words() -> None:
     assert set(IN_WORDS) == {n for n, (default, _) in DOCUMENTED.items() if default not in ("none", "required")} - {
         n for n, (default, _) in DOCUMENTED.items() if literal(default)
     }
-    assert read().data_path == ROOT
+    assert read().data_path == ROOT / "data"
+    assert read(STATE_DIRECTORY="/var/lib/site:/var/lib/other").data_path == Path("/var/lib/site")
+    assert read().queue_url == f"sqlite://{ROOT}/huey_data/huey.db"
     assert read().device_name == os.uname().nodename
     assert read(TEG_CONTROLLER_GIT_PATH="/srv/c/.git").controller_docker_context == Path("/srv/c/docker")
     partition = os.statvfs(ROOT)

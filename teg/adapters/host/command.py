@@ -119,6 +119,7 @@ def _start(argv: Sequence[str], mark: str) -> "subprocess.Popen[bytes]":
             stderr=subprocess.STDOUT,
             cwd="/",
             env=_environment(mark),
+            umask=0o022,  # not ours: what a command makes is as a shell would make it
             start_new_session=True,
             bufsize=0,
         )

@@ -1,0 +1,90 @@
+"""One environment variable at a time: its text, what it means, and what is wrong with it."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class Variables:
+    """Collects problems instead of stopping at the first."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._problems: dict[str, str] = {}  #: variable → the first thing wrong with it
+
+    def _complain(self, problem: str) -> None:
+        """`problem` begins with the variable's name; only its first one is kept, the others follow from it."""
+        self._problems.setdefault(re.split(r"[^A-Z0-9_]", problem, maxsplit=1)[0], problem)
+
+    def _text(self, name: str, default: str = "") -> str:
+        text = self._environment.get(name, "").strip()
+        if "\0" in text:
+            self._complain(f"{name}={text[:80]!r} holds a zero byte")
+            return default
+        return text or default
+
+    def _required(self, name: str) -> str:
+        value = self._text(name)
+        if not value:
+            self._complain(f"{name} is not set")
+        elif re.search(r"[\s/]", value):
+            self._complain(f"{name}={value!r} is not a host name or address")
+        return value
+
+    def _number(self, name: str, default: int | None, low: int, high: int) -> int:
+        text = self._text(name)
+        if not text:
+            if default is None:
+                self._complain(f"{name} is not set")
+            return default or 0
+        if not re.fullmatch(r"[0-9]{1,15}", text) or not low <= int(text) <= high:
+            self._complain(f"{name}={text!r} is not a whole number from {low} to {high}")
+            return default or 0
+        return int(text)
+
+    def _optional_number(self, name: str, low: int, high: int) -> int | None:
+        return self._number(name, low, low, high) if self._text(name) else None
+
+    def _switch(self, name: str, default: bool) -> bool:
+        text = self._text(name, "on" if default else "off").lower()
+        if text not in ("on", "off", "true", "false", "1", "0", "yes", "no"):
+            self._complain(f"{name}={text!r} is neither 'on' nor 'off'")
+        return text in ("on", "true", "1", "yes")
+
+    def _choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        text = self._text(name, default)
+        for choice in choices:
+            if text.lower() == choice.lower():
+                return choice
+        self._complain(f"{name}={text!r} is not one of {', '.join(choices)}")
+        return default
+
+    def _list(self, name: str, separator: str) -> tuple[str, ...]:
+        return tuple(part.strip() for part in self._text(name).split(separator) if part.strip())
+
+    def _entries(self, name: str, pattern: str, example: str) -> tuple[str, ...]:
+        """A comma-separated list whose every entry has the form of `example`."""
+        entries = self._list(name, ",")
+        for entry in entries:
+            if not re.fullmatch(pattern, entry, re.DOTALL):
+                self._complain(f"{name}: {entry!r} is not {example}")
+        return entries
+
+    def _path(self, name: str, default: str) -> Path:
+        """Absolute, with `~` resolved; what no file system takes is a problem."""
+        return self._usable(name, self._text(name, default))
+
+    def _usable(self, name: str, text: str) -> Path:
+        try:
+            path = Path(text).expanduser().absolute()
+            path.exists()
+        except (OSError, RuntimeError) as error:
+            self._complain(f"{name}={text[:200]!r} is not a usable path: {error}")
+            return Path("/nowhere")
+        return path
+
+    def _directory(self, name: str, default: Path) -> Path:
+        path = self._path(name, str(default))
+        if self._text(name) and path.exists() and not path.is_dir():
+            self._complain(f"{name}={path} is not a directory")
+        return path
