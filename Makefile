@@ -3,9 +3,12 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests wait more than they compute.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+PYTEST := $(BIN)/pytest -q -n $(WORKERS)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: help demo setup check test bench run image clean
+.PHONY: help demo setup check test torture pythons bench run image clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -34,14 +37,21 @@ check: setup  ## format, lint, types, unit and flow tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q tests/unit tests/flows
+	$(PYTEST) tests/unit tests/flows
 
 test: setup  ## everything a release needs; installs what the machine lacks (when root)
 	@tests/install-system-packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	$(PYTEST)
+
+torture: setup  ## the deep fault runs, which take longer than the rest together
+	@tests/install-system-packages
+	$(PYTEST) -m torture
+
+pythons: setup  ## the unit tests on the other supported Pythons of this machine
+	@WORKERS=$(WORKERS) tests/on-each-python
 
 bench: setup  ## drain, latency and idle figures of this machine, as ratios
 	$(BIN)/python -m bench.drain
