@@ -27,6 +27,7 @@ class SickEngine(socketserver.ThreadingUnixStreamServer):
         self.moods: dict[str, Mood] = {"/version": VERSION}
         self.asked: list[str] = []
         self.released = threading.Event()
+        self.answering = threading.Event()  #: the mood "late" waits for it
         super().__init__(str(path), _Handler)
 
     def mood_of(self, path: str) -> Mood:
@@ -55,6 +56,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._head(200, {"Content-Length": "1000"})
             self.wfile.write(b'{"Id": ')
             self.close_connection = True
+        elif mood == "late":
+            self.server.answering.wait(60)
+            self._endless()
         elif mood == "endless":
             self._endless()
         elif mood == "nonsense":

@@ -35,6 +35,7 @@ class EngineClient(docker.APIClient):
     """docker-py without its calls that wait for ever, and with a way to break off a stream from another thread."""
 
     _answer: Any = None
+    _aborted = False
 
     def __init__(self, host: str, timeout_s: float) -> None:
         try:
@@ -48,6 +49,8 @@ class EngineClient(docker.APIClient):
         """`pull` and `events` pass no time-out; `timeout` of the constructor holds for them, too."""
         options["timeout"] = options.get("timeout") or (SOCKET_TIMEOUT_S, self.timeout)
         self._answer = super().send(request, **options)
+        if self._aborted:  # given up before the engine began to answer
+            self.abort()
         return self._answer
 
     def close(self) -> None:
@@ -57,7 +60,8 @@ class EngineClient(docker.APIClient):
         super().close()
 
     def abort(self) -> None:
-        """The engine stops a build or pull whose connection ends."""
+        """End the call, at the latest when the engine begins to answer; it stops a build whose connection ends."""
+        self._aborted = True
         if self._answer is not None:
             with suppress(OSError, AttributeError):  # not connected any more
                 CancellableStream(iter(()), self._answer).close()
@@ -88,13 +92,15 @@ class Engine:
         """
         clients: list[EngineClient] = []
         future: Future[T] = Future()
+        given_up = threading.Event()
         socket_timeout_s = silence_s or (deadline_s if deadline_s > CALL_DEADLINE_S else SOCKET_TIMEOUT_S)
 
         def run() -> None:
             try:
                 with self._client(socket_timeout_s) as client:
                     clients.append(client)
-                    future.set_result(work(client))
+                    if not given_up.is_set():
+                        future.set_result(work(client))
             except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
                 future.set_exception(error)
 
@@ -102,6 +108,7 @@ class Engine:
         try:
             _wait(future, deadline_s, cancelled)
         except (Unavailable, Refused):
+            given_up.set()
             for client in clients:
                 client.abort()
             raise

@@ -127,8 +127,12 @@ def test_an_engine_that_drips_forever_is_given_up(sick: SickEngine) -> None:
         )
 
 
-def test_a_stream_that_says_nothing_can_be_cancelled(sick: SickEngine, engine: DockerEngine, tmp_path: Path) -> None:
-    sick.moods["/build"] = "endless"
+@pytest.mark.parametrize("mood", ["endless", "late"])
+def test_a_stream_that_says_nothing_can_be_cancelled(
+    sick: SickEngine, engine: DockerEngine, tmp_path: Path, mood: Mood
+) -> None:
+    """Whether the engine has begun to answer by then, or begins only after the call was given up."""
+    sick.moods["/build"] = mood
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     wanted = threading.Event()
     builds: list[BaseException] = []
@@ -145,6 +149,7 @@ def test_a_stream_that_says_nothing_can_be_cancelled(sick: SickEngine, engine: D
     wanted.set()
     building.join(10)
     assert [type(reason) for reason in builds] == [Cancelled]
+    sick.answering.set()
     wait_until(lambda: not _calls(), 10, "the end of the call: its connection has to be closed")
 
 
