@@ -15,6 +15,8 @@ COALESCE_S = 0.04
 #: after a write we look again, with growing pauses, for as long as an SD card may take for that fsync.
 LOOK_AGAIN_S = (0.002, 0.003, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 RETRY_S = 1.0
+#: What the reason is, the inbox has a say in: it must not be able to fill our log by changing it.
+MAX_CHANGES_SAID = 10
 #: Net below the change detection, for file systems that do not tell.
 LOOK_ANYWAY_S = 5.0
 
@@ -38,6 +40,7 @@ class ControllerFeed:
         self._records_waiting = records_waiting
         self._stopping = threading.Event()
         self._trouble = ""
+        self._changes_said = 0
         self._thread = threading.Thread(target=self._run, name="controller-feed", daemon=True)
 
     def start(self) -> None:
@@ -72,9 +75,11 @@ class ControllerFeed:
         return found
 
     def _say(self, trouble: str) -> None:
-        """Once when it begins, once when it changes, once when it is over."""
-        if trouble and trouble != self._trouble:
+        """Once when it begins, once when it is over, and when it changes: at most `MAX_CHANGES_SAID` times."""
+        if trouble and trouble != self._trouble and self._changes_said < MAX_CHANGES_SAID:
+            self._changes_said += 1
             logger.warning("the inbox cannot be read now: %s", trouble)
         elif self._trouble and not trouble:
-            logger.info("the inbox can be read again")
+            self._changes_said = 0
+            logger.warning("the inbox can be read again")
         self._trouble = trouble

@@ -5,13 +5,14 @@ and its text; an inbox that was created anew has other rows under the same ids, 
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from teg.domain.concurrency import WorkSignal
 from teg.domain.errors import Unavailable
-from teg.domain.telemetry.ports import Archive, fingerprint
-from teg.domain.telemetry.validation import Record, SetAside, as_bytes, validate
+from teg.domain.telemetry.ports import Archive
+from teg.domain.telemetry.validation import Record, SetAside
 
 logger = logging.getLogger("gateway.recording")
 
@@ -24,22 +25,48 @@ LOCKED_PAUSE_S = 0.5
 IDLE_TIMEOUT_S = 5.0
 
 
+#: This many vain tries to empty the inbox are a busy controller; more are trouble, and said.
+TRIES_UNSAID = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RowsRead:
+    """Rows as they were read: out of which file (its generation), under which ids, holding what (`fingerprint`)."""
+
+    generation: int
+    ids: Sequence[int]
+    marks: Sequence[bytes]
+
+    def only(self, ids: Container[int]) -> "RowsRead":
+        kept = [(row_id, mark) for row_id, mark in zip(self.ids, self.marks, strict=True) if row_id in ids]
+        return RowsRead(self.generation, [row_id for row_id, _ in kept], [mark for _, mark in kept])
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows with what became of each; `records` and `set_aside` together are `rows`."""
+
+    records: Sequence[Record]
+    set_aside: Sequence[SetAside]
+    rows: RowsRead
+
+
 class Inbox(Protocol):
-    def read(self, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, Any, Any]]:
-        """Rows (id, type, message) with id > `after_id`, ascending."""
+    def read(self, after_id: int | None, max_rows: int, max_bytes: int) -> Batch:
+        """Rows after `after_id` (None: from the first), ascending; none while there is no inbox."""
         ...
 
-    def delete(self, ids: Sequence[int]) -> None:
-        """Remove exactly these rows (ascending ids) of the file that the last `read` saw; durable when it returns.
+    def delete(self, rows: RowsRead) -> None:
+        """Remove exactly these rows; durable when it returns.
 
         Raises:
-            Replaced: it may be another file now; nothing (more) was removed.
+            Replaced: the file is another one, or rows hold something else, than when they were read; those stay.
         """
         ...
 
 
 class Replaced(Unavailable):
-    """The inbox was opened anew since it was read: its ids may mean other rows now."""
+    """The inbox is not what it was when the rows were read: its ids may mean other rows now."""
 
 
 class Recorder:
@@ -53,8 +80,9 @@ class Recorder:
         self._archive = archive
         self._stored = stored
         self._idle_timeout_s = idle_timeout_s
-        self._archived: list[int] = []  #: ids that are archived and still in the inbox
-        self._recovered = False
+        self._archived: list[RowsRead] = []  #: archived and still in the inbox, ascending, all of one file
+        self._known: int | None = None  #: the file whose rows were compared with what is archived
+        self._tries = 0  #: in vain, to empty the inbox
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Archive everything there is, then linger for more; returns at once when another thread is at it.
@@ -76,50 +104,61 @@ class Recorder:
 
         A locked inbox stops only the deleting: reading and archiving go on behind the rows that are already safe.
         """
-        if not self._recovered:
-            self._recover()
-        full = len(self._archived) >= MAX_ARCHIVED_ROWS
-        rows = [] if full else self._inbox.read(self._archived[-1] if self._archived else 0, BATCH_ROWS, BATCH_BYTES)
-        if rows:
-            self._store(rows)
-            self._stored()
+        archived = 0
+        if not (full := sum(len(rows.ids) for rows in self._archived) >= MAX_ARCHIVED_ROWS):
+            batch = self._inbox.read(self._archived[-1].ids[-1] if self._archived else None, BATCH_ROWS, BATCH_BYTES)
+            if batch.rows.ids and batch.rows.generation != self._known:
+                return self._meet(batch.rows.generation)
+            archived = self._store(batch)
         if self._archived:
             self._empty_inbox()
-        return len(rows) or int(full and not self._archived)
+        return archived or int(full and not self._archived)
 
-    def _store(self, rows: list[tuple[int, Any, Any]]) -> None:
-        verdicts = [validate(*row) for row in rows]
-        records = [verdict for verdict in verdicts if type(verdict) is Record]
-        aside = [verdict for verdict in verdicts if type(verdict) is SetAside]
-        for dead in aside[:5]:
+    def _store(self, batch: Batch) -> int:
+        if not batch.rows.ids:
+            return 0
+        for dead in batch.set_aside[:5]:
             logger.warning("inbox row %d set aside: %s", dead.source_row, dead.reason[:300])
-        self._archive.store(records, aside, left_upto=self._archived[0] - 1 if self._archived else None)
-        self._archived += [row[0] for row in rows]
+        left_upto = self._archived[0].ids[0] - 1 if self._archived else None
+        self._archive.store(batch.records, batch.set_aside, left_upto=left_upto)
+        self._archived.append(batch.rows)
+        self._stored()
+        return len(batch.rows.ids)
 
     def _empty_inbox(self) -> None:
         try:
-            self._inbox.delete(self._archived)
+            while self._archived:
+                self._inbox.delete(self._archived[0])
+                del self._archived[0]
         except Replaced:
-            self._archived, self._recovered = [], False  # what is in there now is told by its text, not by its id
+            self._archived, self._known = [], None  # what is in there now is told by its text, not by its id
         except Unavailable as reason:
-            logger.debug("the inbox cannot be emptied now: %s", reason)
+            self._tries += 1
+            if self._tries == TRIES_UNSAID:
+                logger.warning("archived rows cannot be removed from the inbox: %s", reason)
         else:
-            self._archived = []
+            if self._tries >= TRIES_UNSAID:
+                logger.warning("archived rows are removed from the inbox again")
+            self._tries = 0
 
-    def _recover(self) -> None:
-        """Rows that were archived but perhaps not deleted: same id and same text means the same row."""
+    def _meet(self, generation: int) -> int:
+        """A file not met before in this life: its rows may be archived already. Same id and same text: the same row."""
+        self._archived, self._known = [], None
         messages = self._archive.unfinished().messages
         after_id = min(messages) - 1 if messages else 0
         found = 0
         while messages and after_id < max(messages):
-            rows = self._inbox.read(after_id, BATCH_ROWS, BATCH_BYTES)
-            if not rows:
+            rows = self._inbox.read(after_id, BATCH_ROWS, BATCH_BYTES).rows
+            if rows.ids and rows.generation != generation:
+                return 1
+            if not rows.ids:
                 break
-            archived = [row_id for row_id, _, text in rows if messages.get(row_id) == fingerprint(as_bytes(text))]
-            if archived:
-                self._inbox.delete(archived)
-            found += len(archived)
-            after_id = rows[-1][0]
+            pairs = zip(rows.ids, rows.marks, strict=True)
+            archived = rows.only({row_id for row_id, mark in pairs if messages.get(row_id) == mark})
+            self._inbox.delete(archived)
+            found += len(archived.ids)
+            after_id = rows.ids[-1]
+        self._known = generation
         if found:
             logger.info("%d inbox rows had been archived before; removed", found)
-        self._recovered = True
+        return 1

@@ -46,6 +46,9 @@ _MARKUP = re.compile(r"<[A-Za-z/!?]")
 #: Key sets that passed `_check_keys`: a controller sends the same few for ever, and looking one up is cheap.
 _GOOD_KEYS: set[tuple[str, ...]] = set()
 MAX_GOOD_KEYS = 1000
+#: Both bound the memory: a record may have ten thousand keys, and be different each time.
+MAX_GOOD_KEYS_CHARACTERS = 500_000
+_good_keys_characters = 0
 
 
 class Record(NamedTuple):
@@ -108,8 +111,7 @@ def _accept(row_id: int, row_type: Any, message: Any) -> Record:
         payload = None if type(body["ts"]) is int else _encode(ts_ms, values)
     if (keys := tuple(values)) not in _GOOD_KEYS:
         _check_keys(values)
-        if len(_GOOD_KEYS) < MAX_GOOD_KEYS:
-            _GOOD_KEYS.add(keys)
+        _remember_keys(keys)
     _check_size(len(message) if payload is None else len(payload.encode()))
     return Record(row_id, ts_ms, len(values), text, payload, is_log(row_type))
 
@@ -169,6 +171,15 @@ def _check_keys(values: dict[str, Any]) -> None:
         raise Refused(f"a key is longer than {MAX_KEY_CHARACTERS} characters")
     if markup := next(filter(_MARKUP.search, values), None):
         raise Refused(f"a key holds markup: {markup[:40]!r}")
+
+
+def _remember_keys(keys: tuple[str, ...]) -> None:
+    """A key counts 16 characters more than it has: what Python needs for it."""
+    global _good_keys_characters
+    size = sum(map(len, keys)) + 16 * len(keys)
+    if len(_GOOD_KEYS) < MAX_GOOD_KEYS and _good_keys_characters + size <= MAX_GOOD_KEYS_CHARACTERS:
+        _GOOD_KEYS.add(keys)
+        _good_keys_characters += size
 
 
 def _java_length(text: str) -> int:

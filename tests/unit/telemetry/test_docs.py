@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from teg.adapters.gateway_db import maintenance as maintenance
-from teg.adapters.inbox import mailbox as inbox
+from teg.adapters.inbox import hostile_file as inbox
 from teg.domain.server import rate_limits as pacing
 from teg.domain.server import reconnect as connection
 from teg.domain.server.wire import MAX_PAYLOAD_BYTES, MAX_UNACKNOWLEDGED

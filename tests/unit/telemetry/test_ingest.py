@@ -15,7 +15,7 @@ from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry import ingest as recording
-from teg.domain.telemetry.ingest import Recorder
+from teg.domain.telemetry.ingest import Recorder, RowsRead
 from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, SetAside
 from tests.support.running import ControllerInbox, message
@@ -160,12 +160,10 @@ def test_a_crash_at_any_step_neither_loses_nor_doubles(
 
 
 def test_a_crash_in_the_middle_of_deleting_is_made_up_for(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    from teg.adapters.inbox import mailbox as inbox
-
     site.controller.insert_many(texts(1, 1000))
     with monkeypatch.context() as patch:
         recorder = site.recorder()
-        crash_at(patch, inbox, "_delete_chunk", after=True, call=2)
+        crash_at(patch, site.inbox._file, "ask", after=True, call=4)  # met, read, two chunks deleted
         with pytest.raises(Crash):
             recorder.run(never)
     assert 0 < site.controller.count() < 1000
@@ -256,13 +254,13 @@ def test_a_locked_inbox_stops_only_the_deleting(site: Site, monkeypatch: pytest.
     refusals = 5
     original = site.inbox.delete
 
-    def locked(ids: Sequence[int]) -> None:
+    def locked(rows: RowsRead) -> None:
         nonlocal refusals
         refusals -= 1
         if refusals >= 0:
             site.controller.insert(message(100 + refusals))
             raise Unavailable("database is locked")
-        original(ids)
+        original(rows)
 
     monkeypatch.setattr(site.inbox, "delete", locked)
     site.controller.insert_many(texts(1, 10))
@@ -275,7 +273,7 @@ def test_memory_is_bounded_while_the_inbox_stays_locked(site: Site, monkeypatch:
     monkeypatch.setattr(recording, "MAX_ARCHIVED_ROWS", 1500)
     recorder = site.recorder()
 
-    def locked(ids: Sequence[int]) -> None:
+    def locked(rows: RowsRead) -> None:
         raise Unavailable("database is locked")
 
     with monkeypatch.context() as patch:
