@@ -23,8 +23,7 @@ class LegacyImportTable:
 
     def take_history(self, rows: Sequence[Record], upto: int) -> None:
         with self._database.transaction() as connection:
-            first = insert_records(connection, rows, Stream.REPUBLISH)
-            connection.execute("DELETE FROM outbox WHERE lane = ? AND record_id >= ?", (Stream.REPUBLISH, first))
+            insert_records(connection, rows, None)
             count(connection, accepted=len(rows), delivered=len(rows))
             _note(connection, "archive", upto)
 

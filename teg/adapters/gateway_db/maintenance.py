@@ -17,6 +17,7 @@ LETTER_SLICE = 100
 #: Dead letters get a tenth of the quota: a controller that writes nonsense must not push measurements out.
 DEAD_LETTER_SHARE = 10
 DAY_MS = 86_400_000
+_COUNTED = ("accepted", "delivered", "set_aside", "evicted", "discarded", "lost")
 
 
 class ArchiveMaintenance:
@@ -70,7 +71,10 @@ class ArchiveMaintenance:
         )
         kept = counters(self._database)
         return {
-            **{name: kept.get(name, 0) for name in ("accepted", "delivered", "set_aside", "evicted", "discarded")},
+            **{
+                name: kept.get(name, 0)
+                for name in ("accepted", "delivered", "set_aside", "evicted", "discarded", "lost")
+            },
             "pending": waiting.get(Stream.DATA, 0),
             "oldest_pending_ts": oldest[0][0] if oldest else None,
             "republish_pending": waiting.get(Stream.REPUBLISH, 0),

@@ -105,11 +105,15 @@ class RecordTable:
                 count(connection, accepted=-1, set_aside=1)
 
 
-def insert_records(connection: Connection, rows: Sequence[tuple[Any, ...]], lane: Stream) -> int:
-    """Insert rows (of `telemetry.validation.Record`'s shape) and put them on their way; returns the first id given."""
+def insert_records(connection: Connection, rows: Sequence[tuple[Any, ...]], lane: Stream | None) -> int:
+    """Insert rows (of `telemetry.validation.Record`'s shape) and, with a `lane`, put them on their way.
+
+    Returns the first id given.
+    """
     first = _next_id(connection, "record")
     connection.executemany(_INSERT_RECORD, rows)
-    connection.execute("INSERT INTO outbox (lane, record_id) SELECT ?, id FROM record WHERE id >= ?", (lane, first))
+    if lane is not None:
+        connection.execute("INSERT INTO outbox (lane, record_id) SELECT ?, id FROM record WHERE id >= ?", (lane, first))
     return first
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from teg.adapters.gateway_db import database as module
+from teg.adapters.gateway_db import connections as module
 from teg.adapters.gateway_db import outbox as records
 from teg.adapters.gateway_db import state
-from teg.adapters.gateway_db.database import SCHEMA_VERSION, Damaged, Database
+from teg.adapters.gateway_db.connections import Damaged
+from teg.adapters.gateway_db.database import SCHEMA_VERSION, Database
 from teg.domain.errors import Refused, Unavailable
 
 TABLE = ("CREATE TABLE IF NOT EXISTS thing (id INTEGER PRIMARY KEY, text TEXT)",)
