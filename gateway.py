@@ -39,7 +39,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
         try:
             output = install_log_output(settings, stack)
             log_level = build_log_level(settings, output, clock)
-            storage = open_storage(settings, stack)
+            storage = open_storage(settings, stack, clock)
             server = build_server_side(settings, output, storage, clock)
             controller = build_controller_side(settings, stack, storage, server, clock, stopping)
             operator = build_operator_side(settings, output, log_level, storage, server, controller, clock, stopping)
@@ -53,6 +53,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             auxiliary=Auxiliary(server.session, controller.supervisor, storage.inbox, clock),
             log_lines=server.log_lines,
             synchroniser=build_synchroniser(server, controller, operator, clock),
+            storage=storage.keeper,
             retention=build_retention(settings, storage, clock),
             legacy_import=build_legacy_import(settings, storage),
             supervisor=controller.supervisor,

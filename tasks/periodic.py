@@ -52,6 +52,21 @@ def tidy_archive() -> None:
     huey.services.retention.run()
 
 
+@task(name="tend_storage", lane=Lane.WORK, expires_s=15)
+def tend_storage() -> None:
+    """Make sure that gateway.db is the file on the disk and as we wrote it, and note how far it got."""
+    huey.services.storage.tend()
+
+
+@task(name="salvage_storage", lane=Lane.COMMAND, retry=Backoff(first_s=5.0, cap_s=300.0))
+def salvage_storage() -> None:
+    """Bring back what can be read of a database that was moved aside."""
+    services = huey.services
+    if told := services.storage.salvage(services.stopping.is_set):
+        services.reporter.attributes({"salvage": "; ".join(told)[:1000]})
+        publish_records()
+
+
 @task(name="take_over_reference", lane=Lane.COMMAND, retry=Backoff(first_s=5.0, cap_s=300.0))
 def take_over_reference() -> None:
     """Bring in what the reference gateway left behind; after the first time there is nothing."""
@@ -60,10 +75,12 @@ def take_over_reference() -> None:
 
 TIMETABLE = (
     Every(5, store_log_lines, when=lambda: huey.services.log_lines.waiting),
+    Every(5, tend_storage, when=lambda: huey.services.storage.care_due),
     Every(20, send_auxiliary_telemetry, when=lambda: huey.services.session.connected),
     Every(MINUTE_S, sweep),
     Every(MINUTE_S, tend_rpc),
     Every(MINUTE_S, advance_update),
+    Every(20, salvage_storage, when=lambda: huey.services.storage.salvage_due),
     Every(10 * MINUTE_S, read_wanted_state),
     Every(HOUR_S, tidy_archive),
     Every(HOUR_S, take_over_reference),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from teg.domain.supervision.supervisor import NoController, Supervisor
     from teg.domain.telemetry.ingest import Recorder
     from teg.domain.telemetry.legacy_import import LegacyImport
+    from teg.domain.telemetry.ports import StorageKeeper
     from teg.domain.telemetry.publisher import Publisher
     from teg.domain.telemetry.reporting import Auxiliary, LogLines, Reporter
     from teg.domain.telemetry.retention import Retention
@@ -35,6 +36,7 @@ class Services:
     auxiliary: Auxiliary
     log_lines: LogLines
     synchroniser: Synchroniser
+    storage: StorageKeeper
     retention: Retention
     legacy_import: LegacyImport
     supervisor: Supervisor | NoController

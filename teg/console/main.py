@@ -13,6 +13,7 @@ import click
 
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
+from teg.console.salvage import salvage
 from teg.domain.errors import Unavailable
 from teg.settings import InvalidSettings, Settings
 
@@ -54,6 +55,9 @@ def dead_letters(limit: int) -> None:
         click.echo(f"    {letter['message'][:200]}")
     if not letters:
         click.echo("nothing was set aside")
+
+
+main.add_command(salvage)
 
 
 @main.command()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from teg.adapters import private_files
 from teg.adapters.gateway_db import outbox, rpc_journal, state
-from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.keeper import DatabaseKeeper
 from teg.adapters.gateway_db.legacy_import import LegacyImportTable
 from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
 from teg.adapters.gateway_db.outbox import RecordTable
@@ -30,6 +30,7 @@ logger = logging.getLogger("gateway")
 class Storage:
     """`inbox` belongs to the controller; everything else is a table of `gateway.db`."""
 
+    keeper: DatabaseKeeper
     inbox: Inbox
     records: RecordTable
     state: StateTable
@@ -40,15 +41,17 @@ class Storage:
     legacy_import: LegacyImportTable
 
 
-def open_storage(settings: Settings, stack: ExitStack) -> Storage:
+def open_storage(settings: Settings, stack: ExitStack, clock: Clock) -> Storage:
     """Returns when the disk lets us."""
     _prepare_directories(settings)
-    database = Database(settings.data_path / "gateway.db")
-    stack.callback(database.close)
-    _until_available(lambda: database.open(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA))
+    keeper = DatabaseKeeper(settings.data_path / "gateway.db", clock.monotonic_s)
+    stack.callback(keeper.close)
+    _until_available(lambda: keeper.open(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA))
+    database = keeper.database
     inbox = Inbox(settings.inbox_path)
     stack.callback(inbox.close)
     return Storage(
+        keeper=keeper,
         inbox=inbox,
         records=RecordTable(database),
         state=StateTable(database),

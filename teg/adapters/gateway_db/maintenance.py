@@ -21,7 +21,7 @@ _COUNTED = ("accepted", "delivered", "set_aside", "evicted", "discarded", "lost"
 
 
 class ArchiveMaintenance:
-    """`telemetry.ports.ArchiveCounts` and `Retention`, and what the archive calls need. Ranges include both ends."""
+    """`telemetry.retention.Maintenance`, and what the archive calls need. Ranges include both ends."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -63,7 +63,7 @@ class ArchiveMaintenance:
         }
 
     def counts(self) -> dict[str, Any]:
-        """The account: accepted = delivered + pending + evicted (+ set aside after acceptance); all exact now."""
+        """The account: accepted = delivered + pending + evicted + lost; all exact now."""
         waiting = dict(self._database.rows("SELECT lane, count(*) FROM outbox GROUP BY lane"))
         oldest = self._database.rows(
             "SELECT r.ts FROM outbox o JOIN record r ON r.id = o.record_id WHERE o.lane = ? ORDER BY record_id LIMIT 1",

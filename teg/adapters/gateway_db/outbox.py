@@ -65,6 +65,9 @@ class RecordTable:
                 found |= {source_row: fingerprint(message) for source_row, message in rows}
         return Unfinished(found)
 
+    def confirm(self) -> None:
+        self._database.verify()
+
     def store_own(self, records: Sequence[tuple[int, bytes]]) -> None:
         with self._database.transaction() as connection:
             rows = [(None, ts_ms, 1, text.decode(), None, TRANSIENT) for ts_ms, text in records]

@@ -126,6 +126,7 @@ class Recorder:
         return len(batch.rows.ids)
 
     def _empty_inbox(self) -> None:
+        self._archive.confirm()
         try:
             while self._archived:
                 self._inbox.delete(self._archived[0])

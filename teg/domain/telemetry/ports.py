@@ -1,10 +1,10 @@
 """The durable store as the rules see it: what is kept, what is on its way, what was set aside."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Protocol
 
 from teg.domain.telemetry.validation import Record, SetAside
 
@@ -41,6 +41,14 @@ class Archive(Protocol):
 
     def unfinished(self) -> Unfinished: ...
 
+    def confirm(self) -> None:
+        """What was stored still is where the next life of the gateway will look for it.
+
+        Raises:
+            Unavailable: it is not; nothing may be deleted elsewhere on the strength of it.
+        """
+        ...
+
 
 class Outbox(Protocol):
     """What `publishing` needs."""
@@ -75,13 +83,21 @@ class OwnRecords(Protocol):
         ...
 
 
-class Retention(Protocol):
-    def shrink(self, max_bytes: int, before_ms: int | None) -> Mapping[str, int]:
-        """Delete delivered rows older than `before_ms`, then the oldest until `max_bytes` hold; count what went."""
+class StorageKeeper(Protocol):
+    """Looks after the file that everything above lies in."""
+
+    @property
+    def care_due(self) -> bool:
+        """True when `tend` has something to do; cheap, never blocks for long."""
         ...
 
+    @property
+    def salvage_due(self) -> bool: ...
 
-class ArchiveCounts(Protocol):
-    def counts(self) -> Mapping[str, Any]:
-        """accepted, delivered, pending, set_aside, evicted, discarded … exact at the moment of the call."""
+    def tend(self) -> None:
+        """Make sure that the open file is the one on the disk; raises Unavailable when it cannot be made so yet."""
+        ...
+
+    def salvage(self, stopping: Callable[[], bool]) -> Sequence[str]:
+        """Bring back what was moved aside as damaged; returns what to tell, a line for each finished set."""
         ...

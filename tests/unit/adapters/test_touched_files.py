@@ -1,14 +1,16 @@
 """Somebody touches gateway.db while it is in use: what was committed is in the file that the next life finds."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from teg.domain.errors import Unavailable
-from tests.support.archives import AT_THE_NAMES, Archive
+from teg.domain.telemetry.ingest import Recorder
+from tests.support.archives import AT_THE_NAMES, Archive, record
 
 
 @pytest.fixture
@@ -191,3 +193,40 @@ def with_kill(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
     for name in ("rename", "hardlink_to", "unlink", "write_text", "mkdir"):
         counted(name)
+
+
+class StubbornInbox:
+    """Locked for deleting; `deleted` is what left it."""
+
+    def __init__(self) -> None:
+        self.locked = True
+        self.deleted: list[int] = []
+
+    def read(self, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, Any, Any]]:
+        rows = [(number, bytearray(b"m"), bytearray(record(number).message.encode())) for number in range(1, 11)]
+        return [row for row in rows if row[0] > after_id and row[0] not in self.deleted]
+
+    def delete(self, ids: Sequence[int]) -> None:
+        if self.locked:
+            raise Unavailable("locked")
+        self.deleted += ids
+
+
+def test_rows_that_waited_for_a_locked_inbox_leave_it_only_while_the_archive_has_them(
+    archive: Archive,
+) -> None:
+    inbox = StubbornInbox()
+    recorder = Recorder(inbox, archive.table, lambda: None)
+    recorder.record_batch()
+    assert len(archive.numbers()) == 10
+    archive.path.unlink()
+    archive.path.with_name("gateway.db.rescue").mkdir()  # and no room to save them
+    inbox.locked = False
+    with pytest.raises(Unavailable):
+        recorder.record_batch()
+    assert inbox.deleted == []
+    archive.path.with_name("gateway.db.rescue").rmdir()
+    recorder.record_batch()
+    assert inbox.deleted == list(range(1, 11))
+    with closing(archive.after_kill()) as after:
+        assert len(after.numbers()) == 10

@@ -1,0 +1,91 @@
+"""Keeps `gateway.db` sound: compares it with its marker at the start, looks after it while it runs, salvages."""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from teg.adapters.gateway_db import salvage
+from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.marker import COUNTERS, LAST_IDS, Marker
+from teg.adapters.gateway_db.outbox import count, counters
+from teg.adapters.gateway_db.salvage import Salvage
+
+logger = logging.getLogger("gateway.database")
+
+MARK_EVERY_S = 60.0
+
+
+class DatabaseKeeper:
+    """`telemetry.ports.StorageKeeper`."""
+
+    def __init__(self, path: Path, monotonic_s: Callable[[], float]) -> None:
+        self.database = Database(path, on_fresh=salvage.carry_over)
+        self._salvage = Salvage(self.database)
+        self._marker = Marker(path)
+        self._monotonic_s = monotonic_s
+        self._marked_s = float("-inf")
+
+    def open(self, *schemas: Iterable[str]) -> None:
+        """
+        Raises:
+            Refused: a newer gateway wrote the file.
+            Unavailable: the disk does not let us.
+        """
+        marked = self._marker.read()
+        for table in LAST_IDS:
+            if marked.get(table):
+                self.database.last_ids.note(table, marked[table])
+        self.database.open(*schemas, salvage.SCHEMA)
+        if marked and not self._salvage.due:
+            self._compare(marked)
+
+    def close(self) -> None:
+        self.database.close()
+
+    @property
+    def unsound(self) -> bool:
+        return not self.database.sound()
+
+    @property
+    def care_due(self) -> bool:
+        """True when `tend` has something to do: a look of microseconds, for the timetable."""
+        return self._monotonic_s() - self._marked_s >= MARK_EVERY_S or self.unsound
+
+    @property
+    def salvage_due(self) -> bool:
+        return self._salvage.due
+
+    def tend(self) -> None:
+        """
+        Raises:
+            Unavailable: the file is not sound, and could not be made so yet.
+        """
+        self.database.verify()
+        self._marker.write(self._numbers())
+        self._marked_s = self._monotonic_s()
+
+    def salvage(self, stopping: Callable[[], bool]) -> list[str]:
+        """Bring back what lies in quarantine; returns a line for each set that is done."""
+        return [str(account) for account in self._salvage.run(stopping)]
+
+    def _numbers(self) -> dict[str, int]:
+        kept = counters(self.database)
+        ids = dict(self.database.rows("SELECT name, seq FROM sqlite_sequence"))
+        return {name: ids.get(name, 0) for name in LAST_IDS} | {name: kept.get(name, 0) for name in COUNTERS}
+
+    def _compare(self, marked: dict[str, int]) -> None:
+        """An archive that knows less than its marker has lost rows without an error: said, counted, ids skipped."""
+        now = self._numbers()
+        if now["record"] >= marked["record"]:
+            return
+        missing = marked["accepted"] - now["accepted"]
+        waiting = marked["accepted"] - marked["delivered"] - marked["evicted"] - marked["lost"]
+        logger.error(
+            "%s knows %d records, %d had been accepted before: a database or a write-ahead log was lost or replaced by"
+            " an older one; up to %d undelivered records are missing",
+            *(self.database.path, now["accepted"], marked["accepted"], min(missing, waiting)),
+        )
+        lost = max(0, min(missing, waiting))
+        with self.database.transaction() as connection:
+            self.database.last_ids.skip(connection)
+            count(connection, accepted=missing, lost=lost, delivered=missing - lost)
