@@ -1,15 +1,15 @@
 """Somebody touches gateway.db while it is in use: what was committed is in the file that the next life finds."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from teg.domain.errors import Unavailable
-from teg.domain.telemetry.ingest import Recorder
+from teg.domain.telemetry.ingest import Batch, Recorder, RowsRead
+from teg.domain.telemetry.ports import fingerprint
 from tests.support.archives import AT_THE_NAMES, Archive, record
 
 
@@ -202,14 +202,15 @@ class StubbornInbox:
         self.locked = True
         self.deleted: list[int] = []
 
-    def read(self, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, Any, Any]]:
-        rows = [(number, bytearray(b"m"), bytearray(record(number).message.encode())) for number in range(1, 11)]
-        return [row for row in rows if row[0] > after_id and row[0] not in self.deleted]
+    def read(self, after_id: int | None, max_rows: int, max_bytes: int) -> Batch:
+        records = [record(number) for number in range(1, 11) if number > (after_id or 0) and number not in self.deleted]
+        ids = [number for number in range(1, 11) if number > (after_id or 0) and number not in self.deleted]
+        return Batch(records, [], RowsRead(1, ids, [fingerprint(row.message.encode()) for row in records]))
 
-    def delete(self, ids: Sequence[int]) -> None:
+    def delete(self, rows: RowsRead) -> None:
         if self.locked:
             raise Unavailable("locked")
-        self.deleted += ids
+        self.deleted += rows.ids
 
 
 def test_rows_that_waited_for_a_locked_inbox_leave_it_only_while_the_archive_has_them(
@@ -217,7 +218,8 @@ def test_rows_that_waited_for_a_locked_inbox_leave_it_only_while_the_archive_has
 ) -> None:
     inbox = StubbornInbox()
     recorder = Recorder(inbox, archive.table, lambda: None)
-    recorder.record_batch()
+    while not archive.numbers():
+        recorder.record_batch()
     assert len(archive.numbers()) == 10
     archive.path.unlink()
     archive.path.with_name("gateway.db.rescue").mkdir()  # and no room to save them
