@@ -46,7 +46,9 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "gateway": frozenset(),
     "teg.wiring": frozenset(),
     "teg.console": frozenset({"orjson", "click", "rich"}),
-    "teg.simulator": frozenset({"orjson", "rich", "trustme", "mmh3", "teg_controller"}),  # the client, copied beside it
+    "teg.simulator": frozenset(
+        {"orjson", "rich", "trustme", "mmh3", "starlette", "uvicorn", "teg_controller"}
+    ),  # the client, copied beside it
     "controller_client": frozenset(),
 }
 

@@ -1,6 +1,7 @@
 """The client and shared attributes of one device, and the answer to a request for some of them."""
 
-from typing import Any
+import time
+from typing import Any, Literal
 
 from teg.simulator.thingsboard.payloads import BadPayload, parse_exact, parse_object
 from teg.simulator.thingsboard.typing_rules import SKIPPED, stored, typed
@@ -9,17 +10,37 @@ from teg.simulator.thingsboard.typing_rules import SKIPPED, stored, typed
 Names = list[str] | None
 
 
+Scope = Literal["CLIENT_SCOPE", "SHARED_SCOPE", "SERVER_SCOPE"]
+
+
 class AttributeStore:
     """Values are typed as ThingsBoard types them, also those the operator sets (`"42"` becomes 42)."""
 
     def __init__(self) -> None:
         self.client: dict[str, Any] = {}
         self.shared: dict[str, Any] = {}
+        self.server: dict[str, Any] = {}
+        self._updated_ms: dict[tuple[Scope, str], int] = {}
+
+    def of(self, scope: Scope) -> dict[str, Any]:
+        return {"CLIENT_SCOPE": self.client, "SHARED_SCOPE": self.shared, "SERVER_SCOPE": self.server}[scope]
+
+    def write(self, scope: Scope, values: dict[str, Any]) -> None:
+        """As they are, typed before."""
+        now_ms = time.time_ns() // 1_000_000
+        self.of(scope).update(values)
+        self._updated_ms.update({(scope, key): now_ms for key in values})
+
+    def delete(self, scope: Scope, key: str) -> None:
+        self.of(scope).pop(key, None)
+
+    def updated_ms(self, scope: Scope, key: str) -> int:
+        return self._updated_ms.get((scope, key), 0)
 
     def merge_client(self, payload: bytes) -> None:
         """Merge by key, null is skipped. They go through the rule chain as telemetry does."""
         values = {key: stored(raw) for key, raw in parse_exact(payload).items()}
-        self.client.update({key: value for key, value in values.items() if value is not SKIPPED})
+        self.write("CLIENT_SCOPE", {key: value for key, value in values.items() if value is not SKIPPED})
 
     def answer(self, client: Names, shared: Names) -> dict[str, dict[str, Any]]:
         """A section without any value is left out."""

@@ -21,7 +21,8 @@ from teg.simulator.thingsboard.server_versions import VERSIONS
 from teg.simulator.thingsboard.telemetry_store import Depth
 
 _EPILOG = """\
-The first line is {"listening": {"host": ..., "port": ..., "ca_file": ...}}, printed when devices may connect.
+The first line is {"listening": {"host": ..., "port": ..., "ca_file": ...}}, printed when devices may connect;
+with --rest-port it has "rest_url" as well (user tenant@thingsboard.org, password tenant).
 Every further line is an account: {"time_ms": ..., "final": false, "connections": ..., "devices": {NAME: {...}}}.
 SIGTERM or SIGINT ends with a last account, "final": true, and exit status 0.
 SIGUSR1 is a crash: what was acknowledged and not yet stored (--store-delay) is forgotten, all connections drop.
@@ -35,15 +36,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(problem)
     requests = _signal_requests()
     tls = _tls(options.tls_dir, options.tls_name)
-    limits = _limits(options)
     try:
-        server = ThingsBoard(options.port, tls, host=options.host, limits=limits, store=options.store, packet_log=0)
+        server = _server(options, tls)
     except OSError as error:
-        parser.error(f"--host {options.host} --port {options.port}: cannot listen there: {error.strerror}")
+        ports = f"--port {options.port}" + ("" if options.rest_port is None else f" --rest-port {options.rest_port}")
+        parser.error(f"--host {options.host} {ports}: cannot listen there: {error.strerror}")
     _prepare(server, options)
     with _ending_with_its_reader(), server:
         place = {"host": server.host, "port": server.port, "ca_file": str(tls.ca_file) if tls else None}
-        _say({"listening": place}, None)
+        rest = {} if options.rest_port is None else {"rest_url": server.rest_url}
+        _say({"listening": {**place, **rest}}, None)
         while not _is_over(requests, server, options.interval):
             _say(server_account(server), options.state_file)
         server.store_queued()
@@ -90,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
     add("--port", type=int, default=1883, help="port, 0 = any free one (default %(default)s)")
+    add("--rest-port", type=int, metavar="PORT", help="answer the REST API there, 0 = any free one (default: nowhere)")
     add("--tls-dir", type=Path, metavar="DIR", help="use TLS; CA and certificate are made here if missing")
     add("--tls-name", action="append", metavar="NAME", help="name or address the certificate is good for")
     add("--device", action="append", default=[], type=_pair, metavar="NAME:TOKEN", help="repeatable")
@@ -165,9 +168,18 @@ def _tls(directory: Path | None, names: list[str] | None) -> Any:
     return existing if existing.exists() else ServerTls.create(directory, names or LOCAL_NAMES)
 
 
-def _limits(options: argparse.Namespace) -> ServerLimits:
-    return ServerLimits(
+def _server(options: argparse.Namespace, tls: Any) -> ThingsBoard:
+    limits = ServerLimits(
         options.server_version, options.push_order, rate_limits=options.rate_limits, pack_size=options.pack_size
+    )
+    return ThingsBoard(
+        options.port,
+        tls,
+        host=options.host,
+        limits=limits,
+        store=options.store,
+        packet_log=0,
+        rest_port=options.rest_port,
     )
 
 

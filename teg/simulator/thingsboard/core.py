@@ -103,6 +103,18 @@ class Core:
             device_backup.restore()
         self.devices = {name: device_backup.device for name, device_backup in backup.items()}
 
+    def delete_device(self, name: str) -> None:
+        """Its session is closed and its credentials are unknown from now on."""
+        self.devices.pop(name).end_session("device deleted", 0x98)
+
+    def rename_device(self, device: DeviceState, name: str) -> None:
+        del self.devices[device.name]
+        device.name = name
+        self.devices[name] = device
+
+    def device_by_id(self, identity: str) -> DeviceState | None:
+        return next((device for device in self.devices.values() if device.id == identity), None)
+
     def find_device(self, connect: Connect) -> DeviceState | None:
         return find_device(connect, self.devices.values())
 

@@ -1,5 +1,7 @@
 """Who may connect: matching a CONNECT with a device, and the refusal codes of ThingsBoard."""
 
+import secrets
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -79,3 +81,8 @@ def refusal(connect: Connect) -> int:
 def in_version(version: int, code: int) -> int:
     """A 3.1.1 code as the given protocol version writes it."""
     return _V5_CODES.get(code, 0x80) if version == V5 else code
+
+
+def random_text() -> str:
+    """A token or name as the server makes them up."""
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(20))

@@ -39,6 +39,11 @@ class Device:
     def name(self) -> str:
         return self._state.name
 
+    @property
+    def id(self) -> str:
+        """The UUID by which the REST API knows it."""
+        return self._state.id
+
     # --- what arrived
 
     def telemetry(self) -> dict[Point, Any]:
@@ -124,6 +129,11 @@ class Device:
         return list(self._state.claims)
 
     @property
+    def pending_calls(self) -> list[RpcCall]:
+        """Calls to the device that nobody has answered yet."""
+        return self._state.rpc.pending
+
+    @property
     def stale_rpc_responses(self) -> list[tuple[int, bytes]]:
         """RPC responses that nobody waited for."""
         return list(self._state.rpc.stale_responses)
@@ -180,7 +190,7 @@ class Device:
 
     def set_client(self, values: Mapping[str, Any]) -> None:
         """Client attributes from an earlier life of the device."""
-        self._on_loop(lambda: self._state.attributes.client.update(values))
+        self._on_loop(lambda: self._state.attributes.write("CLIENT_SCOPE", dict(values)))
 
     def push(self, values: Mapping[str, Any]) -> None:
         """Send this attribute push as it is and store nothing: a stale or a made-up one."""

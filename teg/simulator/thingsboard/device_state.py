@@ -1,6 +1,7 @@
 """Everything the server knows of one device. Touched on the server's loop only; tests hold a `Device`."""
 
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,17 +48,24 @@ class DeviceBackup:
     series: SeriesBackup
     client: dict[str, Any]
     shared: dict[str, Any]
+    server: dict[str, Any]
 
     def restore(self) -> None:
         device = self.device
         device.credentials = self.credentials
         device.telemetry.restore(self.series)
-        device.attributes.client, device.attributes.shared = dict(self.client), dict(self.shared)
+        attributes = device.attributes
+        attributes.client, attributes.shared = dict(self.client), dict(self.shared)
+        attributes.server = dict(self.server)
 
 
 class DeviceState:
     def __init__(self, name: str, credentials: Credentials | None, depth: Depth, schedule: Schedule) -> None:
+        self.id = str(uuid.uuid4())
+        self.created_ms = time.time_ns() // 1_000_000
         self.name = name
+        #: Fields of the device that only the REST API reads and writes.
+        self.details: dict[str, Any] = {}
         self.credentials = credentials
         self.telemetry = TelemetryStore(depth)
         self.attributes = AttributeStore()
@@ -68,6 +76,8 @@ class DeviceState:
         self.sessions: list[SessionRecord] = []
         self.session: AttachedSession | None = None
         self.packages: dict[str, Package] = {}
+        #: Kind -> id of the package as the REST API knows it.
+        self.package_ids: dict[str, str] = {}
         self._assignments = 0
         self.server_telemetry: list[tuple[int, dict[str, Any]]] = []
         self.attribute_requests: list[tuple[int, bytes]] = []
@@ -92,6 +102,15 @@ class DeviceState:
         if session is not None:
             session.end(reason, code)
 
+    def series(self, key: str) -> dict[int, Any]:
+        """ts -> value, what the server wrote itself included."""
+        own = {ts: values[key] for ts, values in self.server_telemetry if key in values}
+        return self.telemetry.series(key) | own
+
+    def series_keys(self) -> list[str]:
+        own = (key for _, values in self.server_telemetry for key in values)
+        return list(dict.fromkeys([*self.telemetry.per_key(), *own]))
+
     def write_shared(self, values: dict[str, Any]) -> None:
         """Store and push what the operator writes, type-cast as the REST API does it."""
         self._set_shared(typed_values(parse_exact(orjson.dumps(values))))
@@ -99,7 +118,7 @@ class DeviceState:
     def delete_shared(self, keys: list[str]) -> None:
         """The push names the keys that were asked for, whether they existed or not."""
         for key in keys:
-            self.attributes.shared.pop(key, None)
+            self.attributes.delete("SHARED_SCOPE", key)
         self.push({"deleted": keys})
 
     def assign(self, kind: str, package: Package, order: PushOrder, version: ServerVersion) -> None:
@@ -126,12 +145,14 @@ class DeviceState:
             self._set_shared(package.attributes(kind))
 
     def unassign(self, kind: str) -> None:
+        self.package_ids.pop(kind, None)
         if self.packages.pop(kind, None) is not None:
             self.delete_shared(all_attributes(kind))
 
     def backup(self) -> "DeviceBackup":
-        client, shared = dict(self.attributes.client), dict(self.attributes.shared)
-        return DeviceBackup(self, self.credentials, self.telemetry.backup(), client, shared)
+        attributes = self.attributes
+        scopes = (dict(values) for values in (attributes.client, attributes.shared, attributes.server))
+        return DeviceBackup(self, self.credentials, self.telemetry.backup(), *scopes)
 
     def hold_answer(self, topic: str, payload: bytes) -> None:
         """Keep an attribute response back until the next push, or until it is released."""
@@ -145,7 +166,7 @@ class DeviceState:
             self.session.send_answer(topic, payload)
 
     def _set_shared(self, values: dict[str, Any]) -> None:
-        self.attributes.shared.update(values)
+        self.attributes.write("SHARED_SCOPE", values)
         self.push(values)
 
     def push(self, values: dict[str, Any]) -> None:

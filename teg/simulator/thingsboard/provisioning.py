@@ -3,13 +3,11 @@
 Source: ThingsBoard's DeviceProvisionServiceImpl.
 """
 
-import secrets
-import string
 from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from teg.simulator.thingsboard.credentials import Credentials
+from teg.simulator.thingsboard.credentials import Credentials, random_text
 from teg.simulator.thingsboard.faults import Trigger, never
 from teg.simulator.thingsboard.payloads import BadPayload, parse_object
 
@@ -85,7 +83,7 @@ class Provisioning:
             return dict(_NOT_FOUND)
         if self.fail.fires() or not self._may_create(request, known[1], registry):
             return dict(_FAILURE)
-        name = request.device_name or _random_text()
+        name = request.device_name or random_text()
         if known[1] == "check":
             self._entered[name] = True
         credentials, value = _new_credentials(request)
@@ -106,14 +104,10 @@ class Provisioning:
 def _new_credentials(request: ProvisionRequest) -> tuple[Credentials | None, Any]:
     body = request.body
     if request.credentials_type == "ACCESS_TOKEN":
-        token = str(body.get("token") or _random_text())
+        token = str(body.get("token") or random_text())
         return Credentials(token=token), token
     if request.credentials_type == "MQTT_BASIC":
         login = {"clientId": "clientId", "userName": "username", "password": "password"}
         value = {name: body.get(source) for name, source in login.items()}
         return Credentials(None, value["clientId"], value["userName"], value["password"]), value
     return None, str(body.get("hash"))
-
-
-def _random_text() -> str:
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(20))

@@ -5,6 +5,7 @@ on the server's loop, except `RpcHandle`, which a test holds in its own thread.
 """
 
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,6 +57,11 @@ class RpcCall:
     states: list[str] = field(default_factory=list)
     response: Any = None
     outcome: RpcOutcome | None = None
+    #: The device's response as it came.
+    answer: bytes = b""
+    #: Called on the loop with the outcome of the REST call.
+    answered: Callable[[RpcOutcome], None] | None = None
+    created_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     finished: threading.Event = field(default_factory=threading.Event)
     expiry: Timer | None = None
 
@@ -77,6 +83,8 @@ class RpcCall:
         """Answer the REST caller; later outcomes are ignored. A persistent call ends by its state."""
         if self.outcome is None:
             self.outcome = outcome
+            if self.answered is not None:
+                self.answered(outcome)
         if not self.persistent:
             self.finished.set()
 
@@ -95,6 +103,8 @@ class PendingCalls:
         self._pending: dict[int, RpcCall] = {}
         self._session: SubscribedSession | None = None
         self._next_id = 0
+        #: Id -> persistent call, also those that have ended.
+        self.persistent: dict[str, RpcCall] = {}
         self.stale_responses: list[tuple[int, bytes]] = []
 
     @property
@@ -107,6 +117,7 @@ class PendingCalls:
         self._number(call)
         call.expiry = self._schedule(call.timeout_s, lambda: self._expire(call))
         if call.persistent:
+            self.persistent[call.rpc_id] = call
             call.finish(RpcOutcome(200, {"rpcId": call.rpc_id}))
         self._pending[call.id] = call
         if self._session is not None:
@@ -150,6 +161,7 @@ class PendingCalls:
             self.stale_responses.append((call_id, payload))
             return
         self._drop(call)
+        call.answer = payload
         if not payload and not call.persistent:
             call.finish(RpcOutcome(200))
             return

@@ -30,6 +30,7 @@ from teg.simulator.thingsboard.server_limits import ServerLimits
 from teg.simulator.thingsboard.telemetry_store import Depth
 
 if TYPE_CHECKING:
+    from teg.simulator.thingsboard.rest.listener import RestListener
     from teg.simulator.thingsboard.tls import ServerTls
 
 
@@ -38,6 +39,7 @@ class ThingsBoard:
 
     `store`: "full" keeps every raw payload, "distinct" only the points, "count" only numbers.
     `packet_log`: how many packets `packets` remembers, 0 = none.
+    `rest_port`: where to answer the REST API as well (0 = any free port, None = nowhere).
     Leaving the block raises AssertionError if the stand-in itself had failed.
     """
 
@@ -50,10 +52,12 @@ class ThingsBoard:
         limits: ServerLimits | None = None,
         store: Depth = "full",
         packet_log: int = 10_000,
+        rest_port: int | None = None,
     ) -> None:
         self._thread = LoopThread("thingsboard")
         self._core = Core(self._thread.loop, limits or ServerLimits(), store, PacketLog(packet_log))
         self._listener = Listener(self._core, host, port, tls.context() if tls else None, Login(self._core))
+        self._rest = None if rest_port is None else _rest_listener(self._core, host, rest_port)
         self._devices: dict[str, Device] = {}
         self.host: str = self._listener.host
         self.port: int = self._listener.port
@@ -72,6 +76,8 @@ class ThingsBoard:
     def start(self) -> None:
         self._thread.start()
         self._thread.run(self._listener.open())
+        if self._rest is not None:
+            self._thread.run(self._rest.open())
 
     def stop(self) -> None:
         """Orderly: what was acknowledged is stored."""
@@ -97,7 +103,7 @@ class ThingsBoard:
 
     def delete_device(self, name: str) -> None:
         """Its session is closed and its credentials are unknown from now on."""
-        self._thread.call(lambda: self._core.devices.pop(name).end_session("device deleted", 0x98))
+        self._thread.call(lambda: self._core.delete_device(name))
 
     def recreate_device(self, name: str) -> Device:
         """Deleted and created again under its name and credentials: it is empty, and another device to the server."""
@@ -125,6 +131,13 @@ class ThingsBoard:
         return self.device(name)
 
     # --- the server as a whole
+
+    @property
+    def rest_url(self) -> str:
+        """Where the REST API is; the tenant's user is in `rest.accounts.DEFAULT_USERS`."""
+        if self._rest is None:
+            raise ValueError("this stand-in was made without rest_port")
+        return f"http://{self._rest.host}:{self._rest.port}"
 
     @property
     def faults(self) -> Faults:
@@ -252,14 +265,27 @@ class ThingsBoard:
         def end() -> list[Connection]:
             ended = list(self._core.open_connections)
             self._core.end_process(reason, end_queue)
+            if self._rest is not None:
+                self._rest.drop_connections()
             return ended
 
         self._wait_gone(self._thread.call(end))
 
     async def _shut_down(self) -> None:
         await self._listener.close(keep_port=False)
+        if self._rest is not None:
+            await self._rest.close()
         for connection in list(self._core.open_connections):
             connection.abort("server stopped")
         self._core.queue.drain()
         while self._core.open_connections:
             await asyncio.sleep(0)
+
+
+def _rest_listener(core: Core, host: str, port: int) -> "RestListener":
+    """The web framework is only needed, and only imported, with the REST API."""
+    from teg.simulator.thingsboard.rest.accounts import Accounts
+    from teg.simulator.thingsboard.rest.api import rest_api
+    from teg.simulator.thingsboard.rest.listener import RestListener
+
+    return RestListener(rest_api(core, Accounts()), host, port)

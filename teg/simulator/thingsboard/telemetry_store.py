@@ -76,6 +76,12 @@ class TelemetryStore:
         with self._lock:
             return {key: len(series) for key, series in self._series.items()}
 
+    def series(self, key: str) -> dict[int, Any]:
+        """ts -> value of one key."""
+        self.fold()
+        with self._lock:
+            return dict(self._series.get(key, {}))
+
     def duplicates(self) -> int:
         """Points that arrived once more with the same value, such as after a lost PUBACK."""
         self.fold()

@@ -48,16 +48,20 @@ def stored(value: Any) -> Any:
 
 def _reparsed(number: float) -> int | float | str:
     """Plain decimals come back as they were; what Java prints with an exponent may become long or text."""
-    if number == 0 or 1e-3 <= abs(number) < 1e7:
-        return number
-    return cast_number(_java_exponential(number))
+    return number if _is_plain(number) else cast_number(java_text(number))
 
 
-def _java_exponential(number: float) -> str:
-    """As Java's Double.toString from 1e7 on and below 1e-3: one digit, at least one decimal, an exponent.
+def _is_plain(number: float) -> bool:
+    return number == 0 or 1e-3 <= abs(number) < 1e7
+
+
+def java_text(number: float) -> str:
+    """As Java's Double.toString: from 1e7 on and below 1e-3 one digit, at least one decimal, an exponent.
 
     The digits are the fewest that tell the double from its neighbours; Java before 19 now and then prints one more.
     """
+    if _is_plain(number):
+        return repr(number)
     sign, digits, exponent = Decimal(repr(number)).normalize().as_tuple()
     text = "".join(map(str, digits))
     return f"{'-' if sign else ''}{text[0]}.{text[1:] or '0'}E{int(exponent) + len(text) - 1}"

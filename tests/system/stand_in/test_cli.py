@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.rest import Rest
 from tests.support.stand_in_client import TELEMETRY, PahoDevice, eventually
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -121,6 +122,14 @@ def test_a_crash_forgets_what_is_not_stored_and_an_end_does_not(start: Start, tm
     deliver(place, '{"ts": 6, "values": {"a": 2}}')
     account = last_line(process)["devices"]["pi"]
     assert (account["records"], account["distinct"], account["latest"]) == (2, 1, {"a": 2})
+
+
+def test_the_rest_api_of_the_process(start: Start) -> None:
+    process = start("--device", "pi:T1", "--rest-port", "0", "--interval", "0")
+    rest = Rest(line(process)["listening"]["rest_url"])
+    assert rest.get("/api/tenant/devices", deviceName="pi").json()["name"] == "pi"
+    rest.close()
+    assert set(last_line(process)["devices"]) == {"pi"}
 
 
 def test_client_attributes_can_be_dropped(start: Start) -> None:
