@@ -4,6 +4,10 @@ Start the gateway with `huey_consumer gateway.huey`. Nothing imports this module
 builders, each for one side of the gateway, stand in `teg/wiring/`.
 """
 
+import teg.wiring.early_stop  # noqa: F401 - first: a stop may come while the rest is loaded
+
+# isort: split
+
 import logging
 import threading
 from collections.abc import Iterator

@@ -1,11 +1,13 @@
 """A real `huey_consumer` process: how it starts, refuses to start, survives its queue's troubles, and stops."""
 
+import ast
 import os
 import pickle
 import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -346,3 +348,39 @@ def test_a_stop_while_waiting_for_a_queue_server_is_clean(site: Site) -> None:
     assert site.gateway.stop() == 0
     assert time.monotonic() - started_s < 30
     assert "Traceback" not in site.gateway.log()
+
+
+# --- a signal while the program is being loaded ------------------------------------------------------------------
+
+LOADING = """
+import os, signal, sys
+sys.argv[0] = "/usr/bin/{name}"
+import teg.wiring.early_stop
+os.kill(os.getpid(), signal.{signal})
+print("still here")
+"""
+
+
+def loading(name: str, number: str) -> subprocess.CompletedProcess[str]:
+    code = LOADING.format(name=name, signal=number)
+    return subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_stop_while_loading_ends_with_0(number: str) -> None:
+    done = loading("huey_consumer", number)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_hangup_while_loading_changes_nothing() -> None:
+    assert loading("huey_consumer", "SIGHUP").stdout == "still here\n"
+
+
+def test_other_programs_that_import_the_gateway_keep_their_signals() -> None:
+    assert loading("pytest", "SIGTERM").returncode == -signal.SIGTERM
+
+
+def test_the_gateway_prepares_for_a_stop_before_it_loads_anything() -> None:
+    body = ast.parse((PROJECT / "gateway.py").read_text()).body
+    first = next(node for node in body if isinstance(node, ast.Import | ast.ImportFrom))
+    assert ast.unparse(first) == "import teg.wiring.early_stop"
