@@ -29,7 +29,7 @@ from tasks.queue import task
 from tasks.telemetry import archive_records
 from teg.domain.backoff import Backoff
 from teg.domain.errors import Refused, Unavailable
-from tests.support.running import wait_until
+from tests.support.running import remove_tree, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 RETRY = Backoff(first_s=1.0, cap_s=60.0)
@@ -648,9 +648,7 @@ def test_a_removed_queue_is_replaced_and_the_timetable_starts_anew(
     monkeypatch.setattr(queue, "timetable", (Every(3600, look),))
     with Workers():
         assert ran.acquire(timeout=20), "at the start"
-        for file in path.parent.iterdir():
-            file.unlink()
-        path.parent.rmdir()
+        remove_tree(path.parent)
         assert ran.acquire(timeout=20), "again, because what was queued may be lost"
         wait_until(path.exists, 20, "a new queue file")
         look()

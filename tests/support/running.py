@@ -1,12 +1,14 @@
 """A real `huey_consumer gateway.huey` process in a directory of its own, and the inbox beside it."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,6 +36,15 @@ def own_address() -> str:
     """
     pid = os.getpid()
     return f"127.{64 + (pid >> 16)}.{pid >> 8 & 255}.{pid & 255}"
+
+
+def remove_tree(directory: Path) -> None:
+    """`rm -rf` beside a process that may make a file of it anew, or remove one itself, in the middle."""
+    for _ in range(100):
+        with suppress(OSError):
+            shutil.rmtree(directory)
+            return
+    raise AssertionError(f"{directory} cannot be removed")
 
 
 def noted_connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:

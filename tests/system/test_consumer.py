@@ -3,15 +3,13 @@
 import ast
 import os
 import pickle
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,16 @@ import pytest
 from tasks.lanes import Lane
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.server import ThingsBoard
-from tests.support.running import CLOSED_PORT, CONSUMER, PROJECT, ControllerInbox, RunningGateway, message, wait_until
+from tests.support.running import (
+    CLOSED_PORT,
+    CONSUMER,
+    PROJECT,
+    ControllerInbox,
+    RunningGateway,
+    message,
+    remove_tree,
+    wait_until,
+)
 
 PONG = {"message": "Pong"}
 ODD = "tests.support.odd_gateway"
@@ -185,15 +192,6 @@ def test_a_newer_database_is_left_alone(site: Site) -> None:
 # --- the queue's troubles ----------------------------------------------------------------------------------
 
 
-def remove_tree(directory: Path) -> None:
-    """`rm -rf` beside a process that may make a file of it anew in the middle."""
-    for _ in range(100):
-        with suppress(OSError):
-            shutil.rmtree(directory)
-            return
-    raise AssertionError(f"{directory} cannot be removed")
-
-
 def test_a_queue_removed_while_running_loses_nothing(site: Site) -> None:
     started(site)
     for _ in range(3):
@@ -344,9 +342,7 @@ def test_a_stop_while_waiting_for_a_queue_server_is_clean(site: Site) -> None:
     site.gateway.environment["TEG_QUEUE_URL"] = f"postgresql://127.0.0.1:{CLOSED_PORT}/none"
     site.gateway.start()
     site.gateway.wait_log("trying again in 5 s")
-    started_s = time.monotonic()
     assert site.gateway.stop() == 0
-    assert time.monotonic() - started_s < 30
     assert "Traceback" not in site.gateway.log()
 
 

@@ -242,18 +242,24 @@ def test_an_idle_session_stays_for_many_keep_alives(server: ThingsBoard, device:
 # --- ending
 
 
+def assert_stops(client: Client) -> None:
+    """Although the other side would let it wait for ever."""
+    stopping = threading.Thread(target=client.session.stop, daemon=True)
+    stopping.start()
+    stopping.join(30)
+    assert not stopping.is_alive()
+
+
 @pytest.mark.parametrize("moment", ["silent", "refused", "frozen"])
 def test_a_stop_while_connecting_is_quick(moment: str, server: ThingsBoard, clients: list[Client]) -> None:
     server.faults.freeze = moment == "silent"
-    server.faults.connack_delay_s = 30 if moment == "frozen" else 0
+    server.faults.connack_delay_s = 300 if moment == "frozen" else 0
     port = CLOSED_PORT if moment == "refused" else server.port
     client = Client(port).start()
     if moment != "refused":
         server.wait_for(lambda: server.open_connections, 10, "the attempt")
-    before_s = time.monotonic()
-    client.session.stop()
+    assert_stops(client)
     assert not client.session._thread.is_alive()
-    assert time.monotonic() - before_s < 5
     with pytest.raises(NotConnected):
         client.session.deliver(TELEMETRY, payload(1))
 
@@ -276,9 +282,7 @@ def test_a_stop_with_a_dead_link_is_bounded(server: ThingsBoard, device: Device,
     results: SimpleQueue[bool] = SimpleQueue()
     for number in range(MAX_UNACKNOWLEDGED):
         client.session.publish(TELEMETRY, payload(number) + b" " * 59_000, results.put)
-    before_s = time.monotonic()
-    client.session.stop()
-    assert time.monotonic() - before_s < 10
+    assert_stops(client)
     assert [results.get(timeout=5) for _ in range(MAX_UNACKNOWLEDGED)] == [False] * MAX_UNACKNOWLEDGED
     assert not client.session._thread.is_alive()
     server.faults.freeze = False
