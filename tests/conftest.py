@@ -6,6 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.engine import clean_engine, engine, engine_to_stop
+
+__all__ = ["clean_engine", "engine", "engine_to_stop"]  # fixtures: imported elsewhere each would be one more engine
+
 # A busy machine is no defect of the example that met it. In CI hypothesis by itself takes the same examples each time.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")

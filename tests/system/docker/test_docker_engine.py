@@ -17,12 +17,10 @@ from teg.adapters.docker_engine import DockerEngine
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.supervision.container_profile import ControllerProfile, parse_device, parse_mount
 from teg.domain.supervision.runtime import CONTAINER_NAME, NameTaken, StartFailed, image_name
-from tests.support.engine import (  # noqa: F401 - fixtures
+from tests.support.engine import (
     BASE_IMAGE,
     Engine,
-    clean_engine,
     closing_client,
-    engine,
     make_container,
     make_image,
     running_registry,
@@ -42,7 +40,7 @@ MONTHS_LATER_MS = int(time.time() * 1000) + 90 * 86_400_000
 
 
 @pytest.fixture
-def at(clean_engine: Engine) -> Engine:  # noqa: F811
+def at(clean_engine: Engine) -> Engine:
     return clean_engine
 
 

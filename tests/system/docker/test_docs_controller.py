@@ -11,7 +11,7 @@ from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.supervision.container_profile import ControllerProfile
 from teg.domain.supervision.policy import History
 from teg.domain.supervision.report import Condition, View, attributes, exit_telemetry
-from tests.support.engine import BASE_IMAGE, Engine, clean_engine, engine  # noqa: F401 - fixtures
+from tests.support.engine import BASE_IMAGE, Engine
 from tests.support.running import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -32,7 +32,7 @@ def context(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def runtime(clean_engine: Engine, tmp_path: Path) -> Iterator[DockerEngine]:  # noqa: F811
+def runtime(clean_engine: Engine, tmp_path: Path) -> Iterator[DockerEngine]:
     made = DockerEngine(clean_engine.host, ControllerProfile(data_path=tmp_path / "data", logs_path=tmp_path / "logs"))
     yield made
     made.close()

@@ -12,16 +12,7 @@ from teg.domain.ota.job import Phase
 from teg.domain.supervision.runtime import image_name
 from teg.simulator.thingsboard.faults import when
 from teg.simulator.thingsboard.server import ThingsBoard
-from tests.support.engine import (
-    Engine,
-    clean_engine,  # noqa: F401
-    closing_client,
-    engine,  # noqa: F401
-    make_container,
-    make_image,
-    running_registry,
-    write_context,
-)
+from tests.support.engine import Engine, closing_client, make_container, make_image, running_registry, write_context
 from tests.support.ota_device import (
     TRIAL_S,
     OtaDevice,
@@ -37,7 +28,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
 @pytest.fixture
-def device(tmp_path: Path, clean_engine: Engine) -> Iterator[OtaDevice]:  # noqa: F811
+def device(tmp_path: Path, clean_engine: Engine) -> Iterator[OtaDevice]:
     with ota_device(tmp_path, clean_engine) as device:
         yield device
 
@@ -183,7 +174,7 @@ def test_a_newer_version_while_building_wins(running: OtaDevice) -> None:
     assert running.running() == "v2"
 
 
-def test_a_version_that_stops_sending_a_key_is_rolled_back(tmp_path: Path, clean_engine: Engine) -> None:  # noqa: F811
+def test_a_version_that_stops_sending_a_key_is_rolled_back(tmp_path: Path, clean_engine: Engine) -> None:
     with ota_device(tmp_path, clean_engine, TEG_OTA_REQUIRE_KEYS="on") as device:
         device.assign("v1")
         device.wait_told("UPDATED", "v1")
@@ -199,7 +190,7 @@ def test_a_version_that_stops_sending_a_key_is_rolled_back(tmp_path: Path, clean
 # --- the other sources ------------------------------------------------------------------------------------------
 
 
-def test_images_of_an_allowed_registry(tmp_path: Path, clean_engine: Engine) -> None:  # noqa: F811
+def test_images_of_an_allowed_registry(tmp_path: Path, clean_engine: Engine) -> None:
     with (
         running_registry(tmp_path / "registry", clean_engine) as address,
         ota_device(tmp_path, clean_engine, TEG_OTA_REGISTRIES=address) as device,
@@ -363,7 +354,7 @@ def test_a_removed_image_is_built_again(running: OtaDevice) -> None:
     running.wait_measured("v1", 90)
 
 
-def test_a_cold_start_without_network_runs_the_default_version(tmp_path: Path, clean_engine: Engine) -> None:  # noqa: F811
+def test_a_cold_start_without_network_runs_the_default_version(tmp_path: Path, clean_engine: Engine) -> None:
     with ThingsBoard(packet_log=0) as server:
         device = OtaDevice(tmp_path, server, clean_engine, TEG_DEFAULT_CONTROLLER_VERSION="v1")
         server.stop_listening()

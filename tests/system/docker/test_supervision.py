@@ -14,17 +14,7 @@ from docker.errors import APIError
 
 from teg.domain.supervision.runtime import CONTAINER_NAME, image_name
 from teg.simulator.thingsboard.server import ThingsBoard
-from tests.support.engine import (  # noqa: F401 - fixtures
-    BASE_IMAGE,
-    Engine,
-    clean_engine,
-    closing_client,
-    engine,
-    engine_to_stop,
-    make_container,
-    make_image,
-    write_context,
-)
+from tests.support.engine import BASE_IMAGE, Engine, closing_client, make_container, make_image, write_context
 from tests.support.running import CLOSED_PORT, ControllerInbox, RunningGateway, message, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -136,7 +126,7 @@ def _log_time(line: str) -> float:
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, clean_engine: Engine) -> Iterator[SupervisedDevice]:  # noqa: F811
+def prepared(tmp_path: Path, clean_engine: Engine) -> Iterator[SupervisedDevice]:
     """A device before its gateway starts."""
     device = SupervisedDevice(tmp_path, clean_engine)
     device.provide()
@@ -209,7 +199,7 @@ def test_what_ended_while_the_gateway_was_away_is_started_and_told(device: Super
     wait_until(lambda: device.events("controller_exit_code") == [4], 10, "the exit told")
 
 
-def test_a_crash_loop_backs_off_over_a_restart_of_the_gateway(tmp_path: Path, clean_engine: Engine) -> None:  # noqa: F811
+def test_a_crash_loop_backs_off_over_a_restart_of_the_gateway(tmp_path: Path, clean_engine: Engine) -> None:
     device = SupervisedDevice(tmp_path, clean_engine)
     device.provide(script="print('no database')\nraise SystemExit(5)\n")
     with device.gateway:
@@ -221,7 +211,7 @@ def test_a_crash_loop_backs_off_over_a_restart_of_the_gateway(tmp_path: Path, cl
         assert device.events("controller_exit_log")[0] == "no database"
 
 
-def test_silence_is_noticed_and_ended(tmp_path: Path, clean_engine: Engine) -> None:  # noqa: F811
+def test_silence_is_noticed_and_ended(tmp_path: Path, clean_engine: Engine) -> None:
     device = SupervisedDevice(tmp_path, clean_engine, TEG_HEALTH_LIMIT_S="4", TEG_START_GRACE_S="4")
     device.provide()
     with device.gateway:
@@ -242,7 +232,7 @@ def insert(device: SupervisedDevice, text: str) -> None:
 
 def test_a_foreign_container_with_our_name_is_told_and_left_alone(
     tmp_path: Path,
-    clean_engine: Engine,  # noqa: F811
+    clean_engine: Engine,
 ) -> None:
     theirs = make_container(clean_engine, CONTAINER_NAME, BASE_IMAGE, command="sleep 600")
     device = SupervisedDevice(tmp_path, clean_engine)
@@ -281,7 +271,7 @@ def test_paused_while_it_holds_the_inbox(device: SupervisedDevice) -> None:
 
 @pytest.mark.parametrize("with_signal", [signal.SIGTERM, signal.SIGKILL])
 def test_the_engine_goes_and_comes_back(
-    engine_to_stop: Engine,  # noqa: F811
+    engine_to_stop: Engine,
     device: SupervisedDevice,
     with_signal: signal.Signals,
 ) -> None:
@@ -297,7 +287,7 @@ def test_the_engine_goes_and_comes_back(
     assert device.gateway.stop() == 0
 
 
-def test_the_gateway_starts_before_the_engine(engine_to_stop: Engine, prepared: SupervisedDevice) -> None:  # noqa: F811
+def test_the_gateway_starts_before_the_engine(engine_to_stop: Engine, prepared: SupervisedDevice) -> None:
     engine_to_stop.stop()
     with prepared.gateway:
         prepared.wait_state("engine unreachable")
@@ -316,7 +306,7 @@ def test_an_image_removed_by_hand_is_told_and_the_rest_goes_on(device: Supervise
 
 
 @pytest.mark.parametrize("asked", ["rpc", "settings"])
-def test_restarts_that_were_asked_for(tmp_path: Path, clean_engine: Engine, asked: str) -> None:  # noqa: F811
+def test_restarts_that_were_asked_for(tmp_path: Path, clean_engine: Engine, asked: str) -> None:
     with ThingsBoard() as server:
         remote = server.add_device("pi", token="T")
         device = SupervisedDevice(tmp_path, clean_engine, server.port)

@@ -25,7 +25,7 @@ from teg.domain.supervision.runtime import (
     StartFailed,
 )
 from tests.support.controllers import RuntimeInMemory
-from tests.support.engine import Engine, clean_engine, closing_client, engine, write_context  # noqa: F401
+from tests.support.engine import Engine, closing_client, write_context
 from tests.support.running import wait_until
 
 SCRIPTS = {
