@@ -20,6 +20,7 @@ from tasks.huey_app import GatewayHuey
 from tasks.lanes import WORKERS, Lane
 from tasks.services import Services
 from teg.domain.errors import Refused, Unavailable
+from teg.domain.ports import EXIT_SIGNAL, EXIT_STATUS
 from teg.settings import InvalidSettings, Settings
 
 T = TypeVar("T")
@@ -78,13 +79,14 @@ class GatewayConsumer(Consumer):
         self.worker_class = type("SeatedWorker", (LaneWorker,), {"seats": seats})
         super().__init__(huey, **options)
         self._stop_flag_timeout = 0.5  # Huey looks ten times a second whether a signal came
-        # Both signals stop gracefully (contract); a second one interrupts.
-        self._signal_actions = {signal.SIGTERM: (False, True), signal.SIGINT: (False, True)}
+        # All of them stop gracefully (contract); a second one interrupts.
+        self._signal_actions = dict.fromkeys((signal.SIGTERM, signal.SIGINT, EXIT_SIGNAL), (False, True))
 
     def run(self) -> None:
         """
         Raises:
-            SystemExit: 1 with one message for wrong configuration or a second gateway on the same data.
+            SystemExit: 1 with one message for wrong configuration or a second gateway on the same data; `EXIT_STATUS`
+                when the server asked for it (`exit`).
         """
         os.umask(0o077)  # what is meant for others is given to them where it is made
         settings = settings_or_exit()
@@ -99,6 +101,8 @@ class GatewayConsumer(Consumer):
                 super().run()
         except Refused as reason:
             raise SystemExit(f"The gateway cannot start: {reason}") from reason
+        if self._signum == EXIT_SIGNAL:
+            raise SystemExit(EXIT_STATUS)
 
     def stop(self, graceful: bool = False) -> None:
         self.stop_flag.set()

@@ -1,8 +1,24 @@
 """One environment variable at a time: its text, what it means, and what is wrong with it."""
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
+
+#: Names of ours begin like this; whoever misspells one is told.
+OUR_NAMES = re.compile(r"(TEG|TB|THINGSBOARD)_[A-Z0-9_]+")
+#: Set by the reference's scripts and compose files, and never read by it either.
+NEVER_READ = {"TEG_GATEWAY_DIR", "TEG_GATEWAY_GIT_PATH", "TEG_CONTROLLER_PROJECT_PATH", "TEG_TB_HOST", "TEG_TB_PORT"}
+
+#: Levels, and the other names for them that the reference and Python's logging take.
+LOG_LEVELS = {
+    **{name: name for name in ("DEBUG", "INFO", "WARNING", "ERROR")},
+    "WARN": "WARNING",
+    "EXCEPTION": "ERROR",
+    "CRITICAL": "ERROR",
+    "FATAL": "ERROR",
+    "NOTSET": "DEBUG",
+}
 
 
 class Variables:
@@ -11,12 +27,32 @@ class Variables:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._problems: dict[str, str] = {}  #: variable → the first thing wrong with it
+        self._asked: set[str] = set()
+        self._notices: list[str] = []
 
     def _complain(self, problem: str) -> None:
         """`problem` begins with the variable's name; only its first one is kept, the others follow from it."""
         self._problems.setdefault(re.split(r"[^A-Z0-9_]", problem, maxsplit=1)[0], problem)
 
+    def _unknown_names(self) -> list[str]:
+        """One line for every name that looks like a setting and is none; never the value, it may be a secret."""
+        known = self._asked | NEVER_READ
+        found = []
+        for name in sorted(name for name in self._environment if OUR_NAMES.fullmatch(name) and name not in known):
+            near = difflib.get_close_matches(name, sorted(self._asked), n=1)
+            found.append(f"{name} is not a setting of this gateway" + (f"; did you mean {near[0]}?" if near else ""))
+        return found
+
+    def _log_level(self, name: str) -> str:
+        """What the reference took is taken: an unknown level is said and means INFO."""
+        text = self._text(name, "INFO")
+        level = LOG_LEVELS.get(text.upper())
+        if level is None:
+            self._notices.append(f"{name}={text[:40]!r} is none of {', '.join(LOG_LEVELS)}; INFO is used")
+        return level or "INFO"
+
     def _text(self, name: str, default: str = "") -> str:
+        self._asked.add(name)
         text = self._environment.get(name, "").strip()
         if "\0" in text:
             self._complain(f"{name}={text[:80]!r} holds a zero byte")

@@ -1,7 +1,7 @@
 """The only reader of the environment: everything that can be configured, checked once, frozen.
 
-`Settings.from_environment()` reads the process environment, in a checkout over an optional `.env` beside the program;
-it raises `InvalidSettings` with every problem in one message. Meaning and defaults: docs/settings.md, `.env.example`.
+`Settings.from_environment()` reads the process environment over an optional file (`env_file`); it raises
+`InvalidSettings` with every problem in one message. Meaning and defaults: docs/settings.md, `.env.example`.
 """
 
 import os
@@ -9,15 +9,18 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from teg import places
-from teg.environment import Variables
+from teg.environment import OUR_NAMES, Variables
 from teg.places import Places
 
 #: The directory that holds the program: a checkout, or the site-packages it was installed into.
 PROGRAM = Path(__file__).resolve().parents[1]
+
+#: The settings of a gateway that was installed as a service.
+INSTALLED_ENV_FILE = Path("/etc/teg/teg.env")
 
 #: Forms of the lists that describe the controller's container; its two own directories cannot be mounted over.
 DEVICE = r"/[^:]+(:/[^:]+)?(:[rwm]{1,3})?"
@@ -39,6 +42,27 @@ class InvalidSettings(Exception):  # noqa: N818
 def installed() -> bool:
     """Whether the program stands in a Python's library: a place for code alone, where no data or `.env` belongs."""
     return PROGRAM.name in ("site-packages", "dist-packages") or not (PROGRAM / "pyproject.toml").is_file()
+
+
+def env_file() -> Path:
+    """Where settings stand besides the environment: `/etc/teg/teg.env` when installed, else `.env` beside us."""
+    return INSTALLED_ENV_FILE if installed() else PROGRAM / ".env"
+
+
+def environment_with(**variables: str | None) -> dict[str, str]:
+    """The process's environment for a program that we start, with those of `variables` that are given."""
+    return {**os.environ, **{name: value for name, value in variables.items() if value is not None}}
+
+
+def quoted_variables() -> list[str]:
+    """Our variables whose value in the process's environment has quotes around it, which nobody took off."""
+    values = {name: value.strip() for name, value in os.environ.items() if OUR_NAMES.fullmatch(name)}
+    return sorted(name for name, value in values.items() if value[:1] in ("'", '"') and _unquoted(value) != value)
+
+
+def environment_variable(name: str) -> str | None:
+    """For the few variables that are no settings, such as those a service manager sets."""
+    return os.environ.get(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +110,7 @@ class Settings:
     archive_max_bytes: int
     archive_max_days: int | None
     console: str
+    notices: tuple[str, ...] = ()  #: what is odd but stops nothing, to be said at the start
 
     @property
     def inbox_path(self) -> Path:
@@ -98,14 +123,13 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Read `environment` (default: the process's, in a checkout over `.env`).
+        """Read `environment` (default: the process's over the file that `env_file` names).
 
         Raises:
             InvalidSettings: naming everything that is wrong or missing.
         """
         if environment is None:
-            beside = {} if installed() else read_env_file(PROGRAM / ".env")
-            environment = {**beside, **os.environ}
+            environment = {**read_env_file(env_file()), **os.environ}
         return _Reader(environment).settings()
 
 
@@ -155,7 +179,7 @@ class _Reader(Variables):
             controller_docker_context=self._docker_context(git),
             controller_dockerfile=self._text("TEG_CONTROLLER_DOCKERFILE_PATH", "./Dockerfile"),
             default_controller_version=self._text("TEG_DEFAULT_CONTROLLER_VERSION") or None,
-            log_level=self._choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR")),
+            log_level=self._log_level("LOG_LEVEL"),
             queue_url=self._queue_url(data),
             rpc_run_command=self._run_command(),
             rpc_disabled=frozenset(self._list("TEG_RPC_DISABLED", ",")),
@@ -183,7 +207,7 @@ class _Reader(Variables):
         self._keep_apart(settings)
         if self._problems:
             raise InvalidSettings(list(self._problems.values()))
-        return settings
+        return replace(settings, notices=(*self._notices, *self._unknown_names()))
 
     # --- private and shared directories --------------------------------------------------------------------------
 

@@ -102,6 +102,16 @@ class GitRepository:
             )
         _require(done, f"fetching {version}")
 
+    def ask_remote(self, deadline_s: float) -> str:
+        """The name of the remote, once it has answered; raises Unavailable when it does not, Refused when none is."""
+        try:
+            remote = self._remote("of any name")
+        except UnknownVersion as reason:
+            raise Refused("the repository has no remote to fetch versions from") from reason
+        done = self._git("ls-remote", "--quiet", "--end-of-options", remote, "HEAD", deadline_s=deadline_s)
+        _require(done, f"asking the remote '{remote}'")
+        return remote
+
     def verify_signature(self, version: str, commit: str) -> None:
         if is_commit_hash(version):
             checked = self._git("verify-commit", "--end-of-options", commit)

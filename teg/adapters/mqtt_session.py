@@ -21,7 +21,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from teg.domain.errors import NotConnected, Refused, Unavailable
-from teg.domain.server.reconnect import Advice, ConnectionPolicy, Ended
+from teg.domain.server.connection_faults import CLOSED, CLOSED_PLAIN, explained
+from teg.domain.server.reconnect import CONNACK_NUMBERS, Advice, ConnectionPolicy, Ended
 from teg.domain.server.wire import MAX_UNACKNOWLEDGED, SUBSCRIPTIONS
 
 logger = logging.getLogger("gateway.session")
@@ -146,13 +147,13 @@ class MqttSession:
         connection = _Connection(self._server, token, self._on_message, self._established, self._keepalive_s)
         self._connection = self._last = connection
         try:
-            ended = connection.run(self._stopping)
+            return connection.run(self._stopping)
         finally:
             self._connection = None
-        return ended
 
     def _established(self) -> None:
         self._epoch += 1
+        self._policy.established()
         logger.info("connected to %s:%d", self._server.host, self._server.port)
         self._on_connected()
 
@@ -223,7 +224,7 @@ class _Connection:
         try:
             self._client.connect(self._server.host, self._server.port, self._keepalive_s)
         except (OSError, ValueError) as error:  # ValueError: host names that cannot be encoded, certificate mismatch
-            return Ended(False, False, f"{self._server.host}:{self._server.port}: {error}")
+            return Ended(False, False, f"{self._server.host}:{self._server.port}: {explained(str(error))}")
         self._client.loop_start()
         self._establish(stopping)
         while not self._over.wait(5.0):
@@ -339,7 +340,7 @@ class _Connection:
 
     def _on_connect(self, client: Client, _: Any, __: ConnectFlags, code: ReasonCode, ___: Properties | None) -> None:
         if code.is_failure:
-            self._refusal = _connack_number(code)
+            self._refusal = CONNACK_NUMBERS.get(code.value, code.value)
             self._over.set()
         self._answered.set()
 
@@ -375,7 +376,8 @@ class _Connection:
         self, _: Client, __: Any, ___: DisconnectFlags, code: ReasonCode, ____: Properties | None
     ) -> None:
         self.closed_by_peer = not self._reason and code.getName() == "Unspecified error"
-        self._reason = self._reason or ("closed by the server" if self.closed_by_peer else str(code))
+        by_peer = CLOSED if self._server.tls or self._answered.is_set() else CLOSED_PLAIN
+        self._reason = self._reason or (by_peer if self.closed_by_peer else str(code))
         self.usable = False
         self._over.set()
 
@@ -385,11 +387,6 @@ class _Connection:
             self._settle(mid, False)
         for answers in list(self._answers.values()):
             answers.put(None)
-
-
-def _connack_number(code: ReasonCode) -> int:
-    """paho translates 3.1.1 codes to MQTT 5 reason codes; back to the number operators find in ThingsBoard's docs."""
-    return {0x84: 1, 0x85: 2, 0x88: 3, 0x86: 4, 0x87: 5}.get(code.value, code.value)
 
 
 def _no_delay(_: Client, __: Any, sock: Any) -> None:

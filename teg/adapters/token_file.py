@@ -14,8 +14,10 @@ MAX_BYTES = 4096
 class AccessTokenFile:
     """`server.provisioning.TokenFile`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, mend: bool = True) -> None:
+        """`mend`: close a file that others can read; a look at it leaves it as it is."""
         self._path = path
+        self._mend = mend
 
     def __str__(self) -> str:
         return f"access token file {self._path}"
@@ -42,7 +44,7 @@ class AccessTokenFile:
 
     def _close_to_others(self, status: os.stat_result) -> None:
         """The reference wrote this file readable by everyone; today's devices are set right, not turned away."""
-        if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+        if self._mend and stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
             try:
                 self._path.chmod(0o600)
                 logger.warning("token file %s was readable by others; it is not any more", self._path)

@@ -4,6 +4,7 @@ A port raises only `Unavailable` (try later) or `Refused` (never retry); a libra
 Ports that only one subject needs live in that subject (`telemetry/ports.py`, `files/ports.py`, …).
 """
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -111,6 +112,12 @@ class CommandResult:
     truncated: bool
 
 
+#: What `exit_gateway` sends to its own process, and the status the process then ends with, as the reference did:
+#: a service manager that restarts on failure only starts it again.
+EXIT_SIGNAL = signal.SIGUSR1
+EXIT_STATUS = 15
+
+
 class Host(Protocol):
     """The machine we run on."""
 
@@ -119,7 +126,7 @@ class Host(Protocol):
     def shutdown(self) -> None: ...
 
     def exit_gateway(self) -> None:
-        """Ask this process to stop gracefully; its supervisor starts it again."""
+        """Ask this process to stop gracefully with `EXIT_STATUS`; its supervisor starts it again."""
         ...
 
     def run(self, argv: Sequence[str], timeout_s: float, output_cap_bytes: int = 65_536) -> CommandResult:

@@ -34,6 +34,7 @@ class OperatorSide:
     machine: HostMachine
     files: Files
     calls: RpcDispatcher
+    status: StatusSources
 
 
 def build_operator_side(
@@ -53,6 +54,7 @@ def build_operator_side(
         versions=_versions(),
         started_s=clock.monotonic_s(),
         session=server.session,
+        link=lambda: server.policy.history,
         archive=storage.maintenance,
         controller=controller.supervisor,
         machine=machine,
@@ -79,7 +81,7 @@ def build_operator_side(
         clock=clock,
         stopping=stopping,
     )
-    return OperatorSide(machine=machine, files=files, calls=calls)
+    return OperatorSide(machine=machine, files=files, calls=calls, status=status)
 
 
 def build_synchroniser(

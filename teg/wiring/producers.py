@@ -10,6 +10,8 @@ from tasks.files import check_files
 from tasks.supervision import supervise_controller
 from tasks.telemetry import records_waiting
 from teg.adapters.inbox.changes import InboxChanges
+from teg.adapters.status_socket import StatusSocket
+from teg.domain.rpc.status import local_status
 from teg.domain.supervision.supervisor import Supervisor
 from teg.settings import Settings
 from teg.wiring.calls import OperatorSide
@@ -32,6 +34,9 @@ def running_producers(
         watch = ControllerWatch(controller.runtime, supervisor.next_check, lambda: supervise_controller())
         producers.append(watch)
     with ExitStack() as stack:
+        status_socket = StatusSocket(settings.data_path, lambda: local_status(operator.status, storage.inbox))
+        stack.callback(status_socket.stop)
+        status_socket.start()
         stack.callback(server.session.stop)
         server.session.start()
         for producer in producers:

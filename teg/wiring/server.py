@@ -15,6 +15,7 @@ from teg.domain.ports import Clock
 from teg.domain.server.attributes import ServerAttributes
 from teg.domain.server.provisioning import Credentials, ProvisionKeys
 from teg.domain.server.rate_limits import CAUTIOUS
+from teg.domain.server.reconnect import ConnectionPolicy
 from teg.domain.telemetry.publisher import Publisher
 from teg.domain.telemetry.reporting import LogLines, Reporter
 from teg.settings import Settings
@@ -28,6 +29,7 @@ class ServerSide:
     """One `attributes` for all who ask: request ids must not collide."""
 
     session: MqttSession
+    policy: ConnectionPolicy
     attributes: ServerAttributes
     publisher: Publisher
     reporter: Reporter
@@ -35,13 +37,15 @@ class ServerSide:
 
 
 def build_server_side(settings: Settings, output: LogOutput, storage: Storage, clock: Clock) -> ServerSide:
-    session = _session(settings, output)
+    policy = ConnectionPolicy(now_s=clock.monotonic_s)
+    session = _session(settings, output, policy)
     publisher = Publisher(storage.records, session, clock)
     publisher.pacer.use(CAUTIOUS, clock.monotonic_s())
     log_lines = LogLines(storage.records, clock, records_stored)
     output.forward_to(log_lines.add)
     return ServerSide(
         session=session,
+        policy=policy,
         attributes=ServerAttributes(session),
         publisher=publisher,
         reporter=Reporter(
@@ -51,7 +55,7 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
     )
 
 
-def _session(settings: Settings, output: LogOutput) -> MqttSession:
+def _session(settings: Settings, output: LogOutput, policy: ConnectionPolicy) -> MqttSession:
     server = _server(settings)
     credentials = _credentials(settings, server)
 
@@ -61,7 +65,7 @@ def _session(settings: Settings, output: LogOutput) -> MqttSession:
         return found
 
     listener = MqttListener()
-    return MqttSession(server, token, listener.received, listener.connected)
+    return MqttSession(server, token, listener.received, listener.connected, policy)
 
 
 def _server(settings: Settings) -> Server:

@@ -24,6 +24,7 @@ from teg.domain.rpc.journal import CallJournal
 from teg.domain.rpc.log_level import LogLevel
 from teg.domain.rpc.methods import MethodPorts, methods
 from teg.domain.rpc.status import StatusSources
+from teg.domain.server.reconnect import LinkHistory
 from teg.domain.server.wire import RpcRequest
 
 
@@ -227,6 +228,7 @@ class Rig:
             versions={"gateway": "0.1.0"},
             started_s=self.clock.monotonic_s() - 60,
             session=self.session,
+            link=LinkHistory,
             archive=self.archive,
             controller=self.controller,
             machine=self.machine,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from teg.console.main import COMMANDS
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import PROJECT, ControllerInbox, RunningGateway, message
 
@@ -28,8 +29,9 @@ def gateway(tmp_path: Path) -> RunningGateway:
 def test_help_names_every_command(gateway: RunningGateway) -> None:
     shown = teg(gateway, "--help")
     assert shown.returncode == 0
-    for command in ("status", "dead-letters", "check"):
-        assert command in shown.stdout
+    for command in COMMANDS:
+        assert f"  {command}  " in shown.stdout
+        assert teg(gateway, command, "--help").returncode == 0
 
 
 def test_status_tells_running_from_stopped_and_counts(gateway: RunningGateway, tmp_path: Path) -> None:
@@ -42,6 +44,7 @@ def test_status_tells_running_from_stopped_and_counts(gateway: RunningGateway, t
             device.wait_for(lambda d: d.distinct >= 2, 20)
             report = json.loads(teg(gateway, "status", "--json").stdout)
             assert report["running"] is True
+            assert report["state"] == "yes"
             assert report["accepted"] == 2
             assert report["dead_letters"] == 1
             assert gateway.stop() == 0
@@ -53,12 +56,22 @@ def test_status_tells_running_from_stopped_and_counts(gateway: RunningGateway, t
 def test_check_names_every_wrong_setting(gateway: RunningGateway) -> None:
     gateway.environment |= {"TB_PORT": "http", "TEG_CONTROLLER_RUNTIME": "podman"}
     shown = teg(gateway, "check")
-    assert shown.returncode == 1
-    assert "TB_PORT" in shown.stderr
-    assert "TEG_CONTROLLER_RUNTIME" in shown.stderr
+    assert shown.returncode == 2
+    assert "✗ settings: TB_PORT" in shown.stdout
+    assert "✗ settings: TEG_CONTROLLER_RUNTIME" in shown.stdout
 
 
 def test_status_before_the_first_run_says_so(gateway: RunningGateway) -> None:
     shown = teg(gateway, "status")
-    assert shown.returncode == 1
-    assert "has not run" in shown.stderr
+    assert shown.returncode == 2
+    assert "the gateway does not run" in shown.stdout
+    letters = teg(gateway, "dead-letters")
+    assert letters.returncode == 1
+    assert "has not run" in letters.stderr
+
+
+def test_status_loads_no_library_of_dockers() -> None:
+    """It is what a container's health check calls twice a minute on a small machine."""
+    code = "import sys, teg.console.status; print(sorted({'docker', 'requests', 'paho', 'rich'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

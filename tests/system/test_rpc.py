@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tasks.lanes import WORKERS, Lane
+from teg.domain.ports import EXIT_STATUS
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.faults import next_n, when
 from teg.simulator.thingsboard.rpc import RpcHandle
@@ -246,7 +247,7 @@ def test_a_one_way_call_needs_nobody_to_wait(gateway: RunningGateway, device: De
 
 def test_exit_is_answered_ends_the_process_and_is_not_repeated(gateway: RunningGateway, device: Device) -> None:
     assert ask(device, "exit") == "OK - Exiting"
-    assert gateway.wait_exit() == 0
+    assert gateway.wait_exit() == EXIT_STATUS
     gateway.start()
     device.wait_subscribed(RPC_FILTER, timeout_s=30)
     assert re.fullmatch(r"Error - exit is done at most once in 300 s, try again in \d+ s", ask(device, "exit"))
@@ -258,7 +259,7 @@ def test_exit_waits_for_the_acknowledgement(gateway: RunningGateway, server: Thi
 
     server.faults.reset = when(lambda publish: publish.payload == b'{"message":"OK - Exiting"}', 1)
     assert ask(device, "exit", timeout_s=60) == "OK - Exiting"
-    assert gateway.wait_exit(40) == 0
+    assert gateway.wait_exit(40) == EXIT_STATUS
     assert gateway.rows("SELECT state FROM rpc_call") == [("acted",)]
 
 

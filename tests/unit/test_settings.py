@@ -76,6 +76,10 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("TEG_CONTROLLER_DOCKERFILE_PATH", "pi/Dockerfile", "controller_dockerfile", "pi/Dockerfile"),
     ("TEG_DEFAULT_CONTROLLER_VERSION", "1.2.3", "default_controller_version", "1.2.3"),
     ("LOG_LEVEL", "debug", "log_level", "DEBUG"),
+    ("LOG_LEVEL", "WARN", "log_level", "WARNING"),
+    ("LOG_LEVEL", "exception", "log_level", "ERROR"),
+    ("LOG_LEVEL", "CRITICAL", "log_level", "ERROR"),
+    ("LOG_LEVEL", "LOUD", "log_level", "INFO"),
     ("TEG_QUEUE_URL", "sqlite:///var/lib/q.db", "queue_url", "sqlite:///var/lib/q.db"),
     ("TEG_QUEUE_URL", "redis://:pw@h:6379/1", "queue_url", "redis://:pw@h:6379/1"),
     ("TEG_QUEUE_URL", "rediss://h", "queue_url", "rediss://h"),
@@ -139,7 +143,6 @@ BAD: list[tuple[str, str]] = [
     ("TEG_CONTROLLER_LOGS_PATH", HERE),
     ("TEG_CONTROLLER_GIT_PATH", LONG),
     ("TEG_CONTROLLER_DOCKERCONTEXT_PATH", NOBODY),
-    ("LOG_LEVEL", "LOUD"),
     ("TEG_QUEUE_URL", "mysql://h/db"),
     ("TEG_QUEUE_URL", "sqlite://relative.db"),
     ("TEG_QUEUE_URL", "sqlite:///"),
@@ -178,6 +181,7 @@ BAD: list[tuple[str, str]] = [
 ]
 #: Any text will do for these; only a zero byte will not.
 FREE_TEXT = {
+    "LOG_LEVEL",
     "THINGSBOARD_PROVISION_DEVICE_KEY",
     "THINGSBOARD_PROVISION_DEVICE_SECRET",
     "THINGSBOARD_DEVICE_NAME",
@@ -213,10 +217,42 @@ def test_a_zero_byte_is_refused_everywhere(name: str) -> None:
 
 def test_all_problems_come_in_one_message() -> None:
     with pytest.raises(InvalidSettings) as raised:
-        Settings.from_environment({"TB_TLS": "x", "LOG_LEVEL": "x", "TEG_CONSOLE": "x", "TEG_HEALTH_LIMIT_S": "x"})
-    for name in ("TB_HOST", "TB_PORT", "TB_TLS", "LOG_LEVEL", "TEG_CONSOLE", "TEG_HEALTH_LIMIT_S"):
+        Settings.from_environment(
+            {"TB_TLS": "x", "TEG_RPC_RUN_COMMAND": "x", "TEG_CONSOLE": "x", "TEG_HEALTH_LIMIT_S": "x"}
+        )
+    for name in ("TB_HOST", "TB_PORT", "TB_TLS", "TEG_RPC_RUN_COMMAND", "TEG_CONSOLE", "TEG_HEALTH_LIMIT_S"):
         assert str(raised.value).count(name) == 1
     assert len(str(raised.value).splitlines()) == 7
+
+
+def test_an_unknown_level_is_said() -> None:
+    [notice] = read(LOG_LEVEL="LOUD").notices
+    assert "LOG_LEVEL='LOUD'" in notice
+    assert "INFO is used" in notice
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("TB_HOTS", "TB_HOST"),
+        ("TEG_DATAPATH", "TEG_DATA_PATH"),
+        ("TEG_CONTROLLER_DEVICE", "TEG_CONTROLLER_DEVICES"),
+        ("THINGSBOARD_PROVISION_KEY", "THINGSBOARD_PROVISION_DEVICE_KEY"),
+        ("TB_XYZZY_QUUX", None),
+    ],
+)
+def test_a_name_that_is_no_setting_is_said_with_the_nearest(name: str, nearest: str | None) -> None:
+    [notice] = read(**{name: "hunter2-hunter2"}).notices
+    assert name in notice
+    assert (f"did you mean {nearest}?" in notice) if nearest else ("did you mean" not in notice)
+    assert "hunter2" not in notice, "it may be a secret"
+
+
+def test_names_that_are_settings_are_not_said() -> None:
+    """Nor those that the reference's scripts set and nobody read, nor other programs' names."""
+    known = dict.fromkeys(variables_read() - set(REQUIRED), "")
+    others = dict.fromkeys(("TEG_GATEWAY_DIR", "TEG_TB_HOST", "PATH", "TBX", "teg_data"), "x")
+    assert read(**known, **others).notices == ()
 
 
 def test_secrets_are_not_repeated_in_a_problem() -> None:

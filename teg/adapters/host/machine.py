@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from teg.adapters.host.command import SEARCH_PATH, end_leftovers, run_command
 from teg.domain.errors import Unavailable
-from teg.domain.ports import CommandResult
+from teg.domain.ports import EXIT_SIGNAL, CommandResult
 
 POWER_TIMEOUT_S = 30.0
 
@@ -50,8 +49,8 @@ class HostMachine:
         return f"there is neither {programs}; a gateway in a container cannot act on its host"
 
     def exit_gateway(self) -> None:
-        """SIGTERM to ourselves: the consumer finishes what runs and exits with 0."""
-        os.kill(os.getpid(), signal.SIGTERM)
+        """A signal to ourselves: the consumer finishes what runs, then exits."""
+        os.kill(os.getpid(), EXIT_SIGNAL)
 
     def run(self, argv: Sequence[str], timeout_s: float, output_cap_bytes: int = 65_536) -> CommandResult:
         return run_command(argv, timeout_s, output_cap_bytes, self._stopping, str(self._data_path))

@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.ports import Clock, Controller, Session
+from teg.domain.ports import Clock, Controller, Heartbeat, Session
 from teg.domain.rpc.log_level import LogLevel
 from teg.domain.rpc.ports import ArchiveControl, LogRing, Machine
+from teg.domain.server import LinkHistory
 
 LAST_ERRORS = 10
 
@@ -20,6 +23,7 @@ class StatusSources:
     versions: Mapping[str, str]
     started_s: float
     session: Session
+    link: Callable[[], LinkHistory]
     archive: ArchiveControl
     controller: Controller
     machine: Machine
@@ -35,12 +39,41 @@ def status(sources: StatusSources) -> dict[str, Any]:
         "now_ms": sources.clock.now_ms(),
         "uptime_s": int(sources.clock.monotonic_s() - sources.started_s),
         "host_uptime_s": int(sources.clock.monotonic_s()),
-        "connection": {"connected": sources.session.connected, "sessions": sources.session.epoch},
+        "connection": _connection(sources),
         "archive": _or_error(lambda: _backlog(sources)),
         "disk": _or_error(lambda: _disk(sources.machine)),
         "controller": _or_error(lambda: dict(sources.controller.summary())),
         "log_level": sources.log_level.current,
         "last_errors": sources.log.recent(LAST_ERRORS, logging.ERROR),
+    }
+
+
+def local_status(sources: StatusSources, heartbeat: Heartbeat) -> bytes:
+    """The same for the console on this machine, and what only it shows: trouble, and the controller's heartbeat."""
+    return orjson.dumps(
+        {
+            **status(sources),
+            "heartbeat": _or_error(lambda: {"last_ms": heartbeat.last_heartbeat_ms()}),
+            "last_trouble": sources.log.recent(LAST_ERRORS, logging.WARNING),
+        },
+        option=orjson.OPT_NON_STR_KEYS,
+    )
+
+
+def _connection(sources: StatusSources) -> dict[str, Any]:
+    """`since_ms` of this connection, or of the time without one; `next_try_ms` while there is none."""
+    link, clock = sources.link(), sources.clock
+
+    def wall_ms(reading_s: float | None) -> int | None:
+        return None if reading_s is None else round(clock.now_ms() + (reading_s - clock.monotonic_s()) * 1000)
+
+    return {
+        "connected": sources.session.connected,
+        "sessions": sources.session.epoch,
+        "since_ms": wall_ms(link.since_s),
+        "last_end": link.reason,
+        "next_try_ms": wall_ms(link.next_try_s),
+        "shared_token": link.shared_token,
     }
 
 

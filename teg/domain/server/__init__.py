@@ -1,6 +1,7 @@
 """The server: its wire, its limits, its attributes. What other subjects use of it stands here."""
 
 from teg.domain.server.rate_limits import Pacer
+from teg.domain.server.reconnect import LinkHistory
 from teg.domain.server.wire import (
     ATTRIBUTES,
     MAX_PAYLOAD_BYTES,
@@ -27,6 +28,7 @@ __all__ = [
     "SOFTWARE_CHUNK_REQUEST",
     "SOFTWARE_CHUNK_RESPONSE",
     "TELEMETRY",
+    "LinkHistory",
     "Pacer",
     "RpcRequest",
     "encodable",

@@ -4,7 +4,9 @@ On MQTT 3.1.1 a server gives no reason; what we know is how far we came, who end
 """
 
 import logging
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from teg.domain.backoff import Backoff
 
@@ -26,6 +28,9 @@ REFUSALS = {
     5: "the server does not know this access token (CONNACK 5); check the token file and the device's credentials",
 }
 
+#: paho names refusals by MQTT 5 reason codes; these are the CONNACK numbers that stand in ThingsBoard's documentation.
+CONNACK_NUMBERS = {0x84: 1, 0x85: 2, 0x88: 3, 0x86: 4, 0x87: 5}
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -46,26 +51,60 @@ class Advice:
     wait_s: float
     soonest_s: float
     level: int
-    text: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.reason}; next try in {self.wait_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkHistory:
+    """How it stands with the connection, for people. `since_s` and `next_try_s` are readings of the policy's clock.
+
+    `reason` is why the last connection ended or was refused, empty while none ever did.
+    """
+
+    connected: bool = False
+    since_s: float | None = None
+    reason: str = ""
+    next_try_s: float | None = None
+    shared_token: bool = False
 
 
 class ConnectionPolicy:
-    """Remembers the recent attempts; reconnects for ever, never in a tight loop."""
+    """Remembers the recent attempts; reconnects for ever, never in a tight loop. `now_s` is monotonic."""
 
-    def __init__(self, backoff: Backoff = RECONNECT) -> None:
+    def __init__(self, backoff: Backoff = RECONNECT, now_s: Callable[[], float] = time.monotonic) -> None:
         self._backoff = backoff
+        self._now_s = now_s
         self._attempt = 0
         self._kicks = 0
+        self.history = LinkHistory(since_s=now_s())
+
+    def established(self) -> None:
+        """A connection is ours to use from now on."""
+        self.history = replace(self.history, connected=True, since_s=self._now_s(), next_try_s=None)
 
     def after(self, ended: Ended) -> Advice:
+        advice = self._advice(ended)
+        now_s = self._now_s()
+        self.history = LinkHistory(
+            since_s=now_s if ended.established else self.history.since_s,
+            reason=advice.reason,
+            next_try_s=now_s + advice.wait_s,
+            shared_token=self._kicks >= TAKEOVER_AFTER,
+        )
+        return advice
+
+    def _advice(self, ended: Ended) -> Advice:
         if ended.established and ended.lasted_s >= STABLE_S:
             self._attempt = 0
         soonest_s, wait_s = self._backoff.wait_s(0), self._backoff.wait_s(self._attempt)
         self._attempt += 1
         if ended.refusal in (2, 4, 5):
             wait_s = max(wait_s, CREDENTIALS_WAIT_S)
-        level, text = self._say(ended)
-        return Advice(wait_s, min(soonest_s, wait_s), level, f"{text}; next try in {wait_s:.1f} s")
+        return Advice(wait_s, min(soonest_s, wait_s), *self._say(ended))
 
     def hurried(self) -> None:
         """The last wait was cut short on purpose: it does not make the next one longer."""

@@ -15,7 +15,7 @@ import pytest
 from teg.adapters.host.command import MARK, HeadAndTail, run_command
 from teg.adapters.host.machine import HostMachine
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.ports import CommandResult
+from teg.domain.ports import EXIT_SIGNAL, CommandResult
 
 CAP = 65_536
 
@@ -333,7 +333,7 @@ def test_exit_asks_this_process_to_stop(tmp_path: Path) -> None:
     )
     project = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", program], cwd=project, timeout=30)
-    assert done.returncode == -signal.SIGTERM
+    assert done.returncode == -EXIT_SIGNAL
 
 
 def test_disk(tmp_path: Path) -> None:

@@ -5,7 +5,14 @@ import logging
 import pytest
 
 from teg.domain.backoff import Backoff
-from teg.domain.server.reconnect import CREDENTIALS_WAIT_S, STABLE_S, TAKEOVER_AFTER, ConnectionPolicy, Ended
+from teg.domain.server.reconnect import (
+    CREDENTIALS_WAIT_S,
+    STABLE_S,
+    TAKEOVER_AFTER,
+    ConnectionPolicy,
+    Ended,
+    LinkHistory,
+)
 
 NO_ROUTE = Ended(False, False, "tb.example:8883: [Errno 113] No route to host")
 CLOSED = Ended(True, True, "closed by the server", lasted_s=10.0)
@@ -99,3 +106,33 @@ def test_attempts_in_between_that_did_not_connect_do_not_hide_the_kicks() -> Non
         policy.after(CLOSED)
         policy.after(NO_ROUTE)
     assert "same access token" in policy.after(CLOSED).text
+
+
+def test_the_history_for_people() -> None:
+    now_s = [100.0]
+    policy = ConnectionPolicy(now_s=lambda: now_s[0])
+    assert policy.history == LinkHistory(since_s=100.0)
+    now_s[0] = 110.0
+    advice = policy.after(Ended(False, False, "no route"))
+    assert policy.history == LinkHistory(
+        since_s=100.0, reason="no connection to the server: no route", next_try_s=110.0 + advice.wait_s
+    ), "the time without a connection counts from its beginning"
+    now_s[0] = 120.0
+    policy.established()
+    assert policy.history == LinkHistory(connected=True, since_s=120.0, reason="no connection to the server: no route")
+    now_s[0] = 150.0
+    policy.after(Ended(True, True, "closed by the server", lasted_s=30.0))
+    assert policy.history.connected is False
+    assert policy.history.since_s == 150.0
+
+
+def test_the_history_tells_a_shared_token_until_a_connection_holds() -> None:
+    policy = ConnectionPolicy()
+    for _ in range(TAKEOVER_AFTER):
+        assert policy.history.shared_token is False
+        policy.after(CLOSED)
+    assert policy.history.shared_token is True
+    policy.after(Ended(False, False, "no route"))
+    assert policy.history.shared_token is True
+    policy.after(Ended(True, True, "closed by the server", lasted_s=1000.0))
+    assert policy.history.shared_token is False

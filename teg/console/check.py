@@ -1,0 +1,85 @@
+"""`teg check`: everything that has to be right, one line each, what is wrong first and with its remedy."""
+
+import json
+
+import click
+
+from teg.console.checks import configuration, controller, machine, server, storage
+from teg.console.checks.finding import Check, Finding, Level, Site, problem
+from teg.console.opening import ask_gateway
+from teg.domain.errors import Unavailable
+from teg.settings import InvalidSettings, Settings
+
+#: In the order in which one thing depends on another; within a level they are shown like this.
+CHECKS: tuple[Check, ...] = (
+    configuration.check_names,
+    configuration.check_quotes,
+    configuration.check_env_file,
+    configuration.check_provisioning,
+    configuration.check_run_command,
+    machine.check_clock,
+    machine.check_disk,
+    storage.check_data_path,
+    storage.check_token_file,
+    storage.check_database,
+    storage.check_queue,
+    storage.check_file_roots,
+    server.check_way,
+    server.check_token,
+    controller.check_docker,
+    controller.check_repository,
+    controller.check_inbox,
+    machine.check_time_source,
+    machine.check_write_speed,
+    machine.check_inodes,
+    machine.check_wear,
+    machine.check_power,
+    machine.check_memory,
+    machine.check_python,
+    machine.check_sqlite,
+    storage.check_backlog,
+    storage.check_gateway,
+)
+EXIT_CODES = {Level.PROBLEM: 2, Level.WARNING: 1}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+def check(as_json: bool) -> None:
+    """Look at everything that has to be right; say what is not, and what to do.
+
+    Safe beside a running gateway: it changes nothing and opens no second session. Exits with 0 when all is well, 1
+    when there are warnings (!), 2 when there are problems (✗).
+    """
+    found = sorted(findings(), key=lambda each: each.level.value)
+    if as_json:
+        click.echo(json.dumps([_as_dict(each) for each in found]))
+    else:
+        for each in found:
+            click.echo(str(each))
+    raise SystemExit(EXIT_CODES.get(found[0].level, 0))
+
+
+def findings() -> list[Finding]:
+    try:
+        settings = Settings.from_environment()
+    except InvalidSettings as problems:
+        return [problem("settings", text, "see docs/settings.md") for text in problems.problems]
+    site = Site(settings, _gateway(settings))
+    return [found for each in CHECKS for found in each(site)]
+
+
+def _gateway(settings: Settings) -> dict[str, object] | None:
+    try:
+        return ask_gateway(settings.data_path)
+    except Unavailable:  # it hangs, or is not ours to ask: check_gateway says so
+        return None
+
+
+def _as_dict(found: Finding) -> dict[str, str]:
+    return {
+        "level": found.level.name.lower(),
+        "subject": found.subject,
+        "text": found.text,
+        "remedy": found.remedy,
+    }
