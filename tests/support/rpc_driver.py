@@ -45,6 +45,9 @@ class Outside:
     def reboot(self) -> None:
         self._note("effects", b"reboot")
 
+    def shutdown(self) -> None:
+        self._note("effects", b"shutdown")
+
     def exit_gateway(self) -> None:
         self._note("effects", b"exit")
 

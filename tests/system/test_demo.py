@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.running import wait_until
+
 ROOT = Path(__file__).resolve().parents[2]
 ACCOUNT = re.compile(r"^account: recorded (\d+), delivered (\d+), lost (\d+), duplicated (\d+)$", re.MULTILINE)
 
@@ -59,7 +61,7 @@ def test_a_script_of_blows_ends_by_itself_with_nothing_lost(tmp_path: Path) -> N
     for did in ("gateway: connected to", "file 'note' written", "the call was answered after", "start of controller"):
         assert did in output
     assert list(tmp_path.iterdir()) == []  # nothing lost: nothing is kept
-    assert processes_with(str(tmp_path)) == []
+    wait_until(lambda: not processes_with(str(tmp_path)), 20, "the end of every process")
 
 
 @pytest.mark.torture
@@ -85,7 +87,7 @@ def test_a_stop_by_hand_drains_and_accounts(tmp_path: Path, number: signal.Signa
     assert demo.returncode == 0, output
     recorded, delivered, lost, _ = account(output)
     assert recorded == delivered > 0 and lost == 0
-    assert processes_with(str(tmp_path)) == []
+    wait_until(lambda: not processes_with(str(tmp_path)), 20, "the end of every process")
 
 
 def test_keys_strike_and_q_gives_the_account(tmp_path: Path) -> None:
@@ -107,7 +109,7 @@ def test_keys_strike_and_q_gives_the_account(tmp_path: Path) -> None:
     assert demo.wait(60) == 0
     seen.wait_for("lost 0")
     os.close(ours)
-    assert processes_with(str(tmp_path)) == []
+    wait_until(lambda: not processes_with(str(tmp_path)), 20, "the end of every process")
 
 
 class Terminal:
@@ -140,7 +142,7 @@ def test_a_gateway_that_ends_by_itself_is_shown_and_everything_is_stopped(tmp_pa
     kept = re.search(r"^everything is kept in (.+)$", output, re.MULTILINE)
     assert kept and (Path(kept[1]) / "gateway" / "gateway.db").exists()
     assert (Path(kept[1]) / "logs" / "gateway.log").read_text().splitlines()[-1] in output
-    assert processes_with(str(tmp_path)) == []
+    wait_until(lambda: not processes_with(str(tmp_path)), 20, "the end of every process")
 
 
 def cmdline(pid: int) -> bytes:
