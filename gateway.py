@@ -26,7 +26,7 @@ from teg.wiring.calls import build_operator_side, build_synchroniser, recover_fr
 from teg.wiring.controller import build_controller_side
 from teg.wiring.logs import build_log_level, install_log_output
 from teg.wiring.producers import running_producers
-from teg.wiring.server import build_server_side
+from teg.wiring.server import build_server_side, build_storage_proof
 from teg.wiring.storage import build_legacy_import, build_retention, open_storage
 
 logger = logging.getLogger("gateway")
@@ -54,6 +54,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             recorder=Recorder(storage.inbox, storage.records, records_stored),
             publisher=server.publisher,
             reporter=server.reporter,
+            storage_proof=build_storage_proof(storage, server, clock, stopping),
             auxiliary=Auxiliary(server.session, controller.supervisor, storage.inbox, clock),
             log_lines=server.log_lines,
             synchroniser=build_synchroniser(server, controller, operator, clock),

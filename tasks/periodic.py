@@ -11,7 +11,7 @@ from tasks.lanes import Lane
 from tasks.ota import advance_update
 from tasks.queue import huey, task
 from tasks.rpc import tend_rpc
-from tasks.telemetry import archive_records, publish_records
+from tasks.telemetry import archive_records, prove_stored, publish_records
 from teg.domain.backoff import Backoff
 
 MINUTE_S = 60
@@ -76,6 +76,7 @@ def take_over_reference() -> None:
 TIMETABLE = (
     Every(5, store_log_lines, when=lambda: huey.services.log_lines.waiting),
     Every(5, tend_storage, when=lambda: huey.services.storage.care_due),
+    Every(5, prove_stored, when=lambda: huey.services.storage_proof.due),
     Every(20, send_auxiliary_telemetry, when=lambda: huey.services.session.connected),
     Every(MINUTE_S, sweep),
     Every(MINUTE_S, tend_rpc),

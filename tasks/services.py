@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from teg.domain.telemetry.publisher import Publisher
     from teg.domain.telemetry.reporting import Auxiliary, LogLines, Reporter
     from teg.domain.telemetry.retention import Retention
+    from teg.domain.telemetry.storage_proof import StorageProof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Services:
     recorder: Recorder
     publisher: Publisher
     reporter: Reporter
+    storage_proof: StorageProof
     auxiliary: Auxiliary
     log_lines: LogLines
     synchroniser: Synchroniser

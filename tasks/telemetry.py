@@ -22,6 +22,12 @@ def publish_records() -> None:
     services.publisher.run(services.stopping.is_set)
 
 
+@task(name="prove_stored", lane=Lane.WORK, expires_s=30)
+def prove_stored() -> None:
+    """Find out what of the acknowledged the server has stored."""
+    huey.services.storage_proof.advance()
+
+
 def records_waiting() -> None:
     """There are rows in the inbox: ring the running recorder, or start one."""
     if not huey.services.recorder.signal.notify():

@@ -23,7 +23,7 @@ from teg.domain.rpc.status import StatusSources
 from teg.domain.server.attributes import Synchroniser
 from teg.settings import PROGRAM, Settings
 from teg.wiring.controller import ControllerSide
-from teg.wiring.server import ServerSide
+from teg.wiring.server import ServerSide, delivery_summary
 from teg.wiring.storage import Storage
 
 logger = logging.getLogger("gateway")
@@ -61,6 +61,7 @@ def build_operator_side(
         log=output,
         log_level=log_level,
         clock=clock,
+        delivery=delivery_summary(storage, server),
     )
     ports = MethodPorts(
         machine=machine,

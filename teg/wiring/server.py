@@ -1,7 +1,10 @@
 """The session with the server, and what speaks through it: telemetry, reports, attributes."""
 
 import logging
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from producers.mqtt_listener import MqttListener
 from tasks.attributes import publish_attributes
@@ -18,6 +21,7 @@ from teg.domain.server.rate_limits import CAUTIOUS
 from teg.domain.server.reconnect import ConnectionPolicy
 from teg.domain.telemetry.publisher import Publisher
 from teg.domain.telemetry.reporting import LogLines, Reporter
+from teg.domain.telemetry.storage_proof import StorageProof
 from teg.settings import Settings
 from teg.wiring.storage import Storage
 
@@ -53,6 +57,42 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
         ),
         log_lines=log_lines,
     )
+
+
+def build_storage_proof(storage: Storage, server: ServerSide, clock: Clock, stopping: threading.Event) -> StorageProof:
+    """A server that was set back is told everything again that the gateway tells of itself."""
+
+    def tell_again() -> None:
+        storage.client_attributes.tell_again()
+        publish_attributes()
+
+    publisher = server.publisher
+    return StorageProof(
+        store=storage.unproven,
+        session=server.session,
+        attributes=server.attributes,
+        publisher=publisher,
+        clock=clock,
+        pause=stopping.wait,
+        send_again=publisher.read_again,
+        server_was_set_back=tell_again,
+        counts_messages=lambda: bool(publisher.pacer.limits.messages),
+    )
+
+
+def delivery_summary(storage: Storage, server: ServerSide) -> Callable[[], Mapping[str, Any]]:
+    """For `status`."""
+
+    def summary() -> Mapping[str, Any]:
+        proof = storage.unproven.state()
+        return {
+            **server.publisher.summary(),
+            "server_gives_proofs": proof.keeps,
+            "may_be_missing_on_the_server": proof.missing and proof.missing.as_dict(),
+            "second_user_of_our_token": server.session.second_user,
+        }
+
+    return summary
 
 
 def _session(settings: Settings, output: LogOutput, policy: ConnectionPolicy) -> MqttSession:

@@ -15,6 +15,7 @@ from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.gateway_db.rpc_journal import RpcJournalTable
 from teg.adapters.gateway_db.state import ClientAttributeTable, StateTable
 from teg.adapters.gateway_db.telemetry_keys import ArchivedKeys
+from teg.adapters.gateway_db.unproven import UnprovenTable
 from teg.adapters.inbox.mailbox import Inbox
 from teg.adapters.legacy_databases import LegacyDatabases
 from teg.domain.errors import Unavailable
@@ -39,6 +40,7 @@ class Storage:
     maintenance: ArchiveMaintenance
     telemetry_keys: ArchivedKeys
     legacy_import: LegacyImportTable
+    unproven: UnprovenTable
 
 
 def open_storage(settings: Settings, stack: ExitStack, clock: Clock) -> Storage:
@@ -60,6 +62,7 @@ def open_storage(settings: Settings, stack: ExitStack, clock: Clock) -> Storage:
         maintenance=ArchiveMaintenance(database),
         telemetry_keys=ArchivedKeys(database),
         legacy_import=LegacyImportTable(database),
+        unproven=UnprovenTable(database),
     )
 
 

@@ -13,6 +13,7 @@ from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
 from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.gateway_db.salvage import Salvage
+from teg.adapters.gateway_db.unproven import UnprovenTable
 from teg.domain.telemetry.ports import Delivery, Stream
 from teg.domain.telemetry.validation import Record
 
@@ -25,14 +26,17 @@ def record(number: int, size: int = 0, source_row: int | None = None) -> Record:
 
 
 class Archive:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, proofs: bool = False) -> None:
+        self.proofs = proofs
         self.path = directory / "gateway.db"
         self.start()
 
     def start(self) -> None:
+        """With a server that gives no proofs: delivered is all there is to know."""
         self.database = Database(self.path, on_fresh=salvage.carry_over)
         self.database.open(outbox.SCHEMA, state.SCHEMA, salvage.SCHEMA)
         self.table = RecordTable(self.database)
+        UnprovenTable(self.database).keeps_watermarks(self.proofs)
         self.maintenance = ArchiveMaintenance(self.database)
         self.state = state.StateTable(self.database)
         self.salvage = Salvage(self.database)

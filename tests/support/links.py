@@ -53,6 +53,12 @@ class FakeOutbox:
                 break
         return taken
 
+    def newest(self, lane: Stream) -> int:
+        return max(self.rows[lane], default=0)
+
+    def connection_ended(self) -> int:
+        return 0
+
     def mark_published(self, deliveries: Sequence[Delivery]) -> None:
         self.marks += 1
         for delivery in deliveries:
@@ -89,6 +95,7 @@ class FakeLink:
         self.probes = 0
         self.most_waiting = 0
         self.hurries = 0
+        self.worked = False
         self.given_up: list[str] = []
         self._waiting: list[Callable[[bool], None]] = []
         self._random = random.Random(seed)
@@ -124,10 +131,21 @@ class FakeLink:
             on_done(True)
 
     def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
-        assert payload == PROBE
+        """`{}`, or one record that was acknowledged before."""
         if not self.connected:
             raise NotConnected("not connected")
         self.probes += 1
+        if payload != PROBE:
+            assert len(numbers(payload)) == 1
+            if not self.takes(payload):
+                self.lose(by_peer=True)
+                raise NotConnected("closed on the control")
+
+    def stalled_s(self) -> float:
+        return float("inf")
+
+    def works(self) -> None:
+        self.worked = True
 
     def lose(self, by_peer: bool) -> None:
         self.connected = False

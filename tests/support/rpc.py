@@ -235,6 +235,7 @@ class Rig:
             log=FakeLog(),
             log_level=self.log_level,
             clock=self.clock,
+            delivery=lambda: {"rows_per_s": 5.0, "backlog_rows_per_s": 4.0, "server_gives_proofs": True},
         )
         ports = MethodPorts(
             machine=self.machine,

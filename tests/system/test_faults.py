@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from teg.domain.telemetry.publisher import WINDOW
+from teg.domain.telemetry.in_flight import WINDOW
 from teg.simulator.thingsboard.faults import every, next_n, when
 from teg.simulator.thingsboard.rate_limits import RateLimits
 from teg.simulator.thingsboard.server import ThingsBoard

@@ -81,6 +81,7 @@ def test_task_names() -> None:
         "tasks.rpc.tend_rpc",
         "tasks.supervision.supervise_controller",
         "tasks.telemetry.archive_records",
+        "tasks.telemetry.prove_stored",
         "tasks.telemetry.publish_records",
     ]
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from teg.adapters.gateway_db import salvage
+from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.marker import COUNTERS, LAST_IDS, Marker
-from teg.adapters.gateway_db.outbox import count, counters
 from teg.adapters.gateway_db.salvage import Salvage
 
 logger = logging.getLogger("gateway.database")

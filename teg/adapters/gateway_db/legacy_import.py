@@ -5,8 +5,9 @@ from sqlite3 import Connection
 
 import orjson
 
+from teg.adapters.gateway_db.counters import count
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.outbox import KEPT, count, insert_dead, insert_records
+from teg.adapters.gateway_db.outbox import KEPT, insert_dead, insert_records
 from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, SetAside
 

@@ -6,8 +6,10 @@ Long jobs work in slices, each a short transaction, so that archiving and publis
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from teg.adapters.gateway_db import unproven
+from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.outbox import KEPT, count, counters, insert_records
+from teg.adapters.gateway_db.outbox import KEPT, insert_records
 from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, validate
 
@@ -29,6 +31,7 @@ class ArchiveMaintenance:
     def mark_for_publishing(self, start_ms: int, end_ms: int) -> int:
         """Put kept records of the range into the outbox again, in one transaction; returns how many are in range."""
         with self._database.transaction() as connection:
+            unproven.republished(connection, start_ms, end_ms)
             return connection.execute(
                 "INSERT OR IGNORE INTO outbox (lane, record_id) SELECT ?, id FROM record"
                 f" WHERE ts BETWEEN ? AND ? AND kind = {KEPT}"
@@ -63,18 +66,20 @@ class ArchiveMaintenance:
         }
 
     def counts(self) -> dict[str, Any]:
-        """The account: accepted = delivered + pending + evicted + lost; all exact now."""
+        """The account: accepted = stored + acknowledged + pending + evicted + lost; all exact now.
+
+        What was set aside is extra. `delivered` is what was acknowledged, proven to be stored or not.
+        """
         waiting = dict(self._database.rows("SELECT lane, count(*) FROM outbox GROUP BY lane"))
         oldest = self._database.rows(
             "SELECT r.ts FROM outbox o JOIN record r ON r.id = o.record_id WHERE o.lane = ? ORDER BY record_id LIMIT 1",
             (Stream.DATA,),
         )
         kept = counters(self._database)
+        names = ("accepted", "delivered", "stored", "set_aside", "evicted", "discarded", "lost")
         return {
-            **{
-                name: kept.get(name, 0)
-                for name in ("accepted", "delivered", "set_aside", "evicted", "discarded", "lost")
-            },
+            **{name: kept.get(name, 0) for name in names},
+            "acknowledged": kept.get("delivered", 0) - kept.get("stored", 0),
             "pending": waiting.get(Stream.DATA, 0),
             "oldest_pending_ts": oldest[0][0] if oldest else None,
             "republish_pending": waiting.get(Stream.REPUBLISH, 0),
@@ -140,7 +145,7 @@ class ArchiveMaintenance:
                 return counter, rows
         if rows := self._drop_oldest_letters():
             return "dead_letters_evicted", rows
-        if rows := self._evict_lane(Stream.DATA, "evicted"):
+        if rows := self._evict_unproven() or self._evict_lane(Stream.DATA, "evicted"):
             return "evicted", rows
         return None
 
@@ -152,11 +157,16 @@ class ArchiveMaintenance:
             deleted = connection.execute(
                 f"DELETE FROM record WHERE id IN (SELECT id FROM record WHERE kind = {KEPT} AND {where}"
                 " AND NOT EXISTS (SELECT 1 FROM outbox WHERE record_id = record.id AND lane IN (0, 1, 2))"
-                f" ORDER BY id LIMIT {SLICE})",
+                f" AND {unproven.PROVEN} ORDER BY id LIMIT {SLICE})",
                 parameters,
             ).rowcount
             count(connection, **{counter: deleted})
         return deleted
+
+    def _evict_unproven(self) -> int:
+        """Most likely the server has these; still, nobody knows, so they go as late as what was never sent."""
+        with self._database.transaction() as connection:
+            return unproven.evict_unproven(connection, SLICE)
 
     def _evict_lane(self, lane: Stream, counter: str) -> int:
         """The oldest rows of a lane, undelivered; of the republished ones only the order goes, they were delivered."""

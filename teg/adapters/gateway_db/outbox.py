@@ -5,10 +5,12 @@ sent as a log, and the gateway's own reports, are deleted from `record` once ack
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any
 
+from teg.adapters.gateway_db import unproven
+from teg.adapters.gateway_db.counters import count
 from teg.adapters.gateway_db.database import Database
 from teg.domain.telemetry.ports import Delivery, Stream, Unfinished, fingerprint
 from teg.domain.telemetry.validation import Record, SetAside
@@ -27,6 +29,7 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS inbox_batch (last_row INTEGER PRIMARY KEY, first_row INTEGER NOT NULL,"
     " first_record INTEGER NOT NULL, first_dead_letter INTEGER NOT NULL)",
+    *unproven.SCHEMA,
 )
 
 _INSERT_RECORD = "INSERT INTO record (source_row, ts, points, message, payload, kind) VALUES (?, ?, ?, ?, ?, ?)"
@@ -38,6 +41,7 @@ class RecordTable:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unproven = unproven.UnprovenTable(database)
 
     def store(self, records: Sequence[Record], set_aside: Sequence[SetAside], left_upto: int | None) -> None:
         rows = [record.source_row for record in records] + [dead.source_row for dead in set_aside]
@@ -88,12 +92,20 @@ class RecordTable:
                     break
         return rows
 
+    def newest(self, lane: Stream) -> int:
+        return int(self._database.rows("SELECT coalesce(max(record_id), 0) FROM outbox WHERE lane = ?", (lane,))[0][0])
+
+    def connection_ended(self) -> int:
+        return self._unproven.connection_ended()
+
     def mark_published(self, deliveries: Sequence[Delivery]) -> None:
         """Not fsynced: losing the mark in a power cut sends rows again that the server stores once (same ts)."""
         with self._database.transaction(durable=False) as connection:
-            removed = [(delivery.lane, _remove_from_outbox(connection, delivery)) for delivery in deliveries]
-            # Counted is what really left: a row may have been evicted while its publish was on the way.
-            count(connection, delivered=sum(rows for lane, rows in removed if lane == Stream.DATA))
+            removed = [(delivery, _remove_from_outbox(connection, delivery)) for delivery in deliveries]
+            count(connection, delivered=sum(len(ids) for delivery, ids in removed if delivery.lane == Stream.DATA))
+            acknowledged = [Delivery(delivery.lane, ids, delivery.transient) for delivery, ids in removed]
+            if not unproven.note_acknowledged(connection, acknowledged):
+                unproven.forget_transient(connection, acknowledged)
 
     def set_aside(self, lane: Stream, record_id: int, reason: str) -> None:
         with self._database.transaction() as connection:
@@ -120,35 +132,16 @@ def insert_records(connection: Connection, rows: Sequence[tuple[Any, ...]], lane
     return first
 
 
-def count(connection: Connection, **changes: int) -> None:
-    """Add to the persistent counters inside the caller's transaction, so the account is exact after any crash."""
-    connection.executemany(
-        "INSERT INTO counter (name, value) VALUES (?, ?)"
-        " ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
-        [(name, change) for name, change in changes.items() if change],
-    )
-
-
-def counters(database: Database) -> Mapping[str, int]:
-    return dict(database.rows("SELECT name, value FROM counter"))
-
-
-def _remove_from_outbox(connection: Connection, delivery: Delivery) -> int:
-    """Returns the number of rows that were still there."""
-    if delivery.lane == Stream.REPUBLISH:  # ids of earlier rows may join this lane at any time: only exactly these
-        return connection.executemany(
-            "DELETE FROM outbox WHERE lane = ? AND record_id = ?", [(delivery.lane, i) for i in delivery.ids]
-        ).rowcount
-    span = (delivery.ids[0], delivery.ids[-1])
-    removed = connection.execute(
-        "DELETE FROM outbox WHERE lane = ? AND record_id BETWEEN ? AND ?", (delivery.lane, *span)
-    ).rowcount
-    if delivery.transient:
-        connection.execute(
-            f"DELETE FROM record WHERE id BETWEEN ? AND ? AND kind = {TRANSIENT}"
-            " AND id NOT IN (SELECT record_id FROM outbox WHERE record_id BETWEEN ? AND ?)",
-            (*span, *span),
-        )
+def _remove_from_outbox(connection: Connection, delivery: Delivery) -> Sequence[int]:
+    """Returns the ids that were still there: a row may have been evicted while its publish was on the way."""
+    removed: list[int] = []
+    for first, last in unproven.id_runs(delivery.ids):
+        where = ("FROM outbox WHERE lane = ? AND record_id BETWEEN ? AND ?", (delivery.lane, first, last))
+        present: Sequence[int] = range(first, last + 1)
+        if connection.execute(f"SELECT count(*) {where[0]}", where[1]).fetchone()[0] != len(present):
+            present = [row_id for (row_id,) in connection.execute(f"SELECT record_id {where[0]}", where[1])]
+        connection.execute(f"DELETE {where[0]}", where[1])
+        removed += present
     return removed
 
 

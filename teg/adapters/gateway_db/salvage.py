@@ -21,8 +21,9 @@ import orjson
 
 from teg.adapters.gateway_db import quarantine
 from teg.adapters.gateway_db.connections import connect, sqlite_errors
+from teg.adapters.gateway_db.counters import count
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.outbox import KEPT, TRANSIENT, count, insert_records
+from teg.adapters.gateway_db.outbox import KEPT, TRANSIENT, insert_records
 from teg.adapters.gateway_db.pages import Image
 from teg.adapters.gateway_db.reading_damaged import DamagedTable, Gaps
 from teg.domain.telemetry.ports import Stream
@@ -36,6 +37,8 @@ SCHEMA = (
 SLICE = 250
 #: Brought over at once, before the first use of a fresh file: at-most-once calls and wanted states depend on them.
 _ROW_TABLES = {"record", "outbox", "dead_letter", "counter", "inbox_batch", "salvaged_row", "sqlite_sequence"}
+#: Ids of the old file mean nothing in the new one, and its watermarks are another archive's.
+_ROW_TABLES |= {"unproven", "proven", "proof"}
 
 #: Text as bytes: what is damaged must not stop us.
 _RECORD_COLUMNS = "source_row, ts, points, CAST(message AS BLOB), CAST(payload AS BLOB), kind"
@@ -49,6 +52,7 @@ class Account:
     delivered: int = 0
     again: int = 0  #: undelivered, and meanwhile accepted anew from the inbox
     letters: int = 0
+    unproven: int = 0  #: of the pending ones: acknowledged by the server, and not proven stored
     lost: int = 0
     unknown: bool = False  #: parts of the outbox could not be read: rows may be sent that were delivered
 
@@ -66,6 +70,7 @@ class _Waiting:
 
     lanes: dict[Stream, "array[int]"] = field(default_factory=dict)
     unknown: Gaps = field(default_factory=Gaps)
+    unproven: int = 0
 
     def lane_of(self, row_id: int, row: Sequence[Any]) -> Stream | None:
         for lane in (Stream.DATA, Stream.OWN, Stream.REPUBLISH):
@@ -122,6 +127,7 @@ class _FolderSalvage:
         with sqlite_errors(self._folder), _old_set(self._folder, self._database.path.name) as (old, image):
             waiting = _waiting(old)
             self._account.unknown = bool(waiting.unknown)
+            self._account.unproven = waiting.unproven
             found = _Found(old, image, waiting)
             for rows in _slices(found.pending()):
                 self._bring_back(rows)
@@ -192,7 +198,7 @@ class _FolderSalvage:
     def _join(self, connection: sqlite3.Connection, books: dict[str, int]) -> None:
         account = self._account
         gone = books.get("evicted", 0) + books.get("lost", 0)
-        waited = books.get("accepted", 0) - books.get("delivered", 0) - gone
+        waited = books.get("accepted", 0) - books.get("delivered", 0) - gone + account.unproven
         account.lost = max(0, waited - account.pending - account.again)
         delivered = books.get("accepted", 0) - gone - account.pending - account.again - account.lost
         others = {name: value for name, value in books.items() if name not in ("accepted", "delivered", "lost")}
@@ -283,7 +289,15 @@ def _waiting(old: sqlite3.Connection) -> _Waiting:
         table = DamagedTable(old, "lane", "outbox", "record_id", f"lane = {lane:d}")
         waiting.lanes[lane] = array("q", sorted(row[0] for row in table.rows()))
         waiting.unknown.spans += table.gaps.spans
+    _add_unproven(old, waiting)
     return waiting
+
+
+def _add_unproven(old: sqlite3.Connection, waiting: _Waiting) -> None:
+    """What the server has acknowledged and may have forgotten waits, too."""
+    for lane, first, last in _readable(old, "SELECT lane, first_id, last_id FROM unproven"):
+        waiting.lanes[Stream(lane)] = array("q", sorted({*waiting.lanes[Stream(lane)], *range(first, last + 1)}))
+        waiting.unproven += (last - first + 1) * (lane == Stream.DATA)
 
 
 def _accepted_anew(connection: sqlite3.Connection, row: tuple[Any, ...]) -> bool:

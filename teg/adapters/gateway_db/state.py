@@ -64,6 +64,11 @@ class ClientAttributeTable:
             )
         ]
 
+    def tell_again(self) -> None:
+        """The server has lost what it was told: every attribute waits to be sent again."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE client_attribute SET published = 0")
+
     def mark(self, sent: list[tuple[str, int]]) -> None:
         with self._database.transaction(durable=False) as connection:
             connection.executemany("UPDATE client_attribute SET published = 1 WHERE key = ? AND change = ?", sent)

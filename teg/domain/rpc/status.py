@@ -30,6 +30,8 @@ class StatusSources:
     log: LogRing
     log_level: LogLevel
     clock: Clock
+    #: How the way to the server is: what it carries, what is proven stored, what is in the way.
+    delivery: Callable[[], Mapping[str, Any]]
 
 
 def status(sources: StatusSources) -> dict[str, Any]:
@@ -40,6 +42,7 @@ def status(sources: StatusSources) -> dict[str, Any]:
         "uptime_s": int(sources.clock.monotonic_s() - sources.started_s),
         "host_uptime_s": int(sources.clock.monotonic_s()),
         "connection": _connection(sources),
+        "delivery": _or_error(lambda: _delivery(sources)),
         "archive": _or_error(lambda: _backlog(sources)),
         "disk": _or_error(lambda: _disk(sources.machine)),
         "controller": _or_error(lambda: dict(sources.controller.summary())),
@@ -83,6 +86,16 @@ def _backlog(sources: StatusSources) -> dict[str, Any]:
     if oldest_ms is not None:
         counts["oldest_pending_age_s"] = max(0, (sources.clock.now_ms() - oldest_ms) // 1000)
     return counts
+
+
+def _delivery(sources: StatusSources) -> dict[str, Any]:
+    """`backlog_ends_in_s` is an estimate from the last half minute; None while nothing moves."""
+    delivery = dict(sources.delivery())
+    counts = sources.archive.counts()
+    waiting = counts.get("pending", 0) + counts.get("republish_pending", 0)
+    per_s = delivery.get("backlog_rows_per_s") or delivery.get("rows_per_s")
+    delivery["backlog_ends_in_s"] = round(waiting / per_s) if waiting and per_s else None if waiting else 0
+    return delivery
 
 
 def _disk(machine: Machine) -> dict[str, Any]:

@@ -4,20 +4,23 @@ On MQTT 3.1.1 a server gives no reason; what we know is how far we came, who end
 """
 
 import logging
+import random
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from teg.domain.backoff import Backoff
+from teg.domain.server.second_user import SecondUser, Suspicion
 
-RECONNECT = Backoff(first_s=1.0, cap_s=120.0)
+#: A connect in vain may take ten seconds itself; together they stay below half a minute.
+RECONNECT = Backoff(first_s=1.0, cap_s=20.0)
+#: When a server ends a connection it ends a thousand: the first tries are spread over this many first waits.
+FLEET_SPREAD = 5.0
 #: A session that lasted this long proves that the link is good: the next wait starts small again.
 STABLE_S = 30.0
-#: Wrong credentials are mended by a person, not by reconnect_now.
+#: Wrong credentials are mended by a person, not by haste.
 CREDENTIALS_WAIT_S = 5.0
-#: Closed by the server this often in a row, soon after each connect and for no visible reason: somebody else.
-TAKEOVER_AFTER = 3
-TAKEOVER_WITHIN_S = 150.0
 
 #: CONNACK codes of MQTT 3.1.1 as ThingsBoard uses them.
 REFUSALS = {
@@ -34,7 +37,10 @@ CONNACK_NUMBERS = {0x84: 1, 0x85: 2, 0x88: 3, 0x86: 4, 0x87: 5}
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one attempt to be connected went. `refusal` is a CONNACK code, `lasted_s` counts from the SUBACK."""
+    """How one attempt to be connected went. `refusal` is a CONNACK code, `lasted_s` counts from the SUBACK.
+
+    `taken_over`: the server said (MQTT 5, 0x8E) that another session with our token took the place of this one.
+    """
 
     established: bool
     by_peer: bool
@@ -42,20 +48,22 @@ class Ended:
     lasted_s: float = 0.0
     unacknowledged: int = 0
     refusal: int | None = None
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Wait this long (`soonest_s` if somebody is in a reconnect_now), and log this."""
+    """Wait this long (`soonest_s` if somebody is in a hurry), and log this. `ask_why`: connect with MQTT 5."""
 
     wait_s: float
     soonest_s: float
     level: int
     reason: str
+    ask_why: bool = False
 
     @property
     def text(self) -> str:
-        return f"{self.reason}; next try in {self.wait_s:.1f} s"
+        return f"{self.reason}; next try in {self.wait_s:.1f} s at the latest"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +81,17 @@ class LinkHistory:
 
 
 class ConnectionPolicy:
-    """Remembers the recent attempts; reconnects for ever, never in a tight loop. `now_s` is monotonic."""
+    """Remembers the recent attempts; reconnects for ever, never in a tight loop. Callable from any thread.
+
+    `now_s` is monotonic.
+    """
 
     def __init__(self, backoff: Backoff = RECONNECT, now_s: Callable[[], float] = time.monotonic) -> None:
         self._backoff = backoff
         self._now_s = now_s
         self._attempt = 0
-        self._kicks = 0
+        self._lock = threading.Lock()
+        self.second_user = SecondUser()
         self.history = LinkHistory(since_s=now_s())
 
     def established(self) -> None:
@@ -93,39 +105,43 @@ class ConnectionPolicy:
             since_s=now_s if ended.established else self.history.since_s,
             reason=advice.reason,
             next_try_s=now_s + advice.wait_s,
-            shared_token=self._kicks >= TAKEOVER_AFTER,
+            shared_token=self.second_user.suspicion is not None,
         )
         return advice
 
     def _advice(self, ended: Ended) -> Advice:
-        if ended.established and ended.lasted_s >= STABLE_S:
-            self._attempt = 0
-        soonest_s, wait_s = self._backoff.wait_s(0), self._backoff.wait_s(self._attempt)
-        self._attempt += 1
-        if ended.refusal in (2, 4, 5):
-            wait_s = max(wait_s, CREDENTIALS_WAIT_S)
-        return Advice(wait_s, min(soonest_s, wait_s), *self._say(ended))
+        self.second_user.ended(ended.established, ended.by_peer and not ended.unacknowledged, ended.lasted_s)
+        if ended.taken_over:
+            self.second_user.told()
+        soonest_s, wait_s = self._waits_s(ended)
+        return Advice(wait_s, min(soonest_s, wait_s), *self._say(ended), self.second_user.worth_asking)
+
+    def _waits_s(self, ended: Ended) -> tuple[float, float]:
+        with self._lock:
+            if ended.established and ended.lasted_s >= STABLE_S:
+                self._attempt = 0
+            soonest_s, wait_s = self._backoff.wait_s(0), self._backoff.wait_s(self._attempt)
+            if ended.established and ended.by_peer and not self._attempt:
+                wait_s *= random.uniform(1.0, FLEET_SPREAD)  # noqa: S311 - spread, not secrecy
+            self._attempt += 1
+        return soonest_s, max(wait_s, CREDENTIALS_WAIT_S) if ended.refusal in (2, 4, 5) else wait_s
 
     def hurried(self) -> None:
         """The last wait was cut short on purpose: it does not make the next one longer."""
-        self._attempt = max(0, self._attempt - 1)
+        with self._lock:
+            self._attempt = max(0, self._attempt - 1)
+
+    def fresh_start(self) -> None:
+        """The server took something, or the network came back: what was learned by failing no longer holds."""
+        with self._lock:
+            self._attempt = 0
 
     def _say(self, ended: Ended) -> tuple[int, str]:
-        if self._kicked(ended):
-            return logging.ERROR, (
-                f"the server closed our connection {self._kicks} times in a row soon after it was made: most likely "
-                "another program or a second device (a cloned SD card?) uses the same access token"
-            )
+        if ended.established and (suspicion := self.second_user.suspicion) is not None:
+            level = logging.WARNING if suspicion is Suspicion.MAYBE else logging.ERROR
+            return level, f"the connection ended after {ended.lasted_s:.0f} s: {self.second_user.text()}"
         if ended.refusal is not None:
             return logging.ERROR, REFUSALS.get(ended.refusal, f"the server refused us (CONNACK {ended.refusal})")
         if not ended.established:
             return logging.WARNING, f"no connection to the server: {ended.reason}"
         return logging.WARNING, f"the connection ended after {ended.lasted_s:.0f} s: {ended.reason}"
-
-    def _kicked(self, ended: Ended) -> bool:
-        suspicious = (
-            ended.established and ended.by_peer and not ended.unacknowledged and ended.lasted_s < TAKEOVER_WITHIN_S
-        )
-        if ended.established:
-            self._kicks = self._kicks + 1 if suspicious else 0
-        return suspicious and self._kicks >= TAKEOVER_AFTER

@@ -57,8 +57,19 @@ class Outbox(Protocol):
         """Rows of `lane` after `after_id`, oldest first: (id, points, kind, JSON); at least one if there is one."""
         ...
 
+    def newest(self, lane: Stream) -> int:
+        """The highest id waiting in `lane`, 0 when there is none."""
+        ...
+
+    def connection_ended(self) -> int:
+        """A new connection begins: what was acknowledged on earlier ones and never proven stored waits again.
+
+        Returns how many rows that are; 0 for a server that gives no proofs, and while that is not known yet.
+        """
+        ...
+
     def mark_published(self, deliveries: Sequence["Delivery"]) -> None:
-        """The server acknowledged these: they leave the outbox; what is not kept is deleted."""
+        """The server acknowledged these: they leave the outbox, unproven as long as the server gives proofs."""
         ...
 
     def set_aside(self, lane: Stream, record_id: int, reason: str) -> None:

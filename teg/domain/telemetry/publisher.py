@@ -1,35 +1,31 @@
 """From the outbox to the server: arrays of stored JSON, a window of unacknowledged publishes, marked on PUBACK.
 
-Nothing is parsed or encoded here: the archive's texts are joined. A connection that ends forgets the flight; the rows
-are still in the outbox and go again, with the same ts, so the server stores them once. Closes that a payload may have
-caused are handled by `teg/domain/telemetry/poison_messages.py`.
+Nothing is parsed or encoded here: the archive's texts are joined. A connection that ends forgets what was in flight;
+the rows are still in the outbox and go again, with the same ts, so the server stores them once. So does what was
+acknowledged and not proven to be stored (`storage_proof.py`). What goes when: `backlog.py`. How much at once:
+`in_flight.py`. Closes that a payload may have caused: `poison_messages.py`.
 """
 
 import logging
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Protocol
+from typing import Any, Protocol
 
 from teg.domain.concurrency import WorkSignal
 from teg.domain.errors import NotConnected
 from teg.domain.ports import Clock, Session
-from teg.domain.server import MAX_UNACKNOWLEDGED, PROBE, TELEMETRY, Pacer
+from teg.domain.server import TELEMETRY, Pacer
+from teg.domain.telemetry.backlog import Backlog, Batch
+from teg.domain.telemetry.drain_rate import DrainRate
+from teg.domain.telemetry.in_flight import ACK_TIMEOUT_S, WINDOW, InFlight
 from teg.domain.telemetry.poison_messages import PoisonMessages
 from teg.domain.telemetry.ports import Delivery, Outbox, Stream
 
 logger = logging.getLogger("gateway.publishing")
 
-#: Of the 20 unacknowledged publishes allowed, eight are left for answers and attributes, also on a slow server.
-WINDOW = MAX_UNACKNOWLEDGED - 8
 MARK_AFTER = WINDOW // 2
-READ_ROWS = 2000
-READ_BYTES = 4 * 60_000
 IDLE_TIMEOUT_S = 5.0
-#: A PUBACK may take 30 s on a slow server; after this the link is given up and everything unmarked goes again.
-ACK_TIMEOUT_S = 45.0
 
 
 class Link(Session, Protocol):
@@ -40,6 +36,10 @@ class Link(Session, Protocol):
         """True when the last session was closed by the other side (not by us, a time-out or a dead link)."""
         ...
 
+    def stalled_s(self) -> float:
+        """Seconds since the last byte that we wrote left this machine's buffers."""
+        ...
+
     def give_up(self, reason: str) -> None:
         """End this connection now; a new one follows."""
         ...
@@ -48,17 +48,9 @@ class Link(Session, Protocol):
         """Make the next connection after the shortest wait instead of the growing one."""
         ...
 
-
-Row = tuple[int, int, int, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one publish carries."""
-
-    delivery: Delivery
-    points: int
-    payload: bytes
+    def works(self) -> None:
+        """The server has acknowledged a record: the next connection need not wait long."""
+        ...
 
 
 class Publisher:
@@ -67,18 +59,41 @@ class Publisher:
     def __init__(self, outbox: Outbox, link: Link, clock: Clock, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
         self.signal = WorkSignal()
         self.pacer = Pacer()
+        self.acknowledged_bytes = self.acknowledged_publishes = 0
         self._outbox = outbox
         self._link = link
         self._clock = clock
         self._idle_timeout_s = idle_timeout_s
         self._poison = PoisonMessages()
-        self._lines = {lane: _Line(lane, outbox) for lane in Stream}
-        self._turn = Stream.DATA
-        self._flight: dict[int, tuple[Batch, float]] = {}
+        self._backlog = Backlog(outbox)
+        self._flight = InFlight()
+        self._rate = DrainRate()
         self._results: SimpleQueue[tuple[int, int, bool]] = SimpleQueue()
         self._acknowledged: list[Delivery] = []
+        self._unmarked = 0
         self._epoch = 0
+        self._begun_epoch = 0
         self._serial = 0
+        self._look_again = False
+
+    @property
+    def begun_epoch(self) -> int:
+        return self._begun_epoch
+
+    def read_again(self) -> None:
+        """Rows were put into the outbox behind the reading position."""
+        self._look_again = True
+        self.signal.notify()
+
+    def summary(self) -> Mapping[str, Any]:
+        """For `status`: what the link carries, and what is in the way."""
+        now_s = self._clock.monotonic_s()
+        return {
+            "rows_per_s": round(self._rate.rows_per_s(now_s), 1),
+            "backlog_rows_per_s": round(self._rate.old_per_s(now_s), 1),
+            "window_bytes": self._flight.capacity.window_bytes,
+            "server_refuses_everything": self._poison.refusing,
+        }
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Publish until nothing is left, then linger for more; returns at once when another thread is at it.
@@ -108,14 +123,27 @@ class Publisher:
         self._mark()  # what the archive could not mark the last time would be sent and counted twice
         self._flight.clear()
         self._epoch = self._link.epoch
-        for line in self._lines.values():
-            line.rewind()
+        if self._epoch != self._begun_epoch:
+            self._begin_connection()
+        self._rewind()
+
+    def _begin_connection(self) -> None:
+        rows = self._outbox.connection_ended()
+        if rows:
+            logger.info(
+                "%d records were acknowledged and not proven stored when the connection ended: sent again", rows
+            )
+        self._begun_epoch = self._epoch
+
+    def _rewind(self) -> None:
+        self._look_again = False
+        self._backlog.rewind()
 
     def _step(self) -> bool:
         """Send one batch, or wait for an acknowledgement, or for work. False: there was none for a while."""
         self._collect(0.0)
         self._check_link()
-        if len(self._flight) + len(self._acknowledged) < self._window() and (batch := self._next_batch()):
+        if self._may_send() and (batch := self._next_batch()):
             self._send(batch)
             return True
         if self._flight:
@@ -124,19 +152,25 @@ class Publisher:
         if self._acknowledged:
             self._mark()
             return True
-        self._poison.clear()  # whatever was suspect has left the outbox
-        self._lines[Stream.REPUBLISH].rewind()  # older rows may have been marked behind the reading position
+        if self._look_again:
+            self._rewind()
+            return True
+        self._rewind()  # rows may have been put behind the reading position
         return self.signal.wait(self._idle_timeout_s)
 
-    def _window(self) -> int:
-        return 1 if self._poison.active else WINDOW
+    def _may_send(self) -> bool:
+        """Suspects go alone; a wish to read anew waits until nothing is on its way that would go twice."""
+        if self._look_again or len(self._flight) + self._unmarked >= WINDOW:
+            return False
+        return not self._flight if self._poison.active else self._flight.room
 
     def _check_link(self) -> None:
         if not self._link.connected or self._link.epoch != self._epoch:
             self._lost()
             raise NotConnected("the connection ended; what was not acknowledged goes again")
-        oldest = min((sent_s for _, sent_s in self._flight.values()), default=None)
-        if oldest is not None and self._clock.monotonic_s() - oldest > ACK_TIMEOUT_S:
+        now_s = self._clock.monotonic_s()
+        if self._flight.overdue(now_s, self._link.stalled_s()):
+            self._flight.capacity.slow_down(now_s)
             self._link.give_up(f"no PUBACK for {ACK_TIMEOUT_S:.0f} s")
             raise NotConnected("the server does not acknowledge")
 
@@ -144,41 +178,55 @@ class Publisher:
         """Remember what was in flight when the other side closed: one of these may be the reason."""
         while not self._results.empty():
             self._collect(0.0)
-        if not self._flight or not self._link.closed_by_peer:
+        if not self._link.closed_by_peer:
+            self._flight.capacity.slow_down(self._clock.monotonic_s())
             return
-        batches = [batch.delivery for batch, _ in self._flight.values()]
-        verdict = self._poison.closed([(batch.lane, tuple(batch.ids)) for batch in batches])
+        if not self._flight:
+            return
+        culprit = self._poison.closed([batch.keys() for batch in self._flight])
         if self._poison.hopeful:
             self._link.reconnect_now()
-        if verdict is not None:
-            lane, record_id = verdict
-            self._outbox.set_aside(lane, record_id, "the server closes the connection whenever this record is sent")
-            logger.error("record %d set aside: the server closed the connection on it again and again", record_id)
+        if self._poison.refusing:
+            logger.warning("the server closes the connection on every record: nothing is set aside, and it is let rest")
+        if culprit is not None:
+            self._set_aside(*culprit)
+
+    def _set_aside(self, stream: Stream, record_id: int) -> None:
+        self._outbox.set_aside(stream, record_id, "the server closes the connection whenever this record is sent")
+        logger.error("record %d set aside: the server closed the connection on it again and again", record_id)
 
     def _next_batch(self) -> Batch | None:
-        max_rows = self._poison.max_rows
-        for lane in self._order():
-            max_points = self.pacer.limits.max_points
-            batch = self._lines[lane].cut(self.pacer.limits.max_payload_bytes, max_points, max_rows)
-            if batch is not None:
-                self._turn = Stream.REPUBLISH if lane == Stream.DATA else Stream.DATA
-                return batch
-        return None
+        limits = self.pacer.limits
+        if self._poison.active:
+            return self._next_suspects(limits.max_payload_bytes)
+        max_bytes = min(limits.max_payload_bytes, self._flight.capacity.payload_bytes)
+        return self._backlog.cut(max_bytes, limits.max_points, self._poison.held)
 
-    def _order(self) -> tuple[Stream, ...]:
-        """Own reports first; data and republished rows take turns, so neither waits for the other's backlog."""
-        if self._turn == Stream.DATA or self._poison.active:
-            return (Stream.OWN, Stream.DATA, Stream.REPUBLISH)
-        return (Stream.OWN, Stream.REPUBLISH, Stream.DATA)
+    def _next_suspects(self, max_bytes: int) -> Batch | None:
+        while self._poison.active:
+            batch = self._backlog.fetch(self._poison.group, max_bytes)
+            self._poison.present(batch.keys())
+            if not batch.empty:
+                return batch
+        self._look_again = True
+        return None
 
     def _send(self, batch: Batch) -> None:
         if self._poison.wants_probe:
-            self._link.deliver(TELEMETRY, PROBE)  # acknowledged: the server is well, so the next close is the record's
-            self._poison.probed()
+            self._probe()
         self._pace(batch.points)
         self._serial += 1
-        self._flight[self._serial] = (batch, self._clock.monotonic_s())
-        self._link.publish(TELEMETRY, batch.payload, partial(self._done, self._epoch, self._serial))
+        self._flight.add(self._serial, batch, self._clock.monotonic_s())
+        self._link.publish(TELEMETRY, batch.payload(), partial(self._done, self._epoch, self._serial))
+
+    def _probe(self) -> None:
+        """Acknowledged: the server is well, so the next close is the record's."""
+        try:
+            self._link.deliver(TELEMETRY, self._poison.probe)
+        except NotConnected:
+            self._poison.probed(acknowledged=False)
+            raise
+        self._poison.probed(acknowledged=True)
 
     def _pace(self, points: int) -> None:
         while (wait_s := self.pacer.wait_s(self._clock.monotonic_s(), points)) > 0:
@@ -199,62 +247,36 @@ class Publisher:
                 result = self._results.get_nowait()
         except Empty:
             pass
-        if len(self._acknowledged) >= MARK_AFTER:
+        if self._unmarked >= MARK_AFTER:
             self._mark()
 
     def _take(self, epoch: int, serial: int, acknowledged: bool) -> None:
-        if epoch != self._epoch or not acknowledged or serial not in self._flight:
+        if epoch != self._epoch or not acknowledged:
             return
-        batch, _ = self._flight.pop(serial)
-        self._acknowledged.append(batch.delivery)
-        self._poison.passed((batch.delivery.lane, tuple(batch.delivery.ids)))
+        now_s = self._clock.monotonic_s()
+        batch = self._flight.acknowledged(serial, now_s)
+        if batch is None:
+            return
+        self._link.works()
+        self._acknowledged += batch.deliveries()
+        self._unmarked += 1
+        self.acknowledged_bytes += batch.size
+        self.acknowledged_publishes += 1
+        self._rate.add(now_s, batch.rows, batch.old)
+        searching = self._poison.active
+        for culprit in self._poison.passed(batch.keys(), batch.sample()):
+            self._set_aside(*culprit)
+        if searching and not self._poison.active:
+            self._look_again = True  # the suspects were read out of turn
 
     def _mark(self) -> None:
         if self._acknowledged:
             self._outbox.mark_published(self._acknowledged)
             self._acknowledged = []
+            self._unmarked = 0
 
     def _land(self) -> None:
         """Before a stop: give the flight a moment to be acknowledged, so that less goes twice."""
         deadline_s = self._clock.monotonic_s() + 3.0
         while self._flight and self._link.connected and self._clock.monotonic_s() < deadline_s:
             self._collect(0.2)
-
-
-class _Line:
-    """One lane of the outbox, read ahead and cut into payloads."""
-
-    def __init__(self, lane: Stream, outbox: Outbox) -> None:
-        self._lane = lane
-        self._outbox = outbox
-        self.rewind()
-
-    def rewind(self) -> None:
-        self._rows: deque[Row] = deque()
-        self._after_id = 0
-
-    def cut(self, max_bytes: int, max_points: int | None, max_rows: int | None) -> Batch | None:
-        """The next rows that fit into one publish; at least one. None when the lane has nothing new."""
-        if not self._rows:
-            self._read()
-        size, points = 2, 0
-        taken: list[Row] = []
-        while self._rows and (max_rows is None or len(taken) < max_rows):
-            row = self._rows[0]
-            size += len(row[3]) + 1
-            points += row[1]
-            if taken and (size > max_bytes or (max_points is not None and points > max_points)):
-                break
-            taken.append(self._rows.popleft())
-        return _batch(self._lane, taken) if taken else None
-
-    def _read(self) -> None:
-        rows = self._outbox.pending(self._lane, self._after_id, READ_ROWS, READ_BYTES)
-        if rows:
-            self._rows.extend(rows)
-            self._after_id = rows[-1][0]
-
-
-def _batch(lane: Stream, rows: list[Row]) -> Batch:
-    delivery = Delivery(lane, [row[0] for row in rows], any(row[2] for row in rows))
-    return Batch(delivery, sum(row[1] for row in rows), b"[" + b",".join([row[3] for row in rows]) + b"]")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from teg.adapters.gateway_db.connections import Damaged
+from teg.adapters.gateway_db.unproven import UnprovenTable
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ports import Stream
 from tests.support.archives import Archive, index_of, log_of
@@ -324,3 +325,20 @@ def test_the_quarantined_set_stays_as_it_was_found(archive: Archive) -> None:
     finish(archive)
     [folder] = (archive.path.parent / "quarantine").iterdir()
     assert log_of(folder / "gateway.db").read_bytes().startswith(log)
+
+
+def test_what_was_acknowledged_and_not_proven_stored_is_sent_again(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "data", proofs=True)
+    archive.store(*range(1, 101), size=SIZE)
+    archive.deliver(range(1, 41))
+    UnprovenTable(archive.database).prove(UnprovenTable(archive.database).next_watermark().number)
+    archive.deliver(range(41, 61))
+    archive.database.checkpoint()
+    archive.database.close()
+    overwrite(archive.path, pages_of(archive.path, "record")[:1])
+    archive.start()
+    finish(archive)
+    assert archive.pending() == list(range(41, 101))
+    assert archive.counts()["lost"] == 0
+    archive.assert_account()
+    archive.close()

@@ -13,8 +13,8 @@ from queue import SimpleQueue
 import pytest
 from paho.mqtt.client import MQTTMessageInfo
 
-from teg.adapters import mqtt_session as module
 from teg.adapters.mqtt_session import MqttSession, Server
+from teg.adapters.mqtt_session import connection as module
 from teg.domain.backoff import Backoff
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.server.reconnect import ConnectionPolicy

@@ -10,9 +10,8 @@ from teg.adapters.inbox import hostile_file as inbox
 from teg.domain.server import rate_limits as pacing
 from teg.domain.server import reconnect as connection
 from teg.domain.server.wire import MAX_PAYLOAD_BYTES, MAX_UNACKNOWLEDGED
+from teg.domain.telemetry import in_flight, reporting
 from teg.domain.telemetry import poison_messages as suspicion
-from teg.domain.telemetry import publisher as publishing
-from teg.domain.telemetry import reporting
 from teg.domain.telemetry import validation as records
 from teg.domain.telemetry.validation import Record, SetAside, validate
 
@@ -66,7 +65,7 @@ def test_the_tables_are_there() -> None:
         ("nested deeper than {} levels", records.MAX_NESTING),
         ("over {} MiB", inbox.MAX_VALUE_BYTES >> 20),
         ("the first {} KiB", inbox.BEGINNING_BYTES >> 10),
-        ("no PUBACK for {:.0f} s", publishing.ACK_TIMEOUT_S),
+        ("no PUBACK for {:.0f} s", in_flight.ACK_TIMEOUT_S),
         ("stays at {:.0f} % of them", pacing.SHARE * 100),
         ("{} messages and", pacing.CAUTIOUS.messages[0].capacity),
         ("and {} values a second", pacing.CAUTIOUS.points[0].capacity),
@@ -79,7 +78,7 @@ def test_the_numbers_of_the_page_are_those_of_the_code(said: str, number: float)
 def test_numbers_in_words() -> None:
     assert (suspicion.STRIKES, "set aside after three closes" in PAGE) == (3, True)
     assert (maintenance.DEAD_LETTER_SHARE, "beyond a tenth of the quota" in PAGE) == (10, True)
-    assert (connection.RECONNECT.cap_s, "at least every two minutes" in PAGE) == (120.0, True)
+    assert (connection.RECONNECT.cap_s, "at least every 20 s" in PAGE) == (20.0, True)
 
 
 def test_quoted_messages_are_the_ones_in_the_code() -> None:

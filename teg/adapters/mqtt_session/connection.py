@@ -1,12 +1,11 @@
-"""The live MQTT connection, on paho: made again for ever, QoS 1 only, SUBACK checked, no more than 20 unacknowledged.
+"""One MQTT connection, on a paho client of its own: QoS 1 only, SUBACK checked, no more than 20 unacknowledged."""
 
-Every connection is a fresh paho client, so nothing of an old one (packet ids, half-sent publishes, late answers) can
-leak into the next. What was not acknowledged is reported as such; the sender, not this module, sends it again.
-"""
-
+import fcntl
 import logging
 import socket
 import ssl
+import struct
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.server.connection_faults import CLOSED, CLOSED_PLAIN, explained
-from teg.domain.server.reconnect import CONNACK_NUMBERS, Advice, ConnectionPolicy, Ended
+from teg.domain.server.reconnect import CONNACK_NUMBERS, Ended
 from teg.domain.server.wire import MAX_UNACKNOWLEDGED, SUBSCRIPTIONS
 
 logger = logging.getLogger("gateway.session")
@@ -43,126 +42,11 @@ class Server:
     tls: ssl.SSLContext | None
 
 
-class MqttSession:
-    """`telemetry.publisher.Link`: one thread makes connections, paho's thread serves the one there is."""
-
-    def __init__(
-        self,
-        server: Server,
-        token: Callable[[], str],
-        on_message: Callable[[str, bytes], None],
-        on_connected: Callable[[], None],
-        policy: ConnectionPolicy | None = None,
-        keepalive_s: int = KEEPALIVE_S,
-    ) -> None:
-        self._server = server
-        self._token = token
-        self._on_message = on_message
-        self._on_connected = on_connected
-        self._policy = policy or ConnectionPolicy()
-        self._keepalive_s = keepalive_s
-        self._connection: _Connection | None = None
-        self._last: _Connection | None = None
-        self._epoch = 0
-        self._hurry = threading.Event()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="mqtt-session", daemon=True)
-
-    @property
-    def connected(self) -> bool:
-        return self._connection is not None and self._connection.usable
-
-    @property
-    def epoch(self) -> int:
-        return self._epoch
-
-    @property
-    def closed_by_peer(self) -> bool:
-        return self._last is not None and self._last.closed_by_peer
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self, timeout_s: float = 5.0) -> None:
-        """Disconnect properly; what is unacknowledged then counts as not sent."""
-        self._stopping.set()
-        self._hurry.set()
-        if (connection := self._connection) is not None:
-            connection.end("the gateway stops")
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-
-    def publish(self, topic: str, payload: bytes, on_done: Done) -> None:
-        self._live().publish(topic, payload, on_done)
-
-    def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
-        results: SimpleQueue[bool] = SimpleQueue()
-        self.publish(topic, payload, results.put)
-        try:
-            acknowledged = results.get(timeout=timeout_s)
-        except Empty:
-            raise Unavailable(f"no PUBACK for {topic} within {timeout_s:.0f} s") from None
-        if not acknowledged:
-            raise NotConnected(f"the connection ended before {topic} was acknowledged")
-
-    def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
-        return self._live().request(topic, payload, answer_topic, timeout_s)
-
-    def subscribe(self, topic_filter: str) -> None:
-        self._live().subscribe(topic_filter)
-
-    def give_up(self, reason: str) -> None:
-        if (connection := self._connection) is not None:
-            connection.end(reason)
-
-    def reconnect_now(self) -> None:
-        self._hurry.set()
-
-    def _live(self) -> "_Connection":
-        connection = self._connection
-        if connection is None or not connection.usable:
-            raise NotConnected("not connected to the server")
-        return connection
-
-    def _serve(self) -> None:
-        while not self._stopping.is_set():
-            ended = self._one_connection()
-            if self._stopping.is_set():
-                return
-            advice = self._policy.after(ended)
-            logger.log(advice.level, advice.text)
-            self._pause(advice)
-
-    def _pause(self, advice: Advice) -> None:
-        """The hurried may come at any moment of the wait: the publisher notices a lost connection after we do."""
-        if not self._stopping.wait(advice.soonest_s) and self._hurry.wait(advice.wait_s - advice.soonest_s):
-            self._policy.hurried()
-        self._hurry.clear()
-
-    def _one_connection(self) -> Ended:
-        try:
-            token = self._token()
-        except (Unavailable, Refused) as reason:
-            return Ended(False, False, str(reason))
-        connection = _Connection(self._server, token, self._on_message, self._established, self._keepalive_s)
-        self._connection = self._last = connection
-        try:
-            return connection.run(self._stopping)
-        finally:
-            self._connection = None
-
-    def _established(self) -> None:
-        self._epoch += 1
-        self._policy.established()
-        logger.info("connected to %s:%d", self._server.host, self._server.port)
-        self._on_connected()
-
-
 #: Messages kept from before the SUBACK; the server re-sends pending calls then, and nobody has hundreds.
 MAX_HELD = 200
 
 
-class _Connection:
+class Connection:
     """One connection from TCP to its end."""
 
     def __init__(
@@ -193,6 +77,8 @@ class _Connection:
         #: Requests that came before the SUBACK, when they could not be answered yet; None from then on.
         self._held: list[tuple[str, bytes]] | None = []
         self._held_lock = threading.Lock()
+        self._moved_s = time.monotonic()
+        self._tcp_acknowledged = 0
         self._client = self._make_client(token)
 
     def _make_client(self, token: str) -> Client:
@@ -266,6 +152,19 @@ class _Connection:
         with suppress(OSError):  # it may end by itself at the same moment; paho then writes to a closed socket
             self._client.disconnect()
         self._over.set()
+
+    def stalled_s(self) -> float:
+        """Seconds since the kernel was last seen to get rid of bytes while more of them waited.
+
+        A ping on an idle connection is no progress of what we sent: its PUBACKs are what is missing then.
+        """
+        now_s = time.monotonic()
+        with suppress(OSError, AttributeError):  # the socket is gone: so is the connection
+            acknowledged, waiting = _tcp_progress(self._client.socket())
+            if waiting and acknowledged != self._tcp_acknowledged:
+                self._moved_s = now_s
+            self._tcp_acknowledged = acknowledged
+        return now_s - self._moved_s
 
     def _ended(self) -> Ended:
         lasted_s = 0.0 if self._established_s is None else time.monotonic() - self._established_s
@@ -387,6 +286,14 @@ class _Connection:
             self._settle(mid, False)
         for answers in list(self._answers.values()):
             answers.put(None)
+
+
+def _tcp_progress(sock: Any) -> tuple[int, int]:
+    """(bytes that the other side's TCP has acknowledged, bytes in our kernel that it has not): Linux's tcp_info."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
+    (acknowledged,) = struct.unpack_from("Q", info, 120)
+    (waiting,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))
+    return acknowledged, waiting
 
 
 def _no_delay(_: Client, __: Any, sock: Any) -> None:
