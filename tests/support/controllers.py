@@ -116,24 +116,29 @@ class RuntimeInMemory:
     def profile(self) -> str:
         return self._profile
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raise what an engine that cannot be reached would."""
         if self.failure is not None:
             raise self.failure
 
     def observe(self) -> Observation:
-        self._check()
+        self.check()
         return self.seen
 
     def memory_bytes(self) -> int | None:
-        self._check()
+        self.check()
         return 12_345_678 if self.seen.running else None
 
     def start(self, version: str) -> None:
-        self._check()
+        self.check()
         if self.seen.runs(version) and self.seen.profile == self._profile:
             return
         if version not in self.images:
             raise ImageMissing(f"no image of {version}")
+        self.run(version)
+
+    def run(self, version: str) -> None:
+        """Replace whatever runs."""
         self.calls.append(f"start {version}")
         self.seen = ABSENT
         if self.start_failure is not None:
@@ -156,7 +161,7 @@ class RuntimeInMemory:
             self.end(3)
 
     def stop(self, timeout_s: float = 60) -> None:
-        self._check()
+        self.check()
         if self.seen.running:
             self.calls.append("stop")
             self.end(137 if self.images.get(self.seen.version or "") == "stubborn" else 0)
@@ -170,7 +175,7 @@ class RuntimeInMemory:
         self.changed = True
 
     def has_image(self, version: str) -> bool:
-        self._check()
+        self.check()
         return version in self.images
 
     def build(self, version: str, context: Path, dockerfile: str, cancelled: Callable[[], bool]) -> None:
@@ -178,27 +183,35 @@ class RuntimeInMemory:
             raise Cancelled("cancelled")
         if not context.is_dir():
             raise Refused("no context")
-        self.images[version] = (context / "behaviour").read_text()
+        self.obtain(version, (context / "behaviour").read_text())
 
     def load_archive(self, version: str, path: Path) -> None:
-        self.images[version] = "runs"
+        self.obtain(version)
 
     def pull(self, version: str, reference: str, cancelled: Callable[[], bool] = lambda: False) -> None:
-        self.images[version] = "runs"
+        self.obtain(version)
+
+    def obtain(self, version: str, behaviour: str = "runs") -> None:
+        self.images[version], self.created_ms[version] = behaviour, self.now_ms()
+
+    def lose_image(self, version: str) -> None:
+        self.images.pop(version, None)
 
     def remove_old_images(self, keep: Collection[str], now_ms: int) -> None:
         kept = {image_name(version): version for version in self.images}
         in_use = self.seen.version if self.seen.exists else None
-        images = [KeptImage(name, 0, 1, version == in_use) for name, version in kept.items()]
+        images = [
+            KeptImage(name, self.created_ms.get(version, 0), 1, version == in_use) for name, version in kept.items()
+        ]
         for name in plan_removals(images, keep, now_ms):
             del self.images[kept[name]]
 
     def logs(self, lines: int) -> list[str]:
-        self._check()
+        self.check()
         return self.output[-lines:] if self.seen.exists else []
 
     def wait_for_change(self, timeout_s: float) -> bool:
-        self._check()
+        self.check()
         changed, self.changed = self.changed, False
         return changed
 

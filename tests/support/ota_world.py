@@ -19,9 +19,9 @@ from teg.domain.ota.rollout import Replacement, TelemetryKeys, TrialRules
 from teg.domain.ota.sources import Cancelled
 from teg.domain.ota.store import UpdateStore
 from teg.domain.ota.updater import AcceptRules, SoftwareUpdate
-from teg.domain.supervision.runtime import ABSENT, ImageMissing, Observation, StartFailed
 from teg.domain.supervision.supervisor import Supervisor
 from teg.domain.supervision.version import ControllerVersion
+from tests.support.controllers import RuntimeInMemory
 
 TRIAL_S = 120.0
 
@@ -110,12 +110,12 @@ class FakeReport:
         return [values["sw_state"] for values in self.updates()]
 
 
-class FakeEngine:
-    """`ControllerRuntime` whose versions behave as told; the container outlives the gateway."""
+class FakeEngine(RuntimeInMemory):
+    """The engine in memory, whose versions behave as told and whose changes are effects; it outlives the gateway."""
 
     def __init__(self, clock: FakeClock, effects: Effects) -> None:
-        self.images: set[str] = set()
-        self.seen: Observation = ABSENT
+        super().__init__()
+        self.now_ms = clock.now_ms
         self.down = False
         self.crashing: set[str] = set()  #: end with code 1 as soon as they are started
         self.silent: set[str] = set()  #: never send a heartbeat
@@ -123,88 +123,39 @@ class FakeEngine:
         self.removals: list[Collection[str]] = []
         self.starts: list[str] = []
         self.heartbeat_ms: int | None = None
-        self._clock = clock
         self._effects = effects
-        self._runs = 0
 
-    def _reach(self) -> None:
+    def check(self) -> None:
         if self.down:
             raise Unavailable("the engine is down")
 
-    def profile(self) -> str:
-        return "profile"
+    def run(self, version: str) -> None:
+        self._effects.around(f"start {version}", lambda: self._run(version))
 
-    def observe(self) -> Observation:
-        self._reach()
-        return self.seen
-
-    def memory_bytes(self) -> int | None:
-        return None
-
-    def start(self, version: str) -> None:
-        self._reach()
-        if self.seen.runs(version):
-            return
-        if version not in self.images:
-            raise ImageMissing(f"no image of {version}")
-        self._effects.around(f"start {version}", lambda: self._start(version))
-
-    def _start(self, version: str) -> None:
-        self.seen = replace(self.seen, running=False, exists=False)
+    def _run(self, version: str) -> None:
         if version in self.unstartable:
-            raise StartFailed("exec format error")
-        self._runs += 1
+            self.images[version] = "cannot"
+        super().run(version)
         self.starts.append(version)
-        self.seen = Observation(
-            exists=True,
-            running=True,
-            run_id=f"run-{self._runs}",
-            version=version,
-            profile="profile",
-            started_ms=self._clock.now_ms(),
-        )
         if version in self.crashing:
+            self.output.append(f"last words of {version}")
             self.end(1)
 
-    def end(self, code: int) -> None:
-        self.seen = replace(self.seen, running=False, exit_code=code)
-
     def stop(self, timeout_s: float = 60) -> None:
-        self._reach()
-        self._effects.around("stop", lambda: self.end(143) if self.seen.running else None)
+        self.check()
+        self._effects.around("stop", lambda: super(FakeEngine, self).stop(timeout_s))
 
-    def has_image(self, version: str) -> bool:
-        self._reach()
-        return version in self.images
-
-    def build(self, version: str, context: Path, dockerfile: str, cancelled: Callable[[], bool]) -> None:
-        self.obtain(version)
-
-    def load_archive(self, version: str, path: Path) -> None:
-        self.obtain(version)
-
-    def pull(self, version: str, reference: str, cancelled: Callable[[], bool] = lambda: False) -> None:
-        self.obtain(version)
-
-    def obtain(self, version: str) -> None:
-        self._reach()
-        self._effects.around(f"image {version}", lambda: self.images.add(version))
+    def obtain(self, version: str, behaviour: str = "runs") -> None:
+        self.check()
+        self._effects.around(f"image {version}", lambda: super(FakeEngine, self).obtain(version, behaviour))
 
     def remove_old_images(self, keep: Collection[str], now_ms: int) -> None:
         self.removals.append(tuple(keep))
-
-    def logs(self, lines: int) -> list[str]:
-        return [f"last words of {self.seen.version}"]
-
-    def wait_for_change(self, timeout_s: float) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
+        super().remove_old_images(keep, now_ms)
 
     def last_heartbeat_ms(self) -> int | None:
         if self.seen.running and self.seen.version not in self.silent:
-            self.heartbeat_ms = self._clock.now_ms()
+            self.heartbeat_ms = self.now_ms()
         return self.heartbeat_ms
 
 
@@ -259,7 +210,7 @@ class World:
         self._keys = keys
         self.reboot_gateway()
         if running is not None:
-            self.engine.images.add(running)
+            self.engine.images[running] = "runs"
             self.supervisor.commit_version(running)
             self.supervisor.supervise()
         self.effects.log.clear()

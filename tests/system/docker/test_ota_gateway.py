@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -224,8 +225,7 @@ def test_packages_of_the_server(running: OtaDevice, tmp_path: Path) -> None:
     """Downloaded over broken connections and verified; damaged, or longer than said, they never reach the engine."""
     write_version(tmp_path / "p2", "p2", "works")
     data = save_image(running.engine, "somebody/else:latest", tmp_path / "p2")
-    cut = when(lambda message: message.topic.endswith(("/chunk/40", "/chunk/41")))
-    cut._left = 2
+    cut = when(lambda message: message.topic.endswith(("/chunk/40", "/chunk/41")), times=2)
     running.server.faults.close_before_puback = cut
     running.device.assign_software("controller", "p2", data, algorithm="CRC32")
     running.wait_told("UPDATED", "p2", 120)
@@ -252,7 +252,11 @@ def test_packages_of_the_server(running: OtaDevice, tmp_path: Path) -> None:
     running.wait_measured("p2")
 
 
-# --- kill -9 ------------------------------------------------------------------------------------------------------
+# --- kill -9: samples. In memory (tests/unit/ota) every step is met; the other phases for real by `make torture` ------
+
+
+def deep(phase: Phase) -> Any:
+    return pytest.param(phase, marks=pytest.mark.torture)
 
 
 def phase_of(device: OtaDevice) -> str:
@@ -275,7 +279,7 @@ def wait_begun(device: OtaDevice, before: int) -> None:
     wait_until(lambda: len(device.updates()) > before, 30, "the begin of the update")
 
 
-@pytest.mark.parametrize("phase", [Phase.INSTALLING, Phase.REPLACING, Phase.TRIAL, Phase.COMMITTING])
+@pytest.mark.parametrize("phase", [deep(Phase.INSTALLING), Phase.REPLACING, deep(Phase.TRIAL), deep(Phase.COMMITTING)])
 def test_killed_in_a_good_update(running: OtaDevice, phase: Phase) -> None:
     """Some phases last milliseconds: an update that ran through before the kill is followed by another one."""
     killed, versions = False, ["v2", "v5", "v1", "v2", "v5", "v1"]
@@ -292,7 +296,7 @@ def test_killed_in_a_good_update(running: OtaDevice, phase: Phase) -> None:
         running.wait_measured(version)
 
 
-@pytest.mark.parametrize("phase", [Phase.TRIAL, Phase.ROLLING_BACK, Phase.FAILING])
+@pytest.mark.parametrize("phase", [deep(Phase.TRIAL), Phase.ROLLING_BACK, deep(Phase.FAILING)])
 def test_killed_in_a_failing_update(running: OtaDevice, phase: Phase) -> None:
     killed, tries = False, 6
     while not killed:
@@ -311,7 +315,7 @@ def test_killed_in_a_failing_update(running: OtaDevice, phase: Phase) -> None:
         running.wait_measured("v1")
 
 
-@pytest.mark.parametrize("phase", [Phase.FETCHING, Phase.VERIFYING])
+@pytest.mark.parametrize("phase", [Phase.FETCHING, deep(Phase.VERIFYING)])
 def test_killed_while_a_package_arrives(running: OtaDevice, tmp_path: Path, phase: Phase) -> None:
     write_version(tmp_path / "p2", "p2", "works")
     data = save_image(running.engine, "package:1", tmp_path / "p2")

@@ -26,6 +26,7 @@ from teg.domain.supervision.runtime import (
 )
 from tests.support.controllers import RuntimeInMemory
 from tests.support.engine import Engine, closing_client, write_context
+from tests.support.ota_world import Effects, FakeClock, FakeEngine
 from tests.support.running import wait_until
 
 SCRIPTS = {
@@ -82,8 +83,7 @@ class Harness:
 
 
 class InMemory(Harness):
-    def __init__(self, directory: Path) -> None:
-        outside = RuntimeInMemory()
+    def __init__(self, directory: Path, outside: RuntimeInMemory) -> None:
 
         def make(variant: str) -> ControllerRuntime:
             outside._profile = variant
@@ -132,7 +132,7 @@ class InDocker(Harness):
             client.pause(CONTAINER_NAME)
 
 
-@pytest.fixture(params=["memory", "process", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture(params=["memory", "memory of updates", "process", pytest.param("docker", marks=pytest.mark.docker)])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -145,7 +145,9 @@ real = pytest.mark.parametrize("kind", ["process", pytest.param("docker", marks=
 def harness(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Harness]:
     made: Harness
     if kind == "memory":
-        made = InMemory(tmp_path)
+        made = InMemory(tmp_path, RuntimeInMemory())
+    elif kind == "memory of updates":
+        made = InMemory(tmp_path, FakeEngine(FakeClock(), Effects()))
     elif kind == "process":
         made = AsProcess(tmp_path)
     else:
@@ -178,7 +180,7 @@ def test_start_runs_the_version(harness: Harness, kind: str) -> None:
     assert seen.profile == harness.runtime.profile()
     assert seen.exit_code is None and seen.run_id
     assert seen.started_ms is not None
-    if kind != "memory":
+    if kind in ("process", "docker"):
         assert abs(time.time() * 1000 - seen.started_ms) < 60_000
     assert harness.runtime.logs(10) == ["hello v1"]
     assert (harness.runtime.memory_bytes() or 0) > 100_000
@@ -261,7 +263,7 @@ def test_a_gateway_started_anew_finds_it(harness: Harness) -> None:
     assert again.observe().run_id == before.run_id
 
 
-@pytest.mark.parametrize("kind", ["memory", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.mark.parametrize("kind", ["memory", "memory of updates", pytest.param("docker", marks=pytest.mark.docker)])
 def test_a_version_that_the_engine_cannot_start_leaves_nothing_running(harness: Harness) -> None:
     harness.running("v1")
     harness.provide("v2", "cannot")

@@ -113,7 +113,7 @@ def test_an_image_that_vanishes_before_the_change_is_obtained_anew(world: World)
 
     def vanishes(job: Any, cancelled: Any) -> None:
         original(job, cancelled)
-        world.engine.images.discard("v2")
+        world.engine.lose_image("v2")
         world.source.install = original  # type: ignore[method-assign]
 
     world.source.install = vanishes  # type: ignore[method-assign]
@@ -286,7 +286,7 @@ def test_a_version_the_engine_cannot_start_is_rolled_back(world: World) -> None:
     world.assign("v2")
     world.settle()
     assert world.runs == "v1"
-    assert world.last()["sw_error"] == "exec format error"
+    assert world.last()["sw_error"] == "no such program"
 
 
 def test_a_bad_version_is_not_tried_again_by_itself(world: World) -> None:
@@ -444,7 +444,7 @@ def test_a_version_that_sends_all_the_old_keys_and_more_is_committed(tmp_path: P
 
 def test_when_the_previous_image_is_gone_too_the_new_one_stays(world: World) -> None:
     world.engine.silent.add("v2")
-    world.while_waiting = [lambda: None] * 10 + [lambda: world.engine.images.discard("v1")]
+    world.while_waiting = [lambda: None] * 10 + [lambda: world.engine.lose_image("v1")]
     world.assign("v2")
     world.settle()
     assert world.runs == world.supervisor.version() == "v2"
@@ -725,7 +725,7 @@ def test_a_tag_is_pinned_to_its_first_commit(world: World) -> None:
     world.assign("v2")
     world.settle()
     assert world.records.pinned_commit("v2") == "c" * 40
-    world.engine.images.discard("v2")
+    world.engine.lose_image("v2")
     commits: list[str] = []
     original = world.source.fetch
 
@@ -778,7 +778,7 @@ def unstartable(world: World) -> None:
 
 
 def kept(world: World) -> None:
-    world.engine.images.add("v2")
+    world.engine.images["v2"] = "runs"
     world.assign("v2")
 
 
