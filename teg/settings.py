@@ -107,6 +107,8 @@ class Settings:
     ota_require_keys: bool
     ota_require_signature: bool
     ota_registries: tuple[str, ...]
+    ota_build_network: bool
+    ota_build_memory_bytes: int
     archive_max_bytes: int
     archive_max_days: int | None
     console: str
@@ -200,6 +202,8 @@ class _Reader(Variables):
             ota_require_keys=self._switch("TEG_OTA_REQUIRE_KEYS", False),
             ota_require_signature=self._switch("TEG_OTA_REQUIRE_SIGNATURE", False),
             ota_registries=self._list("TEG_OTA_REGISTRIES", ","),
+            ota_build_network=self._switch("TEG_OTA_BUILD_NETWORK", True),
+            ota_build_memory_bytes=self._number("TEG_OTA_BUILD_MEMORY_BYTES", 1 << 30, 64 << 20, 1 << 45),
             archive_max_bytes=self._archive_max_bytes(data),
             archive_max_days=self._optional_number("TEG_ARCHIVE_MAX_DAYS", 1, 36_500),
             console=self._console(),

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,11 @@ from teg.adapters.process_runtime import ProcessRuntime
 from teg.domain.ota.assignment import Source
 from teg.domain.ota.rollout import Replacement, TrialRules
 from teg.domain.ota.sources import GitSource, PackageSource, RegistrySource, SoftwareSource
-from teg.domain.ota.store import UpdateStore
+from teg.domain.ota.store import PREVIOUS_KEY, UpdateStore
 from teg.domain.ota.updater import AcceptRules, NoUpdates, SoftwareUpdate
 from teg.domain.ports import Clock
 from teg.domain.supervision.container_profile import ControllerProfile, parse_device, parse_mount
+from teg.domain.supervision.image_ids import ImageIds
 from teg.domain.supervision.runtime import ControllerRuntime
 from teg.domain.supervision.supervisor import NoController, Supervisor
 from teg.domain.supervision.version import ControllerVersion
@@ -44,7 +44,7 @@ class ControllerSide:
 def build_controller_side(
     settings: Settings, stack: ExitStack, storage: Storage, server: ServerSide, clock: Clock, stopping: threading.Event
 ) -> ControllerSide:
-    runtime = _runtime(settings, stack)
+    runtime = _runtime(settings, stack, storage.state)
     if runtime is None:
         return ControllerSide(runtime=None, supervisor=NoController(), updates=NoUpdates())
     supervisor = Supervisor(
@@ -61,12 +61,10 @@ def build_controller_side(
     return ControllerSide(runtime=runtime, supervisor=supervisor, updates=updates)
 
 
-def _runtime(settings: Settings, stack: ExitStack) -> ControllerRuntime | None:
-    makers: dict[str, Callable[[Settings], ControllerRuntime]] = {"process": _process, "docker": _docker}
-    maker = makers.get(settings.controller_runtime)
-    if maker is None:
+def _runtime(settings: Settings, stack: ExitStack, state: StateTable) -> ControllerRuntime | None:
+    if settings.controller_runtime == "none":
         return None
-    runtime = maker(settings)
+    runtime = _process(settings) if settings.controller_runtime == "process" else _docker(settings, state)
     stack.callback(runtime.close)
     return runtime
 
@@ -82,10 +80,17 @@ def _process(settings: Settings) -> ControllerRuntime:
     )
 
 
-def _docker(settings: Settings) -> ControllerRuntime:
-    from teg.adapters.docker_engine import DockerEngine  # here: its libraries are a sixth of the memory
+def _docker(settings: Settings, state: StateTable) -> ControllerRuntime:
+    from teg.adapters.docker_engine import BuildRules, DockerEngine  # here: its libraries are a sixth of the memory
 
-    return DockerEngine(settings.docker_host, _controller_profile(settings))
+    rules = BuildRules(network=settings.ota_build_network, memory_bytes=settings.ota_build_memory_bytes)
+    return DockerEngine(settings.docker_host, _controller_profile(settings), _image_ids(settings, state), rules)
+
+
+def _image_ids(settings: Settings, state: StateTable) -> ImageIds:
+    """A device that was updated by a gateway without ids has its images by name; nothing else is taken over so."""
+    known = (_controller_version(settings, state).remembered(), state.get(PREVIOUS_KEY))
+    return ImageIds(state, [version for version in known if isinstance(version, str)])
 
 
 def _software_update(

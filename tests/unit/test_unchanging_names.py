@@ -18,6 +18,7 @@ from teg.domain.files import desired as file_wanted
 from teg.domain.files import reports as file_reports
 from teg.domain.ota import store as ota_records
 from teg.domain.server import wire
+from teg.domain.supervision import image_ids
 from teg.domain.supervision import runtime as controller_runtime
 from teg.domain.supervision import supervisor as supervisor_module
 from teg.domain.supervision import version as controller_version
@@ -89,6 +90,7 @@ def test_task_names() -> None:
 def test_state_keys() -> None:
     assert (controller_version.VERSION_KEY, controller_version.TRIAL_KEY) == ("controller.version", "controller.trial")
     assert supervisor_module.HISTORY_KEY == "controller.history"
+    assert image_ids.IDS_KEY == "controller.images"
     assert [
         ota_records.WANTED_KEY,
         ota_records.JOB_KEY,

@@ -1,5 +1,6 @@
 """The controller as a container of a Docker Engine: docker-py behind `supervision.runtime.ControllerRuntime`."""
 
+from teg.adapters.docker_engine.images import BuildRules
 from teg.adapters.docker_engine.runtime import DockerEngine
 
-__all__ = ["DockerEngine"]
+__all__ = ["BuildRules", "DockerEngine"]

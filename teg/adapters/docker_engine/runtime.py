@@ -1,16 +1,18 @@
 """The one container `teg_controller`: looked at, started, stopped, watched."""
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from docker.errors import NotFound
 from docker.types import LogConfig
 from docker.types import Mount as BindMount
 
 from teg.adapters.docker_engine.client import Engine, EngineClient, NotThere
-from teg.adapters.docker_engine.images import Images
+from teg.adapters.docker_engine.images import DEFAULT_BUILD_RULES, BuildRules, Images
 from teg.adapters.docker_engine.parsing import (
     LABEL_MANAGED,
     LABEL_PROFILE,
@@ -20,6 +22,7 @@ from teg.adapters.docker_engine.parsing import (
 )
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.supervision.container_profile import ControllerProfile
+from teg.domain.supervision.image_ids import ImageIds
 from teg.domain.supervision.runtime import (
     ABSENT,
     CONTAINER_NAME,
@@ -35,16 +38,20 @@ STOP_TIMEOUT_S = 60
 MAX_LOG_LINES = 1_000
 MAX_LOG_LINE = 2_000
 
+logger = logging.getLogger("gateway.docker")
+
 _EVENTS = ("start", "die", "oom", "destroy", "pause", "unpause", "rename")
 
 
 class DockerEngine:
     """Keeps the promise of `ControllerRuntime` with the engine at `host` (`unix:///var/run/docker.sock`)."""
 
-    def __init__(self, host: str, profile: ControllerProfile) -> None:
+    def __init__(
+        self, host: str, profile: ControllerProfile, ids: ImageIds, build_rules: BuildRules = DEFAULT_BUILD_RULES
+    ) -> None:
         self._engine = Engine(host)
         self._profile = profile
-        self._images = Images(self._engine)
+        self._images = Images(self._engine, ids, build_rules)
         self._watching: EngineClient | None = None
         self._events_since_ns: int | None = None
         self._closed = False
@@ -81,7 +88,7 @@ class DockerEngine:
 
     def _start_old(self, container_id: str, seen: Observation, version: str) -> None:
         """Its image is gone, but the stopped container still has all it needs: better than no controller."""
-        if seen.exists and not seen.running and version_of(seen, version):
+        if seen.exists and not seen.running and seen.is_of(version):
             self._start(container_id, remove_failed=False)
             return
         raise ImageMissing(f"the image {image_name(version)} is not on this device")
@@ -102,22 +109,26 @@ class DockerEngine:
 
     def _create(self, version: str, image_id: str) -> str:
         try:
-            return self._engine.call(lambda client: self._create_with(client, version), START_DEADLINE_S)
+            return self._engine.call(lambda client: self._create_with(client, version, image_id), START_DEADLINE_S)
         except NotThere as reason:
             raise ImageMissing(f"the image {image_name(version)} ({image_id}) is gone: {reason}") from reason
         except Refused as reason:
             raise StartFailed(str(reason)) from reason
 
-    def _create_with(self, client: Any, version: str) -> str:
+    def _create_with(self, client: Any, version: str, image_id: str) -> str:
+        """From the image of that id: its name is only for people, and is not used while it belongs to another one."""
         profile = self._profile
         created = client.create_container(
-            image_name(version),
+            _reference(client, version, image_id),
             name=CONTAINER_NAME,
             labels={LABEL_MANAGED: "1", LABEL_VERSION: version, LABEL_PROFILE: self.profile()},
             environment=[f"TEG_CONTROLLER_VERSION={version}", *profile.environment],
             stop_timeout=STOP_TIMEOUT_S,
             host_config=client.create_host_config(**host_options(profile)),
         )
+        if client.inspect_container(created["Id"])["Image"] != image_id:  # the name was moved a moment ago
+            client.remove_container(created["Id"], v=True)
+            raise Unavailable(f"the image {image_name(version)} was exchanged while its container was made")
         return str(created["Id"])
 
     def _make_directories(self) -> None:
@@ -217,8 +228,12 @@ def _seconds(time_ns: int) -> str:
     return f"{time_ns // 10**9}.{time_ns % 10**9:09d}"
 
 
-def version_of(seen: Observation, version: str) -> bool:
-    return seen.version == version or (seen.version is None and seen.image == image_name(version))
+def _reference(client: Any, version: str, image_id: str) -> str:
+    with suppress(NotFound):
+        if client.inspect_image(image_name(version))["Id"] == image_id:
+            return image_name(version)
+    logger.warning("%s is not the image of version %s any more; it is started by its id", image_name(version), version)
+    return image_id
 
 
 def host_options(profile: ControllerProfile) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Names: container `teg_controller`, images `teg-controller-<version>:latest`, as on today's devices. A container is
 ours if it carries our label, or if it is the reference gateway's (that name, from an image of that name). The version
 is read from the container's label and from `State`, never parsed out of a name. Loaded and pulled images get our name
-but no label (a tag cannot carry one), and the name is enough: no re-commit that would change a verified image's id.
+but no label (a tag cannot carry one): no re-commit that would change a verified image's id. That id is recorded when
+the image is obtained; from then on the id is what is started, and an image of our name with another id is not taken.
 """
 
 import hashlib
@@ -62,10 +63,12 @@ class Observation:
     oom_killed: bool = False
     error: str = ""
 
+    def is_of(self, version: str) -> bool:
+        """Whether it was made from `version`: by its label, or for the reference's container by its image's name."""
+        return self.version == version if self.version is not None else self.image == image_name(version)
+
     def runs(self, version: str) -> bool:
-        """Whether it runs `version`: by its label, or for the reference's container by its image's name."""
-        mine = self.version == version if self.version is not None else self.image == image_name(version)
-        return self.running and mine
+        return self.running and self.is_of(version)
 
 
 ABSENT = Observation()
@@ -114,7 +117,9 @@ class ControllerRuntime(Protocol):
         """Ask it to end, kill it after `timeout_s`, verify; nothing if it does not run. Works when paused, too."""
         ...
 
-    def has_image(self, version: str) -> bool: ...
+    def has_image(self, version: str) -> bool:
+        """Whether the image that was obtained as `version` is still here."""
+        ...
 
     def build(self, version: str, context: Path, dockerfile: str, cancelled: Callable[[], bool]) -> None:
         """Build `context` into the kept image of `version`; minutes, up to an hour.

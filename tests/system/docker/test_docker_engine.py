@@ -16,6 +16,7 @@ from docker.errors import APIError, NotFound
 from teg.adapters.docker_engine import DockerEngine
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.supervision.container_profile import ControllerProfile, parse_device, parse_mount
+from teg.domain.supervision.image_ids import ImageIds
 from teg.domain.supervision.runtime import CONTAINER_NAME, NameTaken, StartFailed, image_name
 from tests.support.engine import (
     BASE_IMAGE,
@@ -24,9 +25,12 @@ from tests.support.engine import (
     make_container,
     make_image,
     running_registry,
+    save,
     write_context,
 )
+from tests.support.image_archives import Parts, config_of
 from tests.support.running import CLOSED_PORT, wait_until
+from tests.support.states import MemoryState
 
 pytestmark = pytest.mark.docker
 
@@ -53,7 +57,7 @@ def runtime(at: Engine, tmp_path: Path) -> Iterator[DockerEngine]:
 
 def make_runtime(at: Engine, tmp_path: Path, **options: Any) -> DockerEngine:
     profile = ControllerProfile(data_path=tmp_path / "data", logs_path=tmp_path / "logs", **options)
-    return DockerEngine(at.host, profile)
+    return DockerEngine(at.host, profile, ImageIds(MemoryState()))
 
 
 def run(runtime: DockerEngine, tmp_path: Path, script: str, version: str = "v1") -> list[str]:
@@ -281,12 +285,6 @@ def test_a_commit_hash_and_a_release_candidate_are_versions_like_others(
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-def save(at: Engine, path: Path, *names: str) -> Path:
-    environment = {"DOCKER_HOST": at.host, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(path.parent)}
-    subprocess.run(["docker", "save", "-o", path, *names], check=True, env=environment, timeout=120)
-    return path
-
-
 def test_an_archive_is_loaded_under_our_name_only(
     at: Engine, runtime: DockerEngine, tmp_path: Path, foreign: dict[str, str]
 ) -> None:
@@ -376,33 +374,10 @@ def test_an_image_for_another_processor_is_refused_and_let_go(
 ) -> None:
     with closing_client(at.client) as client:
         its = next(name for name in ("s390x", "arm64") if name != client.version()["Arch"])
-    make_image(at, "mine/wrong:1", write_context(tmp_path / "context", SLEEP))
-    archive = _for_architecture(save(at, tmp_path / "wrong.tar", "mine/wrong:1"), its)
+    parts = Parts(config=config_of(Parts().layers, architecture=its))
     with pytest.raises(Refused, match=its):
-        runtime.load_archive("v7", archive)
+        runtime.load_archive("v7", parts.write(tmp_path / "other.tar"))
     assert not runtime.has_image("v7")
-    with closing_client(at.client) as client:
-        client.remove_image("mine/wrong:1")
-
-
-def _for_architecture(archive: Path, architecture: str) -> Path:
-    changed = archive.with_suffix(".other.tar")
-    with tarfile.open(archive) as old, tarfile.open(changed, "w") as new:
-        manifest_file = old.extractfile("manifest.json")
-        assert manifest_file is not None
-        config_name = json.load(manifest_file)[0]["Config"]
-        for member in old:
-            content = old.extractfile(member)
-            if member.name == config_name:
-                assert content is not None
-                body = json.dumps(json.load(content) | {"architecture": architecture}).encode()
-                member.size = len(body)
-                (archive.parent / "config").write_bytes(body)
-                with (archive.parent / "config").open("rb") as file:
-                    new.addfile(member, file)
-                continue
-            new.addfile(member, content)
-    return changed
 
 
 def test_a_version_built_again_leaves_no_orphan(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:

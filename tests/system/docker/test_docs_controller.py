@@ -9,10 +9,12 @@ import pytest
 from teg.adapters.docker_engine import DockerEngine
 from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.supervision.container_profile import ControllerProfile
+from teg.domain.supervision.image_ids import ImageIds
 from teg.domain.supervision.policy import History
 from teg.domain.supervision.report import Condition, View, attributes, exit_telemetry
 from tests.support.engine import BASE_IMAGE, Engine
 from tests.support.running import wait_until
+from tests.support.states import MemoryState
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "controller.md").read_text()
@@ -33,7 +35,8 @@ def context(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def runtime(clean_engine: Engine, tmp_path: Path) -> Iterator[DockerEngine]:
-    made = DockerEngine(clean_engine.host, ControllerProfile(data_path=tmp_path / "data", logs_path=tmp_path / "logs"))
+    profile = ControllerProfile(data_path=tmp_path / "data", logs_path=tmp_path / "logs")
+    made = DockerEngine(clean_engine.host, profile, ImageIds(MemoryState()))
     yield made
     made.close()
 

@@ -15,6 +15,7 @@ from teg.adapters.docker_engine import DockerEngine
 from teg.adapters.process_runtime import ProcessRuntime
 from teg.domain.errors import Refused
 from teg.domain.supervision.container_profile import ControllerProfile
+from teg.domain.supervision.image_ids import ImageIds
 from teg.domain.supervision.runtime import (
     ABSENT,
     CONTAINER_NAME,
@@ -28,6 +29,7 @@ from tests.support.controllers import RuntimeInMemory
 from tests.support.engine import Engine, closing_client, write_context
 from tests.support.ota_world import Effects, FakeClock, FakeEngine
 from tests.support.running import wait_until
+from tests.support.states import MemoryState
 
 SCRIPTS = {
     "runs": "import signal, sys, time\n"
@@ -118,12 +120,13 @@ class AsProcess(Harness):
 class InDocker(Harness):
     def __init__(self, directory: Path, real: Engine) -> None:
         self.engine = real
+        ids = ImageIds(MemoryState())
 
         def make(variant: str) -> ControllerRuntime:
             profile = ControllerProfile(
                 data_path=directory / "data", logs_path=directory / "logs", environment=(f"VARIANT={variant}",)
             )
-            return DockerEngine(real.host, profile)
+            return DockerEngine(real.host, profile, ids)
 
         super().__init__(directory, make)
 

@@ -12,10 +12,12 @@ from teg.adapters.docker_engine import client as client_module
 from teg.adapters.docker_engine.client import Engine, NotThere
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.supervision.container_profile import ControllerProfile
+from teg.domain.supervision.image_ids import ImageIds
 from teg.domain.supervision.runtime import Cancelled, NameTaken
 from tests.support.controllers import Supervised
 from tests.support.running import wait_until
 from tests.support.sick_engine import Mood, SickEngine, sick_engine
+from tests.support.states import MemoryState
 
 CALLS: dict[str, Callable[[DockerEngine], object]] = {
     "observe": lambda engine: engine.observe(),
@@ -54,13 +56,13 @@ def sick() -> Iterator[SickEngine]:
 @pytest.fixture
 def engine(sick: SickEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DockerEngine:
     monkeypatch.setattr(client_module, "SOCKET_TIMEOUT_S", 0.3)
-    return DockerEngine(f"unix://{sick.server_address!s}", profile(tmp_path))
+    return DockerEngine(f"unix://{sick.server_address!s}", profile(tmp_path), ImageIds(MemoryState()))
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_no_socket(name: str, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="No such file or directory"):
-        CALLS[name](DockerEngine(f"unix://{tmp_path}/none.sock", profile(tmp_path)))
+        CALLS[name](DockerEngine(f"unix://{tmp_path}/none.sock", profile(tmp_path), ImageIds(MemoryState())))
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -69,7 +71,7 @@ def test_a_socket_nobody_listens_to(name: str, tmp_path: Path, monkeypatch: pyte
         monkeypatch.chdir(tmp_path)
         closed.bind("s")
     with pytest.raises(Unavailable, match="Connection refused"):
-        CALLS[name](DockerEngine("unix://s", profile(tmp_path)))
+        CALLS[name](DockerEngine("unix://s", profile(tmp_path), ImageIds(MemoryState())))
 
 
 @pytest.mark.parametrize("mood", [(500, "server error"), (503, "starting"), "nonsense", "half", "close", [1, 2]])
