@@ -119,6 +119,15 @@ class Variables:
             return Path("/nowhere")
         return path
 
+    def _existing_file(self, name: str) -> Path | None:
+        """An empty variable means 'not set': compose files pass those."""
+        if not self._text(name):
+            return None
+        path = self._path(name, "")
+        if not path.is_file():
+            self._complain(f"{name}={path} does not exist or is not a file")
+        return path
+
     def _directory(self, name: str, default: Path) -> Path:
         path = self._path(name, str(default))
         if self._text(name) and path.exists() and not path.is_dir():

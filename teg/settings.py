@@ -106,6 +106,7 @@ class Settings:
     ota_trial_s: int
     ota_require_keys: bool
     ota_require_signature: bool
+    ota_allowed_signers: Path | None
     ota_registries: tuple[str, ...]
     ota_build_network: bool
     ota_build_memory_bytes: int
@@ -201,6 +202,7 @@ class _Reader(Variables):
             ota_trial_s=self._number("TEG_OTA_TRIAL_S", 120, 1, 10**6),
             ota_require_keys=self._switch("TEG_OTA_REQUIRE_KEYS", False),
             ota_require_signature=self._switch("TEG_OTA_REQUIRE_SIGNATURE", False),
+            ota_allowed_signers=self._existing_file("TEG_OTA_ALLOWED_SIGNERS"),
             ota_registries=self._list("TEG_OTA_REGISTRIES", ","),
             ota_build_network=self._switch("TEG_OTA_BUILD_NETWORK", True),
             ota_build_memory_bytes=self._number("TEG_OTA_BUILD_MEMORY_BYTES", 1 << 30, 64 << 20, 1 << 45),
@@ -355,6 +357,8 @@ def _private(settings: Settings) -> Iterator[tuple[str, Path]]:
     yield "THINGSBOARD_ACCESS_TOKEN", settings.access_token_path
     if settings.ca_cert:
         yield "THINGSBOARD_CA_CERT", settings.ca_cert
+    if settings.ota_allowed_signers:
+        yield "TEG_OTA_ALLOWED_SIGNERS", settings.ota_allowed_signers
     if settings.controller_git_path:
         yield "TEG_CONTROLLER_GIT_PATH", settings.controller_git_path
     if settings.queue_url.startswith("sqlite:"):

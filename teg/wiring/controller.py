@@ -147,6 +147,7 @@ def _controller_repository(settings: Settings, checkouts: Path, stopping: thread
         settings.controller_dockerfile,
         checkouts,
         stopping=stopping.is_set,
+        signers=settings.ota_allowed_signers,
     )
 
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from docker.errors import NotFound
 
+from teg.adapters.docker_engine import build_context
 from teg.adapters.docker_engine.client import Engine, NotThere
 from teg.adapters.docker_engine.image_archive import MAX_EXPANDED_BYTES, CheckedArchive, check_archive
 from teg.adapters.docker_engine.parsing import LABEL_MANAGED, LABEL_VERSION, parse_observation
@@ -79,10 +80,11 @@ class Images:
         if not context.is_dir():
             raise Refused(f"the build context {context} is not a directory")
 
-        def run(client: Any) -> str | None:
+        def run(client: Any, archive: IO[bytes]) -> str | None:
             lines = client.build(
-                path=str(context),
-                dockerfile=dockerfile,
+                fileobj=archive,
+                custom_context=True,
+                dockerfile=build_context.DOCKERFILE,
                 tag=image_name(version),
                 labels={LABEL_MANAGED: "1", LABEL_VERSION: version},
                 rm=True,
@@ -97,7 +99,8 @@ class Images:
             )
             return _follow(lines, f"building version {version}")
 
-        image_id = self._engine.call(run, BUILD_DEADLINE_S, cancelled)
+        with build_context.packed(context, dockerfile) as archive:
+            image_id = self._engine.call(lambda client: run(client, archive), BUILD_DEADLINE_S, cancelled)
         self._keep(version, self._required(image_id or image_name(version)))
 
     def load_archive(self, version: str, path: Path) -> None:

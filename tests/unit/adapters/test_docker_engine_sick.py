@@ -1,6 +1,7 @@
 """An engine that is away, hangs, answers 500 or nonsense: always `Unavailable`, always within the deadline."""
 
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,14 @@ from tests.support.running import wait_until
 from tests.support.sick_engine import Mood, SickEngine, sick_engine
 from tests.support.states import MemoryState
 
+
+def _build(engine: DockerEngine) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "context").mkdir()
+        (Path(name) / "context" / "Dockerfile").write_text("FROM scratch\n")
+        engine.build("v1", Path(name) / "context", "./Dockerfile", lambda: False)
+
+
 CALLS: dict[str, Callable[[DockerEngine], object]] = {
     "observe": lambda engine: engine.observe(),
     "memory_bytes": lambda engine: engine.memory_bytes(),
@@ -29,7 +38,7 @@ CALLS: dict[str, Callable[[DockerEngine], object]] = {
     "wait_for_change": lambda engine: engine.wait_for_change(0.2),
     "remove_old_images": lambda engine: engine.remove_old_images([], 0),
     "pull": lambda engine: engine.pull("v1", "localhost:5000/x:v1"),
-    "build": lambda engine: engine.build("v1", Path("/"), "./Dockerfile", lambda: False),
+    "build": lambda engine: _build(engine),
 }
 CONTAINER = {
     "Id": "0123456789abcdef",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from teg.adapters.git_repository import STALE_LOCK_S, GitRepository
+from teg.adapters.git_repository import GitRepository
+from teg.adapters.git_repository.mirror import STALE_LOCK_S
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota.sources import UnknownVersion
 
@@ -51,7 +52,9 @@ def local(tmp_path: Path, remote: Path) -> Path:
 
 @pytest.fixture
 def repository(tmp_path: Path, local: Path) -> GitRepository:
-    return GitRepository(local / ".git", local / "docker", "./Dockerfile", tmp_path / "checkouts")
+    return GitRepository(
+        local / ".git", local / "docker", "./Dockerfile", tmp_path / "checkouts", signers=tmp_path / "signers"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -253,7 +256,7 @@ def test_the_ext_transport_is_refused_even_when_configured(
 ) -> None:
     git(local, "remote", "set-url", "origin", f"ext::sh -c touch% {canary}")
     git(local, "config", "protocol.ext.allow", "always")
-    with pytest.raises(Unavailable, match="'ext' not allowed"):
+    with pytest.raises(Refused, match="not allowed"):
         repository.fetch("v2")
 
 
@@ -320,14 +323,16 @@ def _runs(pid: int) -> bool:
 
 
 def test_a_stale_lock_of_a_killed_git_does_not_stop_the_next_fetch(
-    repository: GitRepository, local: Path, remote: Path
+    repository: GitRepository, remote: Path, tmp_path: Path
 ) -> None:
+    repository.commit_of("v1")
     head = commit(remote, {"docker/main.py": "2"}, "v2")
-    locks = [local / ".git" / "refs" / "tags" / "v2.lock", local / ".git" / "packed-refs.lock"]
+    mirror = tmp_path / "mirror.git"
+    locks = [mirror / "refs" / "tags" / "v2.lock", mirror / "packed-refs.lock"]
     for lock in locks:
         lock.write_text("")
         os.utime(lock, (time.time() - STALE_LOCK_S - 5,) * 2)
-    pack = local / ".git" / "objects" / "pack" / "tmp_pack_x"
+    pack = mirror / "objects" / "pack" / "tmp_pack_x"
     pack.write_text("half")
     os.utime(pack, (time.time() - 7200,) * 2)
     repository.fetch("v2")
@@ -335,9 +340,10 @@ def test_a_stale_lock_of_a_killed_git_does_not_stop_the_next_fetch(
     assert not pack.exists()
 
 
-def test_a_fresh_lock_is_respected(repository: GitRepository, local: Path, remote: Path) -> None:
+def test_a_fresh_lock_is_respected(repository: GitRepository, remote: Path, tmp_path: Path) -> None:
+    repository.commit_of("v1")
     commit(remote, {"docker/main.py": "2"}, "v2")
-    lock = local / ".git" / "refs" / "tags" / "v2.lock"
+    lock = tmp_path / "mirror.git" / "refs" / "tags" / "v2.lock"
     lock.write_text("")
     with pytest.raises(Unavailable, match=r"v2\.lock"):
         repository.fetch("v2")
