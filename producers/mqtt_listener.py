@@ -52,4 +52,4 @@ class MqttListener:
 
 
 def _shown(payload: bytes) -> str:
-    return redacted_text(repr(payload[:SHOWN_BYTES]))
+    return repr(redacted_text(payload[:SHOWN_BYTES].decode(errors="backslashreplace"), SHOWN_BYTES))

@@ -20,6 +20,7 @@ from huey.serializer import Serializer
 from huey.storage import BaseStorage, PostgresStorage, PriorityRedisStorage, SqliteStorage
 
 from teg.domain.errors import Refused, Unavailable
+from teg.domain.redaction import redacted_text
 
 logger = logging.getLogger("gateway.queue")
 
@@ -232,7 +233,9 @@ def open_storage(url: str, name: str) -> BaseStorage:
             if url.startswith(("postgresql://", "postgres://")):
                 return _open_postgresql(url, name)
         except (ConfigurationError, ImportError, ValueError) as error:
-            raise Refused(f"TEG_QUEUE_URL={without_password(url)} cannot be used: {error}") from error
+            raise Refused(
+                f"TEG_QUEUE_URL={without_password(url)} cannot be used: {redacted_text(str(error))}"
+            ) from error
     raise Refused(f"TEG_QUEUE_URL names no known storage: {without_password(url)}")
 
 
@@ -264,7 +267,7 @@ def storage_errors(url: str) -> Iterator[None]:
         yield
     except _library_errors(url) as error:
         kind = Damaged if _is_damage(error) else Unavailable
-        raise kind(f"the queue {without_password(url)} cannot be used now: {error}") from error
+        raise kind(f"the queue {without_password(url)} cannot be used now: {redacted_text(str(error))}") from error
 
 
 def _library_errors(url: str) -> tuple[type[Exception], ...]:

@@ -55,7 +55,7 @@ class Variables:
         self._asked.add(name)
         text = self._environment.get(name, "").strip()
         if "\0" in text:
-            self._complain(f"{name}={text[:80]!r} holds a zero byte")
+            self._complain(f"{name} holds a zero byte")
             return default
         return text or default
 

@@ -1,15 +1,32 @@
-"""Where log lines go: standard error, a ring for `get_logs`, and (INFO and above) the server. Secrets go nowhere."""
+"""Where log lines go: standard error, a ring for `get_logs`, and (INFO and above) the server. Secrets go nowhere.
+
+Whatever a line is made of, it is one line: control characters of others (names of methods, output of programs) are
+escaped here, for all lines, so that nobody can write a line of ours. And no caller can flood the log.
+"""
 
 import logging
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 
+from teg.domain.redaction import redacted_text
+from teg.domain.token_bucket import Bucket
+
 RING_LINES = 1000
 MAX_LINE_CHARACTERS = 4096
+#: So many lines from one place in the program at once, and one more in so many seconds.
+BURST_LINES = 200
+SECONDS_A_LINE = 2.0
+#: Everything that ends, moves or reorders a line: C0, DEL, C1, Unicode's line ends, directions and invisibles.
+_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x061C, *range(0x200B, 0x2010), *range(0x2028, 0x202F)]
+_CONTROLS += [*range(0x2060, 0x2070), 0xFEFF, *range(0xD800, 0xE000), *range(0xE0000, 0xE0080)]
+_ESCAPES = {code: chr(code).encode("unicode_escape").decode("ascii") for code in _CONTROLS}
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 SEVERITIES = {logging.DEBUG: "DEBUG", logging.INFO: "INFO", logging.WARNING: "WARN", logging.ERROR: "ERROR"}
+
+_LOOKED_AT = 16_384
 
 Forward = Callable[[int, str, str], None]
 
@@ -29,6 +46,9 @@ class LogOutput:
         self._sink = _Sink(self._take)
         self._sink.setFormatter(_SecretsHidden("%(message)s", self._secrets))
         self._ring_format = _SecretsHidden(FORMAT, self._secrets)
+        limit = FloodLimit()
+        self._stderr.addFilter(limit)
+        self._sink.addFilter(limit)
         self._level = level
         self._before: tuple[list[logging.Handler], int] = ([], self._root.level)
 
@@ -82,6 +102,37 @@ class LogOutput:
             self._inside.forwarding = False
 
 
+class FloodLimit(logging.Filter):
+    """Leaves out lines that one place in the program writes too fast, and says how many when it writes again."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._places: dict[tuple[str, int], tuple[Bucket, list[int]]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Several handlers ask about the same record: it is decided once."""
+        if (decided := getattr(record, "teg_kept", None)) is None:
+            decided = record.teg_kept = self._decide(record)
+        return bool(decided)
+
+    def _decide(self, record: logging.LogRecord) -> bool:
+        now_s = self._now_s()
+        with self._lock:
+            fresh = (Bucket(BURST_LINES, 1 / SECONDS_A_LINE, BURST_LINES, now_s), [0])
+            bucket, left_out = self._places.setdefault((record.pathname, record.lineno), fresh)
+            if bucket.wait_s(now_s) > 0:
+                left_out[0] += 1
+                return False
+            bucket.take()
+            count, left_out[0] = left_out[0], 0
+        if count:
+            record.msg = f"{record.getMessage()} ({count} lines like this one were left out)"
+            record.args = None
+        return True
+
+
 class _Sink(logging.Handler):
     def __init__(self, take: Callable[[logging.LogRecord, str], None]) -> None:
         super().__init__()
@@ -101,10 +152,10 @@ class _SecretsHidden(logging.Formatter):
         self._secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = super().format(record)[:_LOOKED_AT]
         for secret in sorted(self._secrets, key=len, reverse=True):  # one may be the beginning of another
             text = text.replace(secret, "***")
-        return text
+        return redacted_text(text, _LOOKED_AT).translate(_ESCAPES)
 
 
 def _severity(level: int) -> str:

@@ -19,7 +19,15 @@ TIMEOUT_S = 20.0
 class ProvisioningEndpoint:
     """`ask` connects as user `provision`, publishes the request at QoS 1 and returns the answer."""
 
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        timeout_s: float = TIMEOUT_S,
+        client: type[Client] = Client,
+    ) -> None:
+        self._client_type = client
         self._host = host
         self._port = port
         self._tls = tls
@@ -55,7 +63,7 @@ class ProvisioningEndpoint:
             if message.topic == PROVISION_RESPONSE:
                 answers.put(bytes(message.payload))
 
-        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv311, reconnect_on_failure=False)
+        client = self._client_type(CallbackAPIVersion.VERSION2, protocol=MQTTv311, reconnect_on_failure=False)
         client.username_pw_set(PROVISION_USER)
         if self._tls is not None:
             client.tls_set_context(self._tls)

@@ -10,6 +10,7 @@ from producers.mqtt_listener import MqttListener
 from tasks.attributes import publish_attributes
 from tasks.telemetry import records_stored
 from teg.adapters import tls
+from teg.adapters.bounded_mqtt_client import BoundedClient
 from teg.adapters.log_handlers import LogOutput
 from teg.adapters.mqtt_provisioning import ProvisioningEndpoint
 from teg.adapters.mqtt_session import MqttSession, Server
@@ -111,8 +112,8 @@ def _session(settings: Settings, output: LogOutput, policy: ConnectionPolicy) ->
 def _server(settings: Settings) -> Server:
     if not settings.tb_tls:
         logger.warning("TB_TLS=off: the access token and all data go over the network in the clear")
-        return Server(settings.tb_host, settings.tb_port, None)
-    return Server(settings.tb_host, settings.tb_port, tls.client_context(settings.ca_cert))
+        return Server(settings.tb_host, settings.tb_port, None, BoundedClient)
+    return Server(settings.tb_host, settings.tb_port, tls.client_context(settings.ca_cert), BoundedClient)
 
 
 def _credentials(settings: Settings, server: Server) -> Credentials:
@@ -120,5 +121,5 @@ def _credentials(settings: Settings, server: Server) -> Credentials:
     keys = None
     if settings.provision_key and settings.provision_secret:
         keys = ProvisionKeys(settings.device_name, settings.provision_key, settings.provision_secret)
-    endpoint = ProvisioningEndpoint(server.host, server.port, server.tls)
+    endpoint = ProvisioningEndpoint(server.host, server.port, server.tls, client=server.client)
     return Credentials(AccessTokenFile(settings.access_token_path), keys, endpoint.ask)

@@ -40,6 +40,7 @@ class Server:
     host: str
     port: int
     tls: ssl.SSLContext | None
+    client: type[Client] = Client
 
 
 #: Messages kept from before the SUBACK; the server re-sends pending calls then, and nobody has hundreds.
@@ -82,7 +83,7 @@ class Connection:
         self._client = self._make_client(token)
 
     def _make_client(self, token: str) -> Client:
-        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv311, reconnect_on_failure=False)
+        client = self._server.client(CallbackAPIVersion.VERSION2, protocol=MQTTv311, reconnect_on_failure=False)
         client.username_pw_set(token, "")
         if self._server.tls is not None:
             client.tls_set_context(self._server.tls)

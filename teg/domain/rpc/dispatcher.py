@@ -241,9 +241,12 @@ class RpcDispatcher:
         return False
 
     def _log(self, request: RpcRequest, message: Any, level: int = logging.INFO) -> None:
-        """Errors as the reference logs them (they reach the server as telemetry), the rest in one short line."""
+        """Errors with their reason (they reach the server as telemetry), the rest in one short line.
+
+        Never as an error of ours: whoever may call could fill the log with them.
+        """
         if isinstance(message, str) and message.startswith("Error"):
-            logger.error("RPC %s (id %d): %s", request.method[:SHOWN_NAME], request.id, redacted_text(message)[:500])
+            logger.warning("RPC %s (id %d): %s", request.method[:SHOWN_NAME], request.id, redacted_text(message)[:500])
         else:
             logger.log(level, "RPC %s (id %d) answered", request.method[:SHOWN_NAME], request.id)
 

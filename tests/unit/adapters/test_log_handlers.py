@@ -1,12 +1,23 @@
 """Lines go to standard error, to the ring and to the server; secrets nowhere; and writing a line never fails."""
 
+import io
 import logging
 import threading
+import unicodedata
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from teg.adapters.log_handlers import MAX_LINE_CHARACTERS, RING_LINES, LogOutput
+from teg.adapters.log_handlers import (
+    BURST_LINES,
+    MAX_LINE_CHARACTERS,
+    RING_LINES,
+    SECONDS_A_LINE,
+    FloodLimit,
+    LogOutput,
+)
 
 LOGGER = logging.getLogger("gateway.test")
 
@@ -96,7 +107,8 @@ def test_what_was_there_before_comes_back() -> None:
 # --- the ring ----------------------------------------------------------------------------------------------
 
 
-def test_the_ring_keeps_the_newest_lines(output: LogOutput) -> None:
+def test_the_ring_keeps_the_newest_lines(output: LogOutput, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("teg.adapters.log_handlers.BURST_LINES", RING_LINES * 2)
     for number in range(RING_LINES + 50):
         LOGGER.info("line %d", number)
     lines = output.recent(RING_LINES * 2)
@@ -250,6 +262,77 @@ def test_forwarding_can_be_ended(output: LogOutput, forwarded: list[tuple[int, s
 
 
 def test_odd_text_is_no_problem(output: LogOutput, forwarded: list[tuple[int, str, str]]) -> None:
-    for text in ("\ud800 half", "two\nlines", "\x00", "", "%s", "{}"):
+    for text in ("\ud800 half", "", "%s", "{}"):
         LOGGER.info(text)
-    assert texts(forwarded) == ["\ud800 half", "two\nlines", "\x00", "", "%s", "{}"]
+    assert texts(forwarded) == ["\\ud800 half", "", "%s", "{}"]
+
+
+# --- nobody writes our lines -------------------------------------------------------------------------------
+
+FORGED = "2026-01-01 00:00:00,000 INFO    gateway: all is well"
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_one_record_is_one_line_of_visible_characters(start: str, end: str) -> None:
+    """Whatever is in a method's name, a file's name or a program's output."""
+    forwarded: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        stream = io.StringIO()
+        patch.setattr("sys.stderr", stream)
+        output = LogOutput("INFO")
+        output.install()
+        output.forward_to(lambda *line: forwarded.append(line[2]))
+        try:
+            LOGGER.warning("RPC %s answered", f"{start}\n{FORGED}\r\x1b[2K\u2028\u202e{end}")
+        finally:
+            output.remove()
+    [line] = output.recent(10)
+    [sent] = forwarded
+    for text in (line, sent, stream.getvalue().removesuffix("\n")):
+        assert len(text.splitlines()) == 1
+        assert not [char for char in text if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")]
+        assert "\u202e" not in text
+
+
+def test_an_exceptions_text_forges_nothing_either(output: LogOutput) -> None:
+    try:
+        raise ValueError(f"x\n{FORGED}")
+    except ValueError:
+        LOGGER.exception("a message could not be enqueued")
+    [line] = output.recent(10)
+    assert "ValueError" in line and "Traceback" in line and len(line.splitlines()) == 1
+
+
+def test_secrets_are_recognised_by_their_form_as_well(
+    output: LogOutput, forwarded: list[tuple[int, str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    LOGGER.warning("the queue redis://:%s@localhost:6379 is away", "hunter2")
+    LOGGER.warning("refused %s", {"psk": "hunter2"})
+    LOGGER.warning("ran %s", "sshpass -phunter2 ssh pi@x")
+    said = everything(output, forwarded, capsys)
+    assert "hunter2" not in said and "localhost:6379" in said and "ssh pi@x" in said
+
+
+def test_a_flood_from_one_place_is_cut_and_counted_and_others_are_heard() -> None:
+    now_s = [100.0]
+    limit = FloodLimit(lambda: now_s[0])
+
+    def record(line: int, text: str) -> logging.LogRecord:
+        return logging.LogRecord("gateway.rpc", logging.WARNING, "dispatcher.py", line, text, (), None)
+
+    def kept(line: int) -> list[str]:
+        found = [record(line, f"call {number}") for number in range(1000)]
+        return [entry.getMessage() for entry in found if limit.filter(entry)]
+
+    assert kept(1) == [f"call {number}" for number in range(BURST_LINES)]
+    assert len(kept(2)) == BURST_LINES
+    now_s[0] += SECONDS_A_LINE
+    assert kept(1) == [f"call 0 ({1000 - BURST_LINES} lines like this one were left out)"]
+    same = record(3, "x")
+    assert limit.filter(same) and limit.filter(same)  # the second handler hears the same decision
+
+
+def test_refused_calls_cannot_fill_the_log(output: LogOutput) -> None:
+    for number in range(10 * BURST_LINES):
+        LOGGER.warning("RPC %d refused", number)
+    assert BURST_LINES <= len(output.recent(RING_LINES)) <= BURST_LINES + 10

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teg.adapters.clock import SystemClock
-from teg.domain.redaction import redacted, redacted_json, redacted_text
+from teg.domain.redaction import redacted, redacted_command, redacted_json, redacted_text
 from teg.domain.rpc.log_level import LogLevel
 from teg.domain.rpc.truncation import fitted
 from teg.domain.server.wire import MAX_PAYLOAD_BYTES, encode_rpc_response
@@ -95,6 +95,40 @@ def test_whatever_is_answered_fits_and_is_json(message: Any) -> None:
         "https://user:hunter2@example.org/x",
         {"command": ["git", "clone", "https://user:hunter2@example.org"]},
         {"privateKey": ["hunter2"]},
+        ["mysql", "-phunter2"],
+        ["sshpass", "-p", "hunter2", "ssh", "pi@x"],
+        ["curl", "-u", "bob:hunter2", "https://x"],
+        ["curl", "-ubob:hunter2", "https://x"],
+        ["curl", "--user", "bob:hunter2"],
+        ["nmcli", "device", "wifi", "connect", "site", "password", "hunter2"],
+        "mysql -phunter2 -e 'select 1'",
+        "sshpass -p hunter2 ssh pi@x",
+        "mosquitto_pub -u bob -P hunter2 -t x",
+        "redis-cli -a hunter2 ping",
+        "curl -u bob:hunter2 https://x",
+        "curl --user=bob:hunter2 https://x",
+        "wget --password hunter2 https://x",
+        "nmcli device wifi connect site password hunter2",
+        "PGPASSWORD=hunter2 psql",
+        "export MYSQL_PWD='hunter2'; mysql",
+        {"psk": "hunter2"},
+        {"wifi": {"ssid": "site", "pin": "hunter2"}},
+        'network={ ssid="site" psk="hunter2" }',
+        '{"network": {"psk": "hunter2"}}',
+        "psk=hunter2",
+        "Proxy-Authorization: Basic hunter2",
+        "X-Api-Key: hunter2",
+        "Cookie: session=hunter2; other=hunter2",
+        "Authorization: Digest username=bob, response=hunter2",
+        "redis://:hunter2@localhost:6379/0",
+        "postgresql://bob:p@ss/hunter2@localhost/db",
+        "amqp://bob:hunter2@localhost",
+        "postgresql://localhost/db?user=bob&password=hunter2",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2\n-----END OPENSSH PRIVATE KEY-----",
+        "https://ghp_hunter2hunter2hunter2@github.com/x",
+        "jwt eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJodW50ZXIyIn0.hunter2",
+        "password = hunter2 with spaces hunter2",
+        'password: "with spaces hunter2"',
     ],
 )
 def test_secrets_are_masked_wherever_they_stand(value: Any) -> None:
@@ -105,7 +139,16 @@ def test_secrets_are_masked_wherever_they_stand(value: Any) -> None:
 def test_the_rest_stays_readable() -> None:
     params = {"command": ["df", "-h", "/data"], "timeout_s": 10}
     assert orjson.loads(redacted_json(params)) == params
-    assert redacted_text("https://example.org/a?b=c") == "https://example.org/a?b=c"
+    for text in (
+        "https://example.org/a?b=c",
+        "https://example.org:8443/a?mail=b@c",
+        "connected to demo.example:8883",
+        "the token was refused by the server",
+        "ssh://git@example.org/x",
+        "RPC ping (id 7) answered",
+        "mkdir -p /data/x",
+    ):
+        assert redacted_text(text) == text
 
 
 def test_masking_is_bounded_in_depth_and_length() -> None:
@@ -120,7 +163,42 @@ def test_only_so_much_text_is_looked_at_that_none_can_make_this_slow() -> None:
     """Without the bound each of these took minutes: the patterns are quadratic in the worst case."""
     assert len(redacted_text("key" * 500_000)) == 2_000
     assert len(redacted_text("://" * 100_000)) == 2_000
+    for start in (
+        "key",
+        "://a:",
+        " -p",
+        " -u",
+        'key="',
+        "eyJaaaaaa.",
+        "Bearer ",
+        "psk=\\",
+        "key ",
+        "-----BEGIN PRIVATE KEY-----",
+    ):
+        before = time.thread_time()
+        redacted_command((start * 20_000)[:20_000])
+        redacted_text((start * 20_000)[:20_000], 20_000)
+        assert time.thread_time() - before < 2, start
     assert redacted(["-" * 100_000 + "key" * 10_000, "x"])[1] == "x"
+
+
+NAMES = ("password", "api_key", "psk", "wifiPsk", "db-pwd", "ACCESS_TOKEN", "clientSecret", "passphrase", "pin")
+#: How a secret is written behind its name: JSON, environment, header, flag, YAML, query.
+SPELLINGS = ('{{"{0}": "{1}"}}', "{0}={1}", "{0}: {1}", "--{0}={1}", "--{0} {1}", "{0} = '{1}'", "?x=y&{0}={1}&z=1")
+
+
+@given(
+    st.sampled_from(NAMES),
+    st.sampled_from(SPELLINGS),
+    st.from_regex(r"[A-Za-z0-9+/!#%$^_]{8,40}", fullmatch=True),
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"], exclude_characters="'\"\\"), max_size=30),
+)
+def test_a_secret_behind_its_name_is_hidden_in_every_spelling(name: str, how: str, secret: str, before: str) -> None:
+    text = f"{before} {how.format(name, secret)}"
+    assert secret not in redacted_json({"command": text})
+    assert secret not in redacted_json(["sh", "-c", text])
+    if how != "--{0} {1}":  # in prose a word behind a name is a word
+        assert secret not in redacted_text(text)
 
 
 @given(JSON)

@@ -1,0 +1,79 @@
+"""paho's client with a bound on what it reads: a server may announce 256 MiB, and paho makes room for all of it."""
+
+import logging
+import time
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import MQTTErrorCode
+
+#: A file's content is at most 1 MiB, and a request asks for few at once; everything else is far smaller.
+MAX_PACKET_BYTES = 8 << 20
+_PIECE_BYTES = 64 << 10
+#: Of a packet that is left out, this much is looked at: topic and packet id.
+_HEAD_BYTES = 4 << 10
+_PUBLISH = 3
+_SAY_AGAIN_S = 600.0
+
+logger = logging.getLogger("gateway.mqtt")
+
+
+class BoundedClient(Client):
+    """A larger packet is read past, piece by piece, acknowledged so that it does not come again, and said.
+
+    The connection stays: a tenant could otherwise keep the gateway off the server with one attribute.
+    """
+
+    _head = b""
+    _said_s: float | None = None
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """paho asks the socket for all of a packet at once, and Python makes room for what is asked for."""
+        if self._is_too_large() and bufsize > 1:
+            raise BlockingIOError  # back to `_packet_read`, which knows what to do with the rest
+        return super()._sock_recv(min(bufsize, _PIECE_BYTES))
+
+    def _packet_read(self) -> MQTTErrorCode:
+        return self._read_past() if self._is_too_large() else super()._packet_read()
+
+    def _is_too_large(self) -> bool:
+        packet = self._in_packet
+        return bool(packet["have_remaining"]) and packet["remaining_length"] > MAX_PACKET_BYTES
+
+    def _read_past(self) -> MQTTErrorCode:
+        packet = self._in_packet
+        try:
+            data = super()._sock_recv(min(packet["to_process"], _PIECE_BYTES))
+        except BlockingIOError:
+            return MQTTErrorCode.MQTT_ERR_AGAIN
+        except OSError as error:
+            logger.debug("receiving failed: %s", error)
+            return MQTTErrorCode.MQTT_ERR_CONN_LOST
+        if not data:
+            return MQTTErrorCode.MQTT_ERR_CONN_LOST
+        self._head += data[: _HEAD_BYTES - len(self._head)]
+        packet["to_process"] -= len(data)
+        self._last_bytes_received = time.monotonic()
+        return self._finish() if packet["to_process"] == 0 else MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def _finish(self) -> MQTTErrorCode:
+        packet = self._in_packet
+        command, size, head, self._head = packet["command"], packet["remaining_length"], self._head, b""
+        packet["command"] = packet["have_remaining"] = packet["remaining_length"] = 0
+        packet["remaining_count"], packet["remaining_mult"] = [], 1
+        length = int.from_bytes(head[:2], "big")
+        is_publish, qos = command >> 4 == _PUBLISH, command >> 1 & 3
+        self._say(size, head[2 : 2 + length] if is_publish else b"")
+        if not is_publish or qos != 1 or len(head) < length + 4:
+            return MQTTErrorCode.MQTT_ERR_SUCCESS
+        return self._send_puback(int.from_bytes(head[2 + length : 4 + length], "big"))
+
+    def _say(self, size: int, topic: bytes) -> None:
+        now_s = time.monotonic()
+        if self._said_s is None or now_s - self._said_s > _SAY_AGAIN_S:
+            self._said_s = now_s
+            logger.warning(
+                "a message of %d MiB on %r was not taken: nothing larger than %d MiB is",
+                size >> 20,
+                topic[:200].decode(errors="replace"),
+                MAX_PACKET_BYTES >> 20,
+            )
