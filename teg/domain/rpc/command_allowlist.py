@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from teg.domain.errors import Refused
+from teg.domain.rpc.linear_pattern import LinearPattern
 from teg.domain.rpc.parameters import COMMAND_TIMEOUT_S, MAX_COMMAND_TIMEOUT_S, Command, NamedCall
 
 MAX_TEXT = 256
@@ -28,13 +29,14 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """`choices` for a choice, `low`/`high` for an integer, `pattern` (the whole value) for a text."""
+    """`choices` for a choice, `low`/`high` for an integer, `pattern` for a text (the whole of it, `shape` in words)."""
 
     type: str
     choices: tuple[str, ...] = ()
     low: int = -(2**31)
     high: int = 2**31
-    pattern: str = ""
+    pattern: LinearPattern | None = None
+    shape: str = ""
 
     def as_argument(self, name: str, value: Any) -> str:
         if self.type == "integer":
@@ -43,9 +45,12 @@ class Parameter:
             raise Refused(f"'{name}' must be a string")
         if self.type == "choice" and value not in self.choices:
             raise Refused(f"'{name}' must be one of {', '.join(self.choices)}")
-        if self.type == "text" and (len(value) > MAX_TEXT or not re.fullmatch(self.pattern, value)):
-            raise Refused(f"'{name}' must match {self.pattern}")
+        if self.pattern is not None and not self._fits(self.pattern, value):
+            raise Refused(f"'{name}' must match {self.shape}")
         return value
+
+    def _fits(self, pattern: LinearPattern, value: str) -> bool:
+        return len(value) <= MAX_TEXT and "\0" not in value and pattern.fullmatch(value)
 
     def _integer(self, name: str, value: Any) -> str:
         if type(value) is not int or not self.low <= value <= self.high:
@@ -153,7 +158,8 @@ def _parameter(where: str, spec: Any) -> Parameter:
             raise Refused(f"{where}: min and max must be integers, min not above max")
         return Parameter("integer", low=low, high=high)
     if kind == "text":
-        return Parameter("text", pattern=_pattern(where, spec.get("pattern")))
+        shape = spec.get("pattern")
+        return Parameter("text", pattern=_pattern(where, shape), shape=shape)
     raise Refused(f"{where}: type must be 'choice', 'integer' or 'text'")
 
 
@@ -163,14 +169,13 @@ def _choices(where: str, choices: Any) -> tuple[str, ...]:
     return tuple(choices)
 
 
-def _pattern(where: str, pattern: Any) -> str:
+def _pattern(where: str, pattern: Any) -> LinearPattern:
     if not isinstance(pattern, str) or not pattern:
         raise Refused(f"{where}: a text needs a pattern (a regular expression for the whole value)")
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise Refused(f"{where}: pattern {pattern!r}: {error}") from error
-    return pattern
+        return LinearPattern(pattern)
+    except Refused as reason:
+        raise Refused(f"{where}: {reason}") from reason
 
 
 def _table(body: Any, name: str) -> dict[str, Any]:

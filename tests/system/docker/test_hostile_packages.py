@@ -1,7 +1,5 @@
 """Packages against a real engine, with foreign images as tripwires: every tag is where it was, only ids are started."""
 
-# ruff: noqa: F811 - a fixture is an argument of its own name
-
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +11,10 @@ from teg.domain.errors import Refused
 from teg.domain.supervision.container_profile import ControllerProfile
 from teg.domain.supervision.image_ids import ImageIds
 from teg.domain.supervision.runtime import ImageMissing, image_name
-from tests.support.engine import (  # noqa: F401 - fixtures
+from tests.support.engine import (
     BASE_IMAGE,
     Engine,
-    clean_engine,
     closing_client,
-    engine,
     make_container,
     make_image,
     save,
