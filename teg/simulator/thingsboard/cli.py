@@ -99,15 +99,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--provision", action="append", default=[], type=_pair, metavar="KEY:SECRET", help="repeatable")
     add("--shared", action="append", default=[], type=_attributes, metavar="NAME:FILE", help=_SHARED_HELP)
     add("--rate-limits", type=_rate_limits, metavar="SPEC", help='such as "20:1,600:60" (default: none)')
-    add("--puback-delay", type=float, default=0.0, metavar="SECONDS", help="hold every PUBACK back")
-    add("--store-delay", type=float, default=0.0, metavar="SECONDS", help=_STORE_DELAY_HELP)
+    add("--puback-delay", type=_seconds, default=0.0, metavar="SECONDS", help="hold every PUBACK back")
+    add("--store-delay", type=_seconds, default=0.0, metavar="SECONDS", help=_STORE_DELAY_HELP)
     add("--server-version", choices=VERSIONS, default="4.2.1.1", help="to behave like (default %(default)s)")
     add("--push-order", choices=get_args(PushOrder), default="delete_first", help=_PUSH_ORDER_HELP)
-    add("--pack-size", type=int, default=1000, metavar="N", help="messages the server takes from its queue at a time")
+    add(
+        "--pack-size",
+        type=_positive,
+        default=1000,
+        metavar="N",
+        help="messages the server takes from its queue at a time",
+    )
     add("--pack-order", choices=get_args(PackOrder), default="any", help=_PACK_ORDER_HELP)
     add("--drop-client-attributes", action="store_true", help="acknowledge them and keep none (a custom rule chain)")
     add("--store", choices=get_args(Depth), default="distinct", help=_STORE_HELP)
-    add("--interval", type=float, default=1.0, metavar="SECONDS", help="0 = only the final account")
+    add("--interval", type=_seconds, default=1.0, metavar="SECONDS", help="0 = only the final account")
     add("--state-file", type=Path, metavar="FILE", help="also write each account here, atomically")
     return parser
 
@@ -139,6 +145,21 @@ def _attributes(text: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(values, dict):
         raise argparse.ArgumentTypeError(f"{file} holds no JSON object")
     return name, values
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _seconds(text: str) -> float:
+    """ValueError, which argparse words itself, for what is no number."""
+    seconds = float(text)
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no length of time")
+    return seconds
 
 
 def _rate_limits(text: str) -> RateLimits:

@@ -149,6 +149,10 @@ def test_client_attributes_can_be_dropped(start: Start) -> None:
         ("--shared", "pi:/nowhere"),
         ("--shared", "pi:/dev/null"),
         ("--store", "all"),
+        ("--pack-size", "0"),
+        ("--store-delay", "-1"),
+        ("--interval", "nan"),
+        ("--server-version", "3"),
         ("--host", "203.0.113.1"),
     ],
 )
