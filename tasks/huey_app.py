@@ -142,11 +142,15 @@ class GatewayHuey(Huey):
         if news:
             logger.error("%s; trying again until it is back", reason)
 
+    def _write_probe(self) -> None:
+        """A queue that can be read is not back yet: a full disk reads well."""
+        self.storage.put_data("written", b"")
+        self.storage.delete_data("written")
+
     def _storage_works(self) -> None:
-        if self._trouble is not None:
-            self._trouble = None
-            logger.warning("the queue is back")
-            self._look_again()
+        self._trouble = None
+        logger.warning("the queue is back")
+        self._look_again()
 
     def _look_again(self) -> None:
         """What was queued may be lost: the timetable starts anew, and its sweep finds unfinished work."""
@@ -212,7 +216,9 @@ class GatewayHuey(Huey):
             Unavailable: the queue cannot be read now.
         """
         due = self._use(self.read_schedule)
-        self._storage_works()
+        if self._trouble is not None:
+            self._use(self._write_probe)
+            self._storage_works()
         kept = [task for key in list(self._kept) if (task := self._kept.pop(key, None))]
         for task in due:
             self.triggers.retry_came(task)

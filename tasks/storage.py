@@ -281,10 +281,12 @@ def _library_errors(url: str) -> tuple[type[Exception], ...]:
     return ()
 
 
-#: An I/O error stays for ever when the -wal was cut under an open connection; a new file costs nothing.
-_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+#: What cannot be read stays so, as when the -wal was cut under an open connection, and a new file costs nothing. What
+#: cannot be written (a full disk, a quota, a dying card) is not mended by a new file: it is waited for.
+_UNREADABLE = (sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ)
 
 
 def _is_damage(error: Exception) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in _DAMAGE
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in _DAMAGE or code in _UNREADABLE

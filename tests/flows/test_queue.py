@@ -624,6 +624,29 @@ def test_the_scheduler_survives_a_queue_it_cannot_read(
     assert caplog.text.count("disk is full") == 1
 
 
+def test_a_queue_that_can_be_read_and_not_written_is_not_back(
+    queue: GatewayHuey, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a full disk. Said once at the beginning, once at the end."""
+    looks = iter(range(6))
+    real = queue.storage.put_data
+
+    def put_data(*arguments: Any) -> None:
+        if next(looks, None) is not None:
+            raise sqlite3.OperationalError("database or disk is full")
+        real(*arguments)
+
+    monkeypatch.setattr(queue.storage, "put_data", put_data)
+    queue.storage_failed(Unavailable("the queue cannot be used now: database or disk is full"))
+    for _ in range(6):
+        with pytest.raises(Unavailable):
+            queue.enqueue_due()
+    assert "the queue is back" not in caplog.text
+    queue.enqueue_due()
+    queue.enqueue_due()
+    assert caplog.text.count("trying again") == caplog.text.count("the queue is back") == 1
+
+
 def test_a_line_of_the_timetable_that_cannot_be_judged_now_holds_up_no_other(
     queue: GatewayHuey, declare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

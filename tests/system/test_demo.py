@@ -58,6 +58,7 @@ def test_a_script_of_blows_ends_by_itself_with_nothing_lost(tmp_path: Path) -> N
     assert "connected" in output and "load_1m=" in output and output.isascii()
     for survived in ("outage x 1", "kill of the gateway x 1", "crash of the controller x 1", "full disk x 1"):
         assert survived in output
+    assert "huey.db.damaged" not in output, "a full disk is waited for, not mended by new files"
     for did in ("gateway: connected to", "file 'note' written", "the call was answered after", "start of controller"):
         assert did in output
     assert list(tmp_path.iterdir()) == []  # nothing lost: nothing is kept
