@@ -25,6 +25,7 @@ INSTALLED_ENV_FILE = Path("/etc/teg/teg.env")
 #: Forms of the lists that describe the controller's container; its two own directories cannot be mounted over.
 DEVICE = r"/[^:]+(:/[^:]+)?(:[rwm]{1,3})?"
 MOUNT = r"/[^:]*:(?!/root/(data|logs)/?(:|$))/[^:]+(:(ro|rw))?"
+REGISTRY = r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*/?"
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*=.*"
 
 #: Set by systemd for a service with `StateDirectory=`; of several directories the first.
@@ -107,6 +108,7 @@ class Settings:
     ota_require_keys: bool
     ota_require_signature: bool
     ota_allowed_signers: Path | None
+    ota_require_digest: bool
     ota_registries: tuple[str, ...]
     ota_build_network: bool
     ota_build_memory_bytes: int
@@ -203,7 +205,8 @@ class _Reader(Variables):
             ota_require_keys=self._switch("TEG_OTA_REQUIRE_KEYS", False),
             ota_require_signature=self._switch("TEG_OTA_REQUIRE_SIGNATURE", False),
             ota_allowed_signers=self._existing_file("TEG_OTA_ALLOWED_SIGNERS"),
-            ota_registries=self._list("TEG_OTA_REGISTRIES", ","),
+            ota_require_digest=self._switch("TEG_OTA_REQUIRE_DIGEST", False),
+            ota_registries=self._entries("TEG_OTA_REGISTRIES", REGISTRY, "host[:port] or host[:port]/path/"),
             ota_build_network=self._switch("TEG_OTA_BUILD_NETWORK", True),
             ota_build_memory_bytes=self._number("TEG_OTA_BUILD_MEMORY_BYTES", 1 << 30, 64 << 20, 1 << 45),
             archive_max_bytes=self._archive_max_bytes(data),

@@ -11,11 +11,12 @@ from teg.adapters.gateway_db.state import StateTable
 from teg.adapters.git_repository import GitRepository
 from teg.adapters.package_store import PackagesOnDisk
 from teg.adapters.process_runtime import ProcessRuntime
-from teg.domain.ota.assignment import Source
+from teg.adapters.ssh_signatures import SshSignatures
+from teg.domain.ota.assignment import AcceptRules, Source
 from teg.domain.ota.rollout import Replacement, TrialRules
 from teg.domain.ota.sources import GitSource, PackageSource, RegistrySource, SoftwareSource
 from teg.domain.ota.store import PREVIOUS_KEY, UpdateStore
-from teg.domain.ota.updater import AcceptRules, NoUpdates, SoftwareUpdate
+from teg.domain.ota.updater import NoUpdates, SoftwareUpdate
 from teg.domain.ports import Clock
 from teg.domain.supervision.container_profile import ControllerProfile, parse_device, parse_mount
 from teg.domain.supervision.image_ids import ImageIds
@@ -120,7 +121,11 @@ def _software_update(
         runtime=runtime,
         controller=supervisor,
         clock=clock,
-        rules=AcceptRules(registries=settings.ota_registries, signed_only=settings.ota_require_signature),
+        rules=AcceptRules(
+            registries=settings.ota_registries,
+            signed_only=settings.ota_require_signature,
+            digest_only=settings.ota_require_digest,
+        ),
         stopping=stopping,
         wake=lambda: advance_update(),
     )
@@ -131,10 +136,11 @@ def _software_sources(
 ) -> dict[Source, SoftwareSource]:
     directory = settings.data_path / "ota"
     repository = _controller_repository(settings, directory / "checkouts", stopping)
+    signatures = SshSignatures(settings.ota_allowed_signers) if settings.ota_require_signature else None
     return {
         Source.GIT: GitSource(repository, runtime, settings.ota_require_signature),
-        Source.REGISTRY: RegistrySource(runtime),
-        Source.PACKAGE: PackageSource(server.session, PackagesOnDisk(directory / "packages"), runtime),
+        Source.REGISTRY: RegistrySource(runtime, signatures),
+        Source.PACKAGE: PackageSource(server.session, PackagesOnDisk(directory / "packages"), runtime, signatures),
     }
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import orjson
 
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.ota.assignment import Source
+from teg.domain.ota.assignment import AcceptRules, Source
 from teg.domain.ota.job import Job
 from teg.domain.ota.rollout import Replacement, TelemetryKeys, TrialRules
 from teg.domain.ota.sources import Cancelled
 from teg.domain.ota.store import UpdateStore
-from teg.domain.ota.updater import AcceptRules, SoftwareUpdate
+from teg.domain.ota.updater import SoftwareUpdate
 from teg.domain.supervision.supervisor import Supervisor
 from teg.domain.supervision.version import ControllerVersion
 from tests.support.controllers import RuntimeInMemory
@@ -249,7 +249,8 @@ class World:
             runtime=self.engine,
             controller=self.supervisor,
             clock=self.clock,
-            rules=AcceptRules(registries=("registry.example",), settle_s=0.0),
+            rules=AcceptRules(registries=("registry.example",)),
+            settle_s=0.0,
             stopping=self.stopping,
             wake=lambda: None,
             pause=self.pause,

@@ -111,7 +111,8 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("TEG_OTA_REQUIRE_KEYS", "yes", "ota_require_keys", True),
     ("TEG_OTA_REQUIRE_SIGNATURE", "true", "ota_require_signature", True),
     ("TEG_OTA_ALLOWED_SIGNERS", HERE, "ota_allowed_signers", Path(HERE)),
-    ("TEG_OTA_REGISTRIES", "ghcr.io,docker.io", "ota_registries", ("ghcr.io", "docker.io")),
+    ("TEG_OTA_REGISTRIES", "ghcr.io/a/b/,docker.io:5000", "ota_registries", ("ghcr.io/a/b/", "docker.io:5000")),
+    ("TEG_OTA_REQUIRE_DIGEST", "on", "ota_require_digest", True),
     ("TEG_OTA_BUILD_NETWORK", "off", "ota_build_network", False),
     ("TEG_OTA_BUILD_MEMORY_BYTES", "268435456", "ota_build_memory_bytes", 268435456),
     ("TEG_ARCHIVE_MAX_BYTES", str(GIB), "archive_max_bytes", GIB),
@@ -174,6 +175,10 @@ BAD: list[tuple[str, str]] = [
     ("TEG_OTA_TRIAL_S", "2 minutes"),
     ("TEG_OTA_REQUIRE_KEYS", "2"),
     ("TEG_OTA_REQUIRE_SIGNATURE", "oui"),
+    ("TEG_OTA_REQUIRE_DIGEST", "oui"),
+    ("TEG_OTA_REGISTRIES", "https://ghcr.io"),
+    ("TEG_OTA_REGISTRIES", "ghcr.io,user@ghcr.io/x"),
+    ("TEG_OTA_REGISTRIES", "ghcr.io/*"),
     ("TEG_OTA_BUILD_NETWORK", "perhaps"),
     ("TEG_OTA_BUILD_MEMORY_BYTES", "1"),
     ("TEG_ARCHIVE_MAX_BYTES", "1000"),
@@ -196,7 +201,6 @@ FREE_TEXT = {
     "TEG_RPC_DISABLED",
     "TEG_CONTROLLER_COMMAND",
     "TEG_CONTROLLER_NETWORK",
-    "TEG_OTA_REGISTRIES",
 }
 
 

@@ -98,7 +98,8 @@ def test_state_keys() -> None:
         ota_records.PREVIOUS_KEY,
         ota_records.TITLES_KEY,
         ota_records.CONTENTS_KEY,
-    ] == ["ota.wanted", "ota.job", "ota.settled", "ota.previous", "ota.titles", "ota.contents"]
+        ota_records.SIGNED_KEY,
+    ] == ["ota.wanted", "ota.job", "ota.settled", "ota.previous", "ota.titles", "ota.contents", "ota.signed"]
 
 
 def test_attribute_names() -> None:

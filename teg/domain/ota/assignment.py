@@ -6,17 +6,18 @@ reference gateway's older names `sf_*`. Everything here is pure; what cannot be 
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from teg.domain.errors import Refused
 from teg.domain.ota.checksums import new_hasher
+from teg.domain.ota.signatures import carried_signature, require_signature
 from teg.domain.server import encodable
 from teg.domain.supervision import reported_version
 
 #: What is read of `sw_<name>`; the reference's `sf_<name>` counts only while there is no `sw_version`.
-FIELDS = ("title", "version", "tag", "url", "size", "checksum", "checksum_algorithm", "ts")
+FIELDS = ("title", "version", "tag", "url", "size", "checksum", "checksum_algorithm", "signature", "ts")
 VERSION_KEYS = ("sw_version", "sf_version")
 
 #: Reported while no version is known at all, with the reference gateway's text.
@@ -31,7 +32,7 @@ _TAG = re.compile(r"v?[0-9A-Za-z][0-9A-Za-z._-]{0,63}", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}", re.ASCII)
 _REFERENCE = re.compile(
     r"(?P<host>[A-Za-z0-9.-]+(?::\d{1,5})?)"
-    r"/(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+    r"/(?P<name>[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*)*)"
     r"(?P<tag>:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?"
     r"(?P<digest>@sha256:[0-9a-f]{64})?",
     re.ASCII,
@@ -68,12 +69,17 @@ class Assignment:
     size: int = 0  #: PACKAGE: bytes
     checksum: str = ""  #: PACKAGE: lower-case hex
     algorithm: str = ""  #: PACKAGE
+    signature: str = ""  #: PACKAGE, REGISTRY: where one is required
 
     def content(self) -> str:
         """Names the exact content where the assignment alone tells it, else empty (a Git tag, a registry's tag)."""
         if self.source is Source.PACKAGE:
             return f"{self.algorithm}:{self.checksum}"
         return self.reference.partition("@")[2]
+
+    def digest(self) -> str:
+        """What a signature is over: `sha256:…` of the package's file or the image's manifest."""
+        return self.content().lower()
 
     def encode(self) -> dict[str, Any]:
         return asdict(self)
@@ -104,7 +110,16 @@ def _bounded(value: Any) -> Any:
     return value[: MAX_TEXT + 1] if isinstance(value, str) else repr(value)[:80]
 
 
-def parse_assignment(wanted: Mapping[str, Any], registries: Collection[str], signed_only: bool = False) -> Assignment:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptRules:
+    """What the local configuration lets the server choose. `registries`: hosts, or hosts and how the path begins."""
+
+    registries: tuple[str, ...] = ()
+    signed_only: bool = False
+    digest_only: bool = False
+
+
+def parse_assignment(wanted: Mapping[str, Any], rules: AcceptRules) -> Assignment:
     """Check what `relevant` returned.
 
     Raises:
@@ -114,12 +129,14 @@ def parse_assignment(wanted: Mapping[str, Any], registries: Collection[str], sig
     title = _text(wanted, "title") or version
     url = _text(wanted, "url").strip()
     if url not in ("", "-"):
-        _only_unsigned(signed_only, "a registry image")
-        reference = parse_reference(url, version, registries)
-        return Assignment(version=version, title=title, source=Source.REGISTRY, reference=reference)
+        reference = parse_reference(url, version, rules.registries)
+        if rules.digest_only and "@" not in reference:
+            raise Refused("TEG_OTA_REQUIRE_DIGEST is on: sw_url has to name the image by its digest (…@sha256:…)")
+        image = Assignment(version=version, title=title, source=Source.REGISTRY, reference=reference)
+        return _signed(image, wanted, "SHA256" if "@" in reference else "") if rules.signed_only else image
     if url == "" and ("checksum" in wanted or "size" in wanted):
-        _only_unsigned(signed_only, "a ThingsBoard package")
-        return _package(wanted, version, title)
+        package = _package(wanted, version, title)
+        return _signed(package, wanted, package.algorithm) if rules.signed_only else package
     return Assignment(version=version, title=title, source=Source.GIT)
 
 
@@ -149,18 +166,32 @@ def parse_reference(url: str, version: str, registries: Collection[str]) -> str:
     """The image reference to pull, with the version as its tag when `url` names none.
 
     Raises:
-        Refused: not an image reference, or its host is not in TEG_OTA_REGISTRIES.
+        Refused: not an image reference, or none that TEG_OTA_REGISTRIES allows.
     """
     match = _REFERENCE.fullmatch(url.removeprefix("docker://"))
     if match is None:
         raise Refused(
             f"sw_url {url!r:.120} is neither '-' nor an image such as registry.example:5000/controller@sha256:…"
         )
-    if match["host"].lower() not in {host.lower() for host in registries}:
+    if not any(_allows(entry, match["host"], match["name"]) for entry in registries):
         allowed = ", ".join(registries) or "empty"
-        raise Refused(f"registry {match['host']!r:.80} of sw_url is not in TEG_OTA_REGISTRIES ({allowed})")
+        raise Refused(
+            f"registry {match['host'] + '/' + match['name']!r:.160} of sw_url is not in TEG_OTA_REGISTRIES ({allowed})"
+        )
     tag = match["tag"] or ("" if match["digest"] else f":{version}")
     return f"{match['host']}/{match['name']}{tag}{match['digest'] or ''}"
+
+
+def _allows(entry: str, host: str, name: str) -> bool:
+    """Whether an entry of TEG_OTA_REGISTRIES is this host, and its path (if any) the beginning of the name's."""
+    allowed_host, *path = entry.strip("/").split("/")
+    return allowed_host.lower() == host.lower() and name.split("/")[: len(path)] == path
+
+
+def _signed(assignment: Assignment, wanted: Mapping[str, Any], algorithm: str) -> Assignment:
+    signature = carried_signature(wanted)
+    require_signature(signature, algorithm)
+    return replace(assignment, signature=signature)
 
 
 def _package(wanted: Mapping[str, Any], version: str, title: str) -> Assignment:
@@ -187,11 +218,6 @@ def _text(wanted: Mapping[str, Any], name: str) -> str:
     if len(text) > MAX_TEXT:
         raise Refused(f"sw_{name} is longer than {MAX_TEXT} characters")
     return text
-
-
-def _only_unsigned(signed_only: bool, what: str) -> None:
-    if signed_only:
-        raise Refused(f"TEG_OTA_REQUIRE_SIGNATURE is on and {what} carries no signature: assign a signed Git tag")
 
 
 def status(version: str, title: str, state: SwState, error: str = "") -> dict[str, str]:

@@ -15,6 +15,7 @@ from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota.assignment import Assignment
 from teg.domain.ota.job import Job
 from teg.domain.ota.package_download import CalledOff, PackageFile, PackageStore, download, verify
+from teg.domain.ota.signatures import SignatureCheck, statement
 from teg.domain.ports import Session
 from teg.domain.supervision import ControllerRuntime
 
@@ -141,13 +142,16 @@ class GitSource:
 class RegistrySource:
     """An image of an allow-listed registry; with a digest the engine checks the content."""
 
-    def __init__(self, runtime: ControllerRuntime) -> None:
+    def __init__(self, runtime: ControllerRuntime, signatures: SignatureCheck | None = None) -> None:
         self._runtime = runtime
+        self._signatures = signatures
 
     def held_bytes(self, job: Job) -> int:
         return 0
 
     def fetch(self, job: Job, cancelled: Cancelled) -> Job:
+        """A required signature comes first: an image that was pulled is an image that may be started."""
+        check_signature(self._signatures, job.assignment)
         try:
             self._runtime.pull(job.version, job.assignment.reference, cancelled)
         except Refused as reason:
@@ -170,8 +174,15 @@ class RegistrySource:
 class PackageSource:
     """A `docker save` archive that ThingsBoard hands out in chunks."""
 
-    def __init__(self, session: Session, store: PackageStore, runtime: ControllerRuntime) -> None:
+    def __init__(
+        self,
+        session: Session,
+        store: PackageStore,
+        runtime: ControllerRuntime,
+        signatures: SignatureCheck | None = None,
+    ) -> None:
         self._session = session
+        self._signatures = signatures
         self._store = store
         self._runtime = runtime
         # A request id of an earlier process may still be pinned to another package in the same session.
@@ -181,6 +192,7 @@ class PackageSource:
         return self._file(job.assignment).held_bytes()
 
     def fetch(self, job: Job, cancelled: Cancelled) -> Job:
+        check_signature(self._signatures, job.assignment)
         try:
             download(self._session, self._file(job.assignment), job.assignment, next(self._request_ids), cancelled)
         except CalledOff:
@@ -191,7 +203,11 @@ class PackageSource:
         return job
 
     def verify(self, job: Job) -> None:
-        """A file that was pieced together over a power cut gets a second chance from its first byte."""
+        """A file that was pieced together over a power cut gets a second chance from its first byte.
+
+        The signature is over the checksum that the file is compared with.
+        """
+        check_signature(self._signatures, job.assignment)
         try:
             verify(self._file(job.assignment), job.assignment)
         except Refused as reason:
@@ -212,6 +228,12 @@ class PackageSource:
 
     def _file(self, assignment: Assignment) -> PackageFile:
         return self._store.open(f"{assignment.algorithm}-{assignment.checksum}-{assignment.size}")
+
+
+def check_signature(signatures: SignatureCheck | None, assignment: Assignment) -> None:
+    """Where one is required; raises as `SignatureCheck.verify` does."""
+    if signatures is not None:
+        signatures.verify(statement(assignment.version, assignment.digest()), assignment.signature)
 
 
 class Corrupt(Unavailable):

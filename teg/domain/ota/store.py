@@ -19,6 +19,7 @@ SETTLED_KEY = "ota.settled"
 PREVIOUS_KEY = "ota.previous"
 TITLES_KEY = "ota.titles"
 CONTENTS_KEY = "ota.contents"
+SIGNED_KEY = "ota.signed"
 
 logger = logging.getLogger("gateway.ota")
 
@@ -85,6 +86,14 @@ class UpdateStore:
         content = f"git:{job.commit}" if job.commit else job.assignment.content()
         if content and content != self.content(job.version):
             self._remember(CONTENTS_KEY, job.version, content)
+
+    def put_signed(self, job: Job) -> None:
+        """Note that the content of this version, as it is now, was verified to be signed."""
+        self._remember(SIGNED_KEY, job.version, self.content(job.version))
+
+    def is_signed(self, version: str) -> bool:
+        noted = (self._state.get(SIGNED_KEY) or {}).get(version)
+        return bool(noted) and noted == self.content(version)
 
     def pinned_commit(self, version: str) -> str:
         kind, _, value = self.content(version).partition(":")

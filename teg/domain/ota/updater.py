@@ -8,13 +8,14 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota import job as ota_job
 from teg.domain.ota.assignment import (
     NO_VERSION_KNOWN,
+    AcceptRules,
     Assignment,
     Source,
     SwState,
@@ -40,15 +41,6 @@ SETTLE_S = 1.0
 RESTORE_AGAIN_MS = 15 * 60_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AcceptRules:
-    """What the local configuration lets the server choose."""
-
-    registries: tuple[str, ...] = ()
-    signed_only: bool = False
-    settle_s: float = SETTLE_S
-
-
 class NoUpdates:
     """`TEG_CONTROLLER_RUNTIME=none`: whatever the server wants, there is no controller here to change."""
 
@@ -72,6 +64,7 @@ class SoftwareUpdate:
         controller: ControllerLock,
         clock: Clock,
         rules: AcceptRules,
+        settle_s: float = SETTLE_S,
         stopping: threading.Event,
         wake: Callable[[], object],
         pause: Callable[[float], bool] | None = None,
@@ -83,6 +76,7 @@ class SoftwareUpdate:
         self._controller = controller
         self._clock = clock
         self._rules = rules
+        self._settle_s = settle_s
         self._stopping = stopping
         self._wake = wake
         self._pause = pause or stopping.wait
@@ -140,8 +134,8 @@ class SoftwareUpdate:
     def _let_settle(self) -> None:
         wanted = self._records.wanted()
         age_s = (self._clock.now_ms() - wanted.changed_ms) / 1000
-        if 0 <= age_s < self._rules.settle_s:
-            self._pause(self._rules.settle_s - age_s)
+        if 0 <= age_s < self._settle_s:
+            self._pause(self._settle_s - age_s)
 
     def _situation(self) -> Situation:
         wanted, settled, job = self._records.wanted(), self._records.settled(), self._records.job()
@@ -163,7 +157,7 @@ class SoftwareUpdate:
         if wanted.attributes is None:
             return None, ""
         try:
-            target = parse_assignment(wanted.attributes, self._rules.registries, self._rules.signed_only)
+            target = parse_assignment(wanted.attributes, self._rules)
         except Refused as reason:
             return None, str(reason)
         if self._records.conflict(target) and target.version in (self._controller.version(), self._records.previous()):
@@ -183,11 +177,16 @@ class SoftwareUpdate:
         if assignment is None:
             self._records.settle(now.serial, failed=True, restore_failed_ms=self._clock.now_ms())
             return
-        kept = self._runtime.has_image(assignment.version) and not self._records.conflict(assignment)
+        kept = self._runtime.has_image(assignment.version) and self._is_good(assignment)
         job = ota_job.begin(now.serial, assignment, self._fallback(now, assignment.version), kept)
         self._records.put_title(assignment)
         self._records.put_job(replace(job, commit=self._records.pinned_commit(job.version)))
         logger.info("update to version %s from %s begins", assignment.version, assignment.source.value)
+
+    def _is_good(self, assignment: Assignment) -> bool:
+        """Whether the image that is kept under this version is the assigned content, signed where that is required."""
+        unsigned = self._rules.signed_only and not self._records.is_signed(assignment.version)
+        return not unsigned and not self._records.conflict(assignment)
 
     def _committed_assignment(self, now: Situation) -> Assignment | None:
         """How to obtain the version that has to run: as it is assigned, else from Git, where versions stay."""
@@ -269,6 +268,8 @@ class SoftwareUpdate:
             self._failed(begun, str(reason), can_pass=False)
         else:
             self._records.put_content(done)
+            if job.phase is Phase.VERIFYING and self._rules.signed_only:
+                self._records.put_signed(done)
             self._records.put_job(ota_job.succeeded(done))
 
     def _work(self, source: SoftwareSource, job: Job) -> Job:

@@ -31,7 +31,7 @@ logger = logging.getLogger("gateway.attributes")
 SOFTWARE_KEYS = tuple(
     f"{prefix}_{name}"
     for prefix in ("sw", "sf")
-    for name in ("title", "version", "tag", "url", "size", "checksum", "checksum_algorithm", "ts")
+    for name in ("title", "version", "tag", "url", "size", "checksum", "checksum_algorithm", "signature", "ts")
 )
 #: The client RPC that ThingsBoard answers by itself, without a rule chain.
 LIMITS_QUESTION = "getSessionLimits"

@@ -1,5 +1,6 @@
 """The wanted version: parsed from hostile attributes, and written back so that the server keeps it as text."""
 
+import base64
 import re
 import string
 import subprocess
@@ -13,6 +14,7 @@ from teg.domain.errors import Refused
 from teg.domain.ota.assignment import (
     FIELDS,
     MAX_ERROR_TEXT,
+    AcceptRules,
     Assignment,
     Source,
     SwState,
@@ -29,6 +31,9 @@ from teg.domain.server.attributes import SOFTWARE_KEYS
 from teg.domain.supervision.version import reported_version
 
 REGISTRIES = ("registry.example:5000", "Images.example")
+RULES = AcceptRules(registries=REGISTRIES)
+SIGNED = AcceptRules(registries=REGISTRIES, signed_only=True)
+SIGNATURE = base64.b64encode(b"SSHSIG" + bytes(170)).decode()
 DIGEST = "@sha256:" + "ab" * 32
 PACKAGE = {"version": "v2", "title": "ctl", "size": 20480, "checksum_algorithm": "SHA256", "checksum": "9f" * 32}
 
@@ -130,7 +135,7 @@ def test_a_huge_value_is_not_stored() -> None:
     assert kept is not None
     assert len(str(kept)) < 2_000
     with pytest.raises(Refused):
-        parse_assignment(kept, REGISTRIES)
+        parse_assignment(kept, RULES)
 
 
 def test_the_operators_hand_is_seen_in_a_push_of_the_version_only() -> None:
@@ -149,15 +154,15 @@ def test_all_attributes_to_ask_for_are_named() -> None:
 @pytest.mark.parametrize("url", [None, "-", "", " - "])
 def test_without_a_url_it_is_git(url: str | None) -> None:
     wanted = {"version": "v1"} if url is None else {"version": "v1", "url": url}
-    assert parse_assignment(wanted, ()) == Assignment(version="v1", title="v1", source=Source.GIT)
+    assert parse_assignment(wanted, AcceptRules()) == Assignment(version="v1", title="v1", source=Source.GIT)
 
 
 def test_a_stale_checksum_does_not_make_a_git_version_a_package() -> None:
-    assert parse_assignment({**PACKAGE, "url": "-"}, ()).source is Source.GIT
+    assert parse_assignment({**PACKAGE, "url": "-"}, AcceptRules()).source is Source.GIT
 
 
 def test_a_package_is_recognised_by_size_and_checksum() -> None:
-    assignment = parse_assignment(PACKAGE, ())
+    assignment = parse_assignment(PACKAGE, AcceptRules())
     assert assignment == Assignment(
         version="v2", title="ctl", source=Source.PACKAGE, size=20480, checksum="9f" * 32, algorithm="SHA256"
     )
@@ -168,9 +173,9 @@ def test_a_package_is_recognised_by_size_and_checksum() -> None:
 def test_every_algorithm_needs_its_own_number_of_digits(algorithm: str) -> None:
     digits = len(new_hasher(algorithm).hexdigest())
     good = {**PACKAGE, "checksum_algorithm": algorithm, "checksum": "A" * digits}
-    assert parse_assignment(good, ()).checksum == "a" * digits
+    assert parse_assignment(good, AcceptRules()).checksum == "a" * digits
     with pytest.raises(Refused, match="hex digits"):
-        parse_assignment({**good, "checksum": "a" * (digits - 1)}, ())
+        parse_assignment({**good, "checksum": "a" * (digits - 1)}, AcceptRules())
 
 
 @pytest.mark.parametrize(
@@ -193,11 +198,11 @@ def test_every_algorithm_needs_its_own_number_of_digits(algorithm: str) -> None:
 )
 def test_a_package_that_could_not_be_verified_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(Refused, match=r"sw_|checksum"):
-        parse_assignment({**PACKAGE, **change}, ())
+        parse_assignment({**PACKAGE, **change}, AcceptRules())
 
 
 def test_a_size_that_arrives_as_text_is_read() -> None:
-    assert parse_assignment({**PACKAGE, "size": "20480"}, ()).size == 20480
+    assert parse_assignment({**PACKAGE, "size": "20480"}, AcceptRules()).size == 20480
 
 
 @pytest.mark.parametrize(
@@ -210,7 +215,7 @@ def test_a_size_that_arrives_as_text_is_read() -> None:
     ],
 )
 def test_images_of_allowed_registries(url: str, expected: str) -> None:
-    assignment = parse_assignment({"version": "v3", "url": url}, REGISTRIES)
+    assignment = parse_assignment({"version": "v3", "url": url}, RULES)
     assert (assignment.source, assignment.reference) == (Source.REGISTRY, expected)
     assert assignment.content() == (DIGEST[1:] if DIGEST in url else "")
 
@@ -229,6 +234,10 @@ def test_images_of_allowed_registries(url: str, expected: str) -> None:
         "registry.example:5000/../ctl",
         "registry.example:5000/ctl --privileged",
         "registry.example:5000/CTL",
+        "registry.example:5000/team/../ctl",
+        "registry.example:5000/team//ctl",
+        "registry.example:5000/team/./ctl",
+        "registry.example:5000/-ctl",
         "ctl:v1",
         "file:///etc/passwd",
     ],
@@ -238,16 +247,67 @@ def test_other_hosts_and_forms_are_refused(url: str) -> None:
         parse_reference(url, "v1", REGISTRIES)
 
 
+@pytest.mark.parametrize(
+    ("entry", "url", "allowed"),
+    [
+        ("r.example/team/", "r.example/team/ctl:v1", True),
+        ("r.example/team", "r.example/team/ctl:v1", True),
+        ("r.example/team", "r.example/team:v1", True),
+        ("R.Example/team/", "r.example/team/a/b:v1", True),
+        ("r.example", "r.example/other/ctl:v1", True),
+        ("r.example/team/", "r.example/teams/ctl:v1", False),
+        ("r.example/team/", "r.example/team-evil/ctl:v1", False),
+        ("r.example/team/", "r.example/other/team/ctl:v1", False),
+        ("r.example/team/", "r.example/ctl:v1", False),
+        ("r.example/team/", "r.example.evil/team/ctl:v1", False),
+        ("r.example/team/", "evil.r.example/team/ctl:v1", False),
+        ("r.example/team/", "r.example:5000/team/ctl:v1", False),
+        ("r.example/team/", "r.example/Team/ctl:v1", False),
+    ],
+)
+def test_a_registry_may_be_allowed_in_part(entry: str, url: str, allowed: bool) -> None:
+    rules = AcceptRules(registries=(entry,))
+    if allowed:
+        assert parse_assignment({"version": "v1", "url": url}, rules).reference == url
+        return
+    with pytest.raises(Refused, match=r"TEG_OTA_REGISTRIES|sw_url"):
+        parse_assignment({"version": "v1", "url": url}, rules)
+
+
+def test_a_digest_may_be_required() -> None:
+    rules = AcceptRules(registries=REGISTRIES, digest_only=True)
+    with pytest.raises(Refused, match="TEG_OTA_REQUIRE_DIGEST"):
+        parse_assignment({"version": "v1", "url": "registry.example:5000/ctl:v1"}, rules)
+    assert DIGEST in parse_assignment({"version": "v1", "url": f"registry.example:5000/ctl{DIGEST}"}, rules).reference
+
+
+@pytest.mark.parametrize("field", ["tag", "signature"])
+@pytest.mark.parametrize("wanted", [PACKAGE, {"version": "v3", "url": f"registry.example:5000/ctl{DIGEST}"}])
+def test_a_signature_comes_along_as_the_tag_or_in_an_attribute(wanted: dict[str, Any], field: str) -> None:
+    armored = f"-----BEGIN SSH SIGNATURE-----\n{SIGNATURE[:70]}\n{SIGNATURE[70:]}\n-----END SSH SIGNATURE-----\n"
+    for text in (SIGNATURE, armored):
+        assert parse_assignment({**wanted, field: text}, SIGNED).signature == SIGNATURE
+        assert parse_assignment({**wanted, field: text}, RULES).signature == ""  # nobody asked for one
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "MD5", "MURMUR3_128"])
+def test_a_checksum_that_can_be_met_on_purpose_carries_no_signature(algorithm: str) -> None:
+    digits = len(new_hasher(algorithm).hexdigest())
+    weak = {**PACKAGE, "checksum_algorithm": algorithm, "checksum": "a" * digits, "tag": SIGNATURE}
+    with pytest.raises(Refused, match="SHA256"):
+        parse_assignment(weak, SIGNED)
+
+
 def test_no_registry_is_allowed_by_default() -> None:
     with pytest.raises(Refused, match="TEG_OTA_REGISTRIES"):
-        parse_assignment({"version": "v1", "url": "registry.example:5000/ctl"}, ())
+        parse_assignment({"version": "v1", "url": "registry.example:5000/ctl"}, AcceptRules())
 
 
 @pytest.mark.parametrize("wanted", [PACKAGE, {"version": "v1", "url": "registry.example:5000/ctl"}])
 def test_what_carries_no_signature_is_refused_when_one_is_required(wanted: dict[str, Any]) -> None:
     with pytest.raises(Refused, match="TEG_OTA_REQUIRE_SIGNATURE"):
-        parse_assignment(wanted, REGISTRIES, signed_only=True)
-    assert parse_assignment({"version": "v1"}, REGISTRIES, signed_only=True).source is Source.GIT
+        parse_assignment(wanted, SIGNED)
+    assert parse_assignment({"version": "v1"}, SIGNED).source is Source.GIT
 
 
 JSON = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=80)
@@ -259,7 +319,7 @@ def test_any_attributes_are_an_assignment_or_refused(shared: dict[str, Any]) -> 
     if wanted is None:
         return
     try:
-        assignment = parse_assignment(wanted, REGISTRIES)
+        assignment = parse_assignment(wanted, RULES)
     except Refused:
         return
     assert Assignment.parse(assignment.encode()) == assignment

@@ -92,6 +92,29 @@ def test_a_kept_image_needs_neither_download_nor_build(world: World) -> None:
     assert world.runs == "v1"
 
 
+def test_an_image_that_was_obtained_unsigned_is_verified_anew_once_signatures_are_required(world: World) -> None:
+    world.assign("v2")
+    world.settle()
+    world.source.steps.clear()
+    world.update._rules = replace(world.update._rules, signed_only=True)
+    world.assign("v1")
+    world.settle()
+    assert world.source.steps == ["fetch v1", "verify v1", "install v1"]
+    world.assign("v2")
+    world.settle()
+    world.source.steps.clear()
+    world.assign("v1")
+    world.settle()
+    assert world.source.steps == [] and world.runs == "v1"  # once verified, it is known
+
+
+def test_what_runs_goes_on_running_when_signatures_are_required_later(world: World) -> None:
+    world.update._rules = replace(world.update._rules, signed_only=True)
+    world.update.advance()
+    world.settle()
+    assert world.source.steps == [] and world.runs == "v1"
+
+
 def test_current_and_previous_images_are_kept(world: World) -> None:
     for version in ("v2", "v3"):
         world.assign(version)
