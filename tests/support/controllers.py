@@ -18,6 +18,7 @@ from teg.domain.supervision.runtime import (
 )
 from teg.domain.supervision.supervisor import Supervisor
 from teg.domain.supervision.version import ControllerVersion
+from tests.support.states import MemoryState
 
 
 @dataclass
@@ -45,26 +46,15 @@ class TurnedClock:
         self.boot, self.uptime_s = self.boot + "'", 20.0
 
 
-@dataclass
-class StateInMemory:
-    values: dict[str, Any] = field(default_factory=dict)
-    puts: int = 0
-    broken: bool = False
+class BreakableState(MemoryState):
+    """While `broken`, nothing can be written."""
 
-    def get(self, key: str) -> Any:
-        return self.values.get(key)
+    broken = False
 
     def put(self, key: str, value: Any) -> None:
         if self.broken:
             raise Unavailable("the disk is full")
-        self.puts += 1
-        self.values[key] = value
-
-    def delete(self, key: str) -> None:
-        self.values.pop(key, None)
-
-    def keys(self, prefix: str) -> list[str]:
-        return [key for key in self.values if key.startswith(prefix)]
+        super().put(key, value)
 
 
 @dataclass
@@ -225,7 +215,7 @@ class Supervised:
     directory: Path
     runtime: RuntimeInMemory = field(default_factory=lambda: RuntimeInMemory(["v1", "v2"]))
     clock: TurnedClock = field(default_factory=TurnedClock)
-    state: StateInMemory = field(default_factory=StateInMemory)
+    state: BreakableState = field(default_factory=BreakableState)
     report: ReportInMemory = field(default_factory=ReportInMemory)
     heartbeat: FixedHeartbeat = field(default_factory=FixedHeartbeat)
     default_version: str | None = "v1"

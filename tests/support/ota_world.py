@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota.assignment import AcceptRules, Source
 from teg.domain.ota.job import Job
@@ -22,6 +20,7 @@ from teg.domain.ota.updater import SoftwareUpdate
 from teg.domain.supervision.supervisor import Supervisor
 from teg.domain.supervision.version import ControllerVersion
 from tests.support.controllers import RuntimeInMemory
+from tests.support.states import MemoryState
 
 TRIAL_S = 120.0
 
@@ -72,25 +71,18 @@ class FakeClock:
         self.steady_s += seconds
 
 
-class FakeState:
-    """`State` that accepts only what JSON can carry."""
+class FakeState(MemoryState):
+    """Its writes are effects."""
 
     def __init__(self, effects: Effects) -> None:
-        self.stored: dict[str, bytes] = {}
+        super().__init__()
         self._effects = effects
 
-    def get(self, key: str) -> Any:
-        return orjson.loads(self.stored[key]) if key in self.stored else None
-
     def put(self, key: str, value: Any) -> None:
-        data = orjson.dumps(value)
-        self._effects.around(f"put {key}", lambda: self.stored.__setitem__(key, data))
+        self._effects.around(f"put {key}", lambda: super(FakeState, self).put(key, value))
 
     def delete(self, key: str) -> None:
-        self._effects.around(f"delete {key}", lambda: self.stored.pop(key, None))
-
-    def keys(self, prefix: str) -> list[str]:
-        return [key for key in self.stored if key.startswith(prefix)]
+        self._effects.around(f"delete {key}", lambda: super(FakeState, self).delete(key))
 
 
 @dataclass

@@ -14,6 +14,7 @@ from teg.adapters.confined_files import ConfinedFiles
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.files.ports import FileStore
 from teg.domain.files.reconciler import Files
+from tests.support.states import MemoryState
 
 
 class Server:
@@ -47,27 +48,6 @@ class Server:
         sent: dict[str, Any] = orjson.loads(orjson.dumps(dict(values)))
         self.reports.append(sent)
         self.client |= sent
-
-
-class MemoryState:
-    """`State`, through JSON like the real one."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, bytes] = {}
-        self.writes: list[str] = []
-
-    def get(self, key: str) -> Any:
-        return orjson.loads(self.rows[key]) if key in self.rows else None
-
-    def put(self, key: str, value: Any) -> None:
-        self.rows[key] = orjson.dumps(value)
-        self.writes.append(key)
-
-    def delete(self, key: str) -> None:
-        self.rows.pop(key, None)
-
-    def keys(self, prefix: str) -> list[str]:
-        return sorted(key for key in self.rows if key.startswith(prefix))
 
 
 class HandClock:

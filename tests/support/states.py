@@ -1,4 +1,4 @@
-"""`State` in memory, for tests that ask what is remembered and not how."""
+"""`ports.State` in memory; it keeps the contract of the real one (tests/unit/adapters/test_state_contract.py)."""
 
 from typing import Any
 
@@ -6,19 +6,21 @@ import orjson
 
 
 class MemoryState:
-    """Accepts only what JSON can carry."""
+    """Through JSON, like the real one: it accepts what JSON can carry, and gives back what JSON makes of it."""
 
     def __init__(self) -> None:
         self.stored: dict[str, bytes] = {}
+        self.writes: list[str] = []
 
     def get(self, key: str) -> Any:
         return orjson.loads(self.stored[key]) if key in self.stored else None
 
     def put(self, key: str, value: Any) -> None:
         self.stored[key] = orjson.dumps(value)
+        self.writes.append(key)
 
     def delete(self, key: str) -> None:
         self.stored.pop(key, None)
 
     def keys(self, prefix: str) -> list[str]:
-        return [key for key in self.stored if key.startswith(prefix)]
+        return sorted(key for key in self.stored if key.startswith(prefix))

@@ -115,7 +115,7 @@ def test_an_answer_after_half_time_confirms(device: Device, path: Path) -> None:
     device.wait(3600)
     assert path.read_text() == "new"
     assert device.error("net") == ""
-    assert not [key for key in device.state.rows if key.startswith(("files/trial/", "files/previous/"))]
+    assert not [key for key in device.state.stored if key.startswith(("files/trial/", "files/previous/"))]
 
 
 def test_a_link_that_comes_back_in_time_confirms(device: Device, path: Path) -> None:
@@ -386,7 +386,7 @@ def test_a_trial_whose_write_never_happened_is_dropped(device: Device) -> None:
     device.restart_process()
     with pytest.raises(PowerCutError):
         device.files.reconcile()
-    assert "files/trial/net" in device.state.rows
+    assert "files/trial/net" in device.state.stored
     device.store = store
     device.server.online = False
     device.clock.seconds += 3600

@@ -15,7 +15,6 @@ from teg.domain.server.wire import parse_attributes
 from tests.support.remote_files import Device, Server, md5
 
 KEYS = ["cfg", "a", "b", "FILES", "", "x,y", "ü", "k" * 201]
-CASES = 2500
 
 texts = st.text(st.characters(codec="utf-8"), max_size=12)
 numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
@@ -105,10 +104,24 @@ def assert_hashes_are_true(device: Device) -> None:
 case = iter(range(10**9))
 
 
-@pytest.mark.slow
-@settings(max_examples=CASES, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(worlds, st.lists(happenings, max_size=3)), min_size=1, max_size=2))
-def test_any_attributes_in_any_order(folder: Path, story: list[tuple[tuple[Any, Any, Any], list[str]]]) -> None:
+Story = list[tuple[tuple[Any, Any, Any], list[str]]]
+stories = st.lists(st.tuples(worlds, st.lists(happenings, max_size=3)), min_size=1, max_size=2)
+
+
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stories)
+def test_any_attributes_in_any_order(folder: Path, story: Story) -> None:
+    live_through(folder, story)
+
+
+@pytest.mark.torture
+@settings(max_examples=5000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(stories)
+def test_very_many_attributes_in_any_order(folder: Path, story: Story) -> None:
+    live_through(folder, story)
+
+
+def live_through(folder: Path, story: Story) -> None:
     outside = folder / "outside"
     outside.mkdir(exist_ok=True)
     device = fresh_device(folder, next(case))

@@ -38,10 +38,10 @@ def test_a_cold_start_runs_the_default_version(around: Supervised) -> None:
 
 def test_looking_again_changes_and_tells_nothing(around: Supervised) -> None:
     around.look()
-    calls, told, puts = list(around.runtime.calls), around.report.attribute_calls, around.state.puts
+    calls, told, puts = list(around.runtime.calls), around.report.attribute_calls, len(around.state.writes)
     around.look_until(HOUR_S)
     assert around.runtime.calls == calls
-    assert (around.report.attribute_calls, around.state.puts) == (told, puts)
+    assert (around.report.attribute_calls, len(around.state.writes)) == (told, puts)
 
 
 def test_the_reference_gateways_version_file_is_taken_over(around: Supervised) -> None:
@@ -294,11 +294,11 @@ def test_a_paused_controller_is_told_left_alone_and_in_the_end_restarted(around:
 
 def test_heartbeats_alone_are_not_written_to_the_disk_each_time(around: Supervised) -> None:
     around.look()
-    puts = around.state.puts
+    puts = len(around.state.writes)
     for beat in range(60):
         around.heartbeat.value_ms = beat
         around.look_until(60)
-    assert 1 <= around.state.puts - puts <= 6
+    assert 1 <= len(around.state.writes) - puts <= 6
 
 
 def test_memory_is_told_every_ten_minutes(around: Supervised) -> None:
