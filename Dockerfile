@@ -1,22 +1,34 @@
-# The gateway itself. The controller is another container, which the gateway supervises through the Docker socket:
-#   docker run -d --name teg-gateway --restart unless-stopped \
-#     -v /var/run/docker.sock:/var/run/docker.sock -v /var/lib/teg:/var/lib/teg --env-file .env teg-gateway
-# TEG_DATA_PATH with the controller's directories in it must have the same path inside and outside: Docker resolves the
-# controller's mounts on the host.
+# The gateway itself. The controller is another container, which the gateway supervises through the Docker socket.
+# How to run it: deploy/compose.yaml, docs/operations.md.
+#   make image                                    (wheels of all it needs, then docker build)
+#   docker build --build-arg EXTRAS=redis .       (extras of pyproject.toml, separated by commas; needs the network)
 ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE}
+ARG PACKAGES="git ca-certificates"
+ARG EXTRAS=""
 
-RUN apt-get update && apt-get install -y --no-install-recommends git ca-certificates && rm -rf /var/lib/apt/lists/*
-WORKDIR /opt/teg
-COPY constraints.txt pyproject.toml README.md ./
-COPY gateway.py ./
-COPY controller_client controller_client
-COPY producers producers
-COPY tasks tasks
-COPY teg teg
-RUN pip install --no-cache-dir --constraint constraints.txt .
+RUN if [ -n "${PACKAGES}" ]; then apt-get update && apt-get install -y --no-install-recommends ${PACKAGES} \
+    && rm -rf /var/lib/apt/lists/*; fi
+RUN useradd --uid 10001 --user-group --home-dir /var/lib/teg --no-create-home --shell /usr/sbin/nologin teg \
+    && install -d -m 0700 -o teg -g teg /var/lib/teg
 
-ENV TEG_DATA_PATH=/var/lib/teg TZ=UTC PYTHONUNBUFFERED=1
-# SIGTERM is graceful and takes up to 30 s: stop the container with `docker stop --time 40`.
+COPY dist/wheels /tmp/wheels
+# A Python of its own (--copies), because it alone gets the right to read and empty what the controller's container wrote
+# as root; the gateway's user has no other way to it. Without that right (no-new-privileges) all else works.
+RUN python3 -m venv --copies --without-pip /opt/teg/current \
+    && offline=--no-index && if [ -n "${EXTRAS}" ]; then offline=; fi \
+    && pip=$(echo /tmp/wheels/pip-*.whl) && /opt/teg/current/bin/python "${pip}/pip" install --quiet --no-cache-dir --disable-pip-version-check \
+       ${offline} --find-links /tmp/wheels "teg-gateway${EXTRAS:+[${EXTRAS}]}" \
+    && rm -rf /tmp/wheels \
+    && python3 -c 'import os, struct; os.setxattr(os.path.realpath("/opt/teg/current/bin/python3"), \
+       "security.capability", struct.pack("<5I", 0x02000001, 1 << 1, 0, 0, 0))'
+
+ENV PATH=/opt/teg/current/bin:$PATH TEG_DATA_PATH=/var/lib/teg TZ=UTC PYTHONUNBUFFERED=1
+USER teg
+# Archive, queue, token and the controller's directory: everything that has to outlive the container. Mount a directory of
+# the host at the same path, because Docker resolves the controller's mounts on the host.
+VOLUME /var/lib/teg
+# SIGTERM is graceful and takes up to 30 s: docker stop --time 40.
 STOPSIGNAL SIGTERM
-CMD ["huey_consumer", "gateway.huey"]
+HEALTHCHECK --interval=60s --timeout=20s --start-period=60s CMD ["teg", "status", "--alive"]
+ENTRYPOINT ["teg", "run"]

@@ -8,7 +8,7 @@ WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := $(BIN)/pytest -q -n $(WORKERS)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: help demo setup check test torture pythons bench run image clean
+.PHONY: help demo setup check test torture pythons bench run image deb release clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -61,8 +61,15 @@ bench: setup  ## drain, latency and idle figures of this machine, as ratios
 run: setup  ## the gateway in production mode, with the settings of .env or the environment
 	$(BIN)/huey_consumer gateway.huey
 
-image:  ## the gateway as a container image
+deb: setup  ## the Debian package, for amd64, arm64 and armhf, in dist/
+	@deploy/make-deb dist
+
+image: setup  ## the gateway as a container image
+	@rm -rf dist/wheels && deploy/fetch-wheels dist/wheels
 	docker build --tag teg-gateway .
 
+release: setup  ## wheel, Debian package and a directory that installs without a network, in dist/
+	@deploy/make-release dist
+
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -18,10 +18,11 @@ from tasks.queue import huey as huey
 from tasks.services import Services
 from tasks.telemetry import records_stored
 from teg.adapters.clock import SystemClock
+from teg.adapters.service_manager import ServiceManager
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.telemetry.ingest import Recorder
 from teg.domain.telemetry.reporting import Auxiliary
-from teg.settings import InvalidSettings, Settings
+from teg.settings import InvalidSettings, Settings, environment_variable
 from teg.wiring.calls import build_operator_side, build_synchroniser, recover_from_last_life
 from teg.wiring.controller import build_controller_side
 from teg.wiring.logs import build_log_level, install_log_output
@@ -30,6 +31,7 @@ from teg.wiring.server import build_server_side, build_storage_proof
 from teg.wiring.storage import build_legacy_import, build_retention, open_storage
 
 logger = logging.getLogger("gateway")
+service = ServiceManager(environment_variable("NOTIFY_SOCKET"))
 
 
 @contextmanager
@@ -71,9 +73,11 @@ def lifespan(settings: Settings) -> Iterator[Services]:
         recover_from_last_life(operator)
         with huey.serving(services):
             with running_producers(settings, storage, server, controller, operator):
+                service.ready()
                 where = (settings.tb_host, settings.tb_port, settings.data_path)
                 logger.info("gateway started: server %s:%d, data in %s", *where)
                 yield services
+                service.stopping()
             logger.info("gateway stopped")
             save_what_waits(services)
 
@@ -87,3 +91,4 @@ def save_what_waits(services: Services) -> None:
 
 huey.lifespan = lifespan
 huey.timetable = periodic.TIMETABLE
+huey.alive = service.alive

@@ -29,6 +29,8 @@ logger = logging.getLogger("gateway.queue")
 #: How soon a task enqueued by another process is noticed.
 POLL_S = 0.5
 START_RETRY_S = 5.0
+#: Twice the wait of an idle worker.
+STUCK_S = 120.0
 
 
 class LaneWorker(Worker):
@@ -36,10 +38,16 @@ class LaneWorker(Worker):
 
     huey: GatewayHuey
     seats: list[Lane]
+    turns: dict[Lane, float]  #: when a worker of the lane last took a task, finished one, or found none
 
     def initialize(self) -> None:
         self.seat = self.seats.pop()
         self.huey.serve(self.seat)
+        self.turns[self.seat] = time.monotonic()
+
+    def loop(self, now: Any = None) -> None:
+        super().loop(now)
+        self.turns[self.seat] = time.monotonic()
 
     def shutdown(self) -> None:
         self.seats.append(self.seat)
@@ -76,7 +84,8 @@ class GatewayConsumer(Consumer):
 
     def __init__(self, huey: GatewayHuey, **options: Any) -> None:
         seats = [lane for lane, count in WORKERS.items() for _ in range(count)]
-        self.worker_class = type("SeatedWorker", (LaneWorker,), {"seats": seats})
+        self.turns: dict[Lane, float] = {}
+        self.worker_class = type("SeatedWorker", (LaneWorker,), {"seats": seats, "turns": self.turns})
         super().__init__(huey, **options)
         self._stop_flag_timeout = 0.5  # Huey looks ten times a second whether a signal came
         # All of them stop gracefully (contract); a second one interrupts.
@@ -103,6 +112,18 @@ class GatewayConsumer(Consumer):
             raise SystemExit(f"The gateway cannot start: {reason}") from reason
         if self._signum == EXIT_SIGNAL:
             raise SystemExit(EXIT_STATUS)
+
+    def check_worker_health(self) -> bool:
+        """Once a second on the main thread. An idle worker turns every minute, and never are all of them busy for long:
+        when no lane has turned for `STUCK_S`, nobody is told that we are alive, and the service manager starts us anew.
+        """
+        found = super().check_worker_health()
+        if self.gets_on(time.monotonic()):
+            self.huey.alive()
+        return found
+
+    def gets_on(self, now_s: float) -> bool:
+        return now_s - max(self.turns.values(), default=now_s) < STUCK_S
 
     def stop(self, graceful: bool = False) -> None:
         self.stop_flag.set()

@@ -47,6 +47,7 @@ class GatewayHuey(Huey):
         self.lanes: dict[Lane, BaseStorage] = {}
         self.lifespan: Callable[[Settings], AbstractContextManager[Services]] | None = None
         self.timetable: tuple[Every, ...] = ()
+        self.alive: Callable[[], None] = lambda: None  #: told once a second while the workers get on
         self._services: Services | None = None
         self._worker = threading.local()
         self._url = ""

@@ -10,8 +10,15 @@ COMMANDS = {
     "run": "teg.console.run",
     "status": "teg.console.status",
     "check": "teg.console.check",
+    "logs": "teg.console.logs",
     "dead-letters": "teg.console.dead_letters",
     "salvage": "teg.console.salvage",
+    "send": "teg.console.send",
+    "audit": "teg.console.audit",
+    "backup": "teg.console.backup",
+    "restore": "teg.console.backup",
+    "bundle": "teg.console.bundle",
+    "uninstall": "teg.console.uninstall",
 }
 
 

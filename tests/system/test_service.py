@@ -1,0 +1,268 @@
+"""The service: its unit is sandboxed, it tells systemd how it is, and it is installed and removed as promised."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from teg.simulator.thingsboard.server import ThingsBoard
+from tests.support.engine import base_archive, cache_path
+from tests.support.running import PROJECT, ControllerInbox, RunningGateway, message
+
+UNIT = PROJECT / "deploy" / "teg.service"
+MAX_EXPOSURE = "20"  #: tenths: 2.0
+
+
+def needs(program: str) -> None:
+    if shutil.which(program) is None:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"{program} is not installed")
+        pytest.skip(f"{program} is not installed")
+
+
+# --- the unit ----------------------------------------------------------------------------------------------
+
+
+def exposure(unit: Path) -> subprocess.CompletedProcess[str]:
+    command = ["systemd-analyze", "security", "--offline=yes", f"--threshold={MAX_EXPOSURE}", "--no-pager", str(unit)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_the_unit_is_sandboxed(tmp_path: Path) -> None:
+    needs("systemd-analyze")
+    shown = exposure(UNIT)
+    assert shown.returncode == 0, shown.stdout[-300:]
+    loose = tmp_path / "teg.service"
+    loose.write_text("\n".join(line for line in UNIT.read_text().splitlines() if "SystemCallFilter" not in line))
+    assert exposure(loose).returncode != 0, "the measure measures"
+
+
+def test_the_unit_is_understood(tmp_path: Path) -> None:
+    needs("systemd-analyze")
+    unit = tmp_path / "teg.service"
+    unit.write_text(UNIT.read_text().replace("/opt/teg/current/bin/teg run", "/bin/true"))
+    shown = subprocess.run(["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True)
+    assert shown.stderr == ""
+
+
+# --- what systemd hears ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[ThingsBoard]:
+    with ThingsBoard() as server:
+        server.add_device("pi", token="T1")
+        yield server
+
+
+def test_systemd_hears_ready_alive_and_stopping(tmp_path: Path, server: ThingsBoard) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0teg-test-{os.getpid()}")
+        manager.settimeout(30)
+        gateway = RunningGateway(tmp_path, server.host, server.port, "T1", NOTIFY_SOCKET=f"@teg-test-{os.getpid()}")
+        with gateway:
+            assert {manager.recv(100), manager.recv(100)} == {b"READY=1", b"WATCHDOG=1"}
+            assert gateway.stop() == 0
+        assert manager.recv(100) == b"STOPPING=1"
+
+
+# --- installing --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our wheel as it is now; what it needs from the package index once a machine, for this Debian's Python alone."""
+    kept = cache_path() / "wheels-cp311"
+    found = tmp_path_factory.mktemp("wheels")
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", found, PROJECT], check=True, timeout=300)
+    if not kept.exists():
+        unfinished = kept.with_name(f"wheels-{os.getpid()}")
+        target = [
+            "--only-binary=:all:",
+            "--implementation=cp",
+            "--python-version=311",
+            "--platform=manylinux_2_17_x86_64",
+        ]
+        ours = str(next(found.glob("teg_gateway-*.whl")))
+        command = [
+            *pip,
+            "download",
+            *target,
+            "--constraint",
+            PROJECT / "constraints.txt",
+            "-d",
+            unfinished,
+            "pip",
+            ours,
+        ]
+        subprocess.run(command, check=True, timeout=300)
+        for wheel in unfinished.glob("teg_gateway-*"):
+            wheel.unlink()
+        unfinished.rename(kept)
+    for wheel in kept.iterdir():
+        shutil.copy(wheel, found)
+    return found
+
+
+class Machine:
+    """A Debian in a directory: Python, no network, no systemd."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def run(self, *command: str, user: str = "root", **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["unshare", "--net", "chroot", f"--userspec={user}:{user}", str(self.root), *command],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def ok(self, *command: str, user: str = "root") -> str:
+        done = self.run(*command, user=user)
+        assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        return done.stdout
+
+    def path(self, name: str) -> Path:
+        return self.root / name.lstrip("/")
+
+    def release(self) -> str:
+        return str(self.path("/opt/teg/current").readlink())
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    for program in ("debootstrap", "dpkg-deb", "unshare"):
+        needs(program)
+    if os.geteuid() != 0:
+        pytest.skip("a chroot needs root")
+    root = tmp_path / "machine"
+    root.mkdir()
+    with tarfile.open(base_archive()) as archive:
+        archive.extractall(root, filter="fully_trusted")
+    (root / "dev").mkdir(exist_ok=True)
+    for device in ("null", "urandom"):
+        (root / "dev" / device).touch()
+        subprocess.run(["mount", "--bind", f"/dev/{device}", root / "dev" / device], check=True)
+    subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
+    try:
+        yield Machine(root)
+    finally:
+        for place in ("dev/null", "dev/urandom", "proc"):
+            subprocess.run(["umount", root / place], check=True)
+
+
+def build_deb(wheels: Path, out: Path) -> Path:
+    environment = {**os.environ, "TEG_WHEELS": str(wheels)}
+    done = subprocess.run(["deploy/make-deb", out], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return Path(done.stdout.strip())
+
+
+def test_the_package_is_installed_runs_upgrades_goes_back_and_is_removed(
+    machine: Machine, wheels: Path, tmp_path: Path, server: ThingsBoard
+) -> None:
+    shutil.copy(build_deb(wheels, tmp_path), machine.path("/teg.deb"))
+    said = machine.ok("dpkg", "-i", "/teg.deb")
+    assert "set TB_HOST and TB_PORT in /etc/teg/teg.env" in said
+    _check_places(machine)
+    _check_it_runs(machine, server)
+
+    first = machine.release()
+    settings = machine.path("/etc/teg/teg.env").read_text()
+    machine.ok("dpkg", "-i", "/teg.deb")
+    second = machine.release()
+    assert second != first
+    assert machine.path("/etc/teg/teg.env").read_text() == settings, "an upgrade keeps the settings"
+    machine.ok("/usr/share/teg/setup-service", "--back")
+    assert machine.release() == first
+    machine.ok("teg", "--version")
+    machine.ok("/usr/share/teg/setup-service", "--back")
+    assert machine.release() == second, "and forth again"
+
+    machine.ok("dpkg", "-r", "teg-gateway")
+    assert not machine.path("/opt/teg").exists()
+    assert machine.path("/var/lib/teg/gateway.db").exists(), "removing leaves the data"
+    assert machine.path("/etc/teg/teg.env").exists()
+    machine.ok("dpkg", "-P", "teg-gateway")
+    assert not machine.path("/var/lib/teg").exists()
+    assert not machine.path("/etc/teg").exists()
+
+
+def _check_places(machine: Machine) -> None:
+    env, data = machine.path("/etc/teg/teg.env").stat(), machine.path("/var/lib/teg").stat()
+    uid, gid = (int(machine.ok("id", option, "teg")) for option in ("-u", "-g"))
+    assert (env.st_mode & 0o777, env.st_uid, env.st_gid) == (0o640, 0, gid)
+    assert (data.st_mode & 0o777, data.st_uid, data.st_gid) == (0o700, uid, gid)
+    wants = machine.path("/etc/systemd/system/multi-user.target.wants/teg.service")
+    assert machine.path(str(wants.readlink())).exists(), "enabled"
+    told = machine.run("teg", "check")
+    assert "✗ settings: TB_HOST is not set" in told.stdout, told
+
+
+def _check_it_runs(machine: Machine, server: ThingsBoard) -> None:
+    """As the unit would run it, on this machine's network, with the settings of /etc/teg."""
+    with machine.path("/etc/teg/teg.env").open("a") as env:
+        env.write(f"TB_HOST={server.host}\nTB_PORT={server.port}\nTB_TLS=off\nTEG_CONTROLLER_RUNTIME=none\n")
+    token = machine.path("/var/lib/teg/tb_access_token")
+    token.write_text("T1")
+    for command in (
+        ("chown", "teg:teg", "/var/lib/teg/tb_access_token"),
+        ("chmod", "600", "/var/lib/teg/tb_access_token"),
+    ):
+        machine.ok(*command)
+    machine.ok("mkdir", "-p", "/var/lib/teg/controller", user="teg")
+    with closing(ControllerInbox(machine.path("/var/lib/teg/controller/communication_queue.db"))) as inbox:
+        inbox.insert_many(message(number) for number in range(1, 4))
+    machine.ok("sh", "-c", "chown -R teg:teg /var/lib/teg/controller")
+    run = ["chroot", "--userspec=teg:teg", str(machine.root), "/usr/bin/teg", "run"]
+    process = subprocess.Popen(run, env={"PATH": "/usr/sbin:/usr/bin:/bin"}, stderr=subprocess.PIPE, text=True)
+    try:
+        server.device("pi").wait_for(lambda device: device.distinct >= 3, 60, "the three records")
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        print(process.communicate()[1][-3000:])
+
+
+def test_install_from_an_unpacked_release_and_uninstall(machine: Machine, wheels: Path) -> None:
+    release = machine.path("/release")
+    for name in ("deploy", "install", ".env.example"):
+        source = PROJECT / name
+        shutil.copytree(source, release / name) if source.is_dir() else shutil.copy(source, release / name)
+    shutil.copytree(wheels, release / "wheels")
+    assert "sudo teg check" in machine.ok("/release/install")
+    assert machine.path("/etc/systemd/system/teg.service").read_text() == UNIT.read_text()
+    machine.ok("/usr/local/bin/teg", "--version")
+    first = machine.release()
+    machine.ok("/release/install")
+    machine.ok("/release/install", "--back")
+    assert machine.release() == first
+    machine.ok("/usr/local/bin/teg", "uninstall", "--yes")
+    assert not machine.path("/opt/teg").exists()
+    assert not machine.path("/etc/systemd/system/teg.service").exists()
+    assert machine.path("/etc/teg/teg.env").exists()
+
+
+def test_a_version_that_does_not_start_changes_nothing(machine: Machine, wheels: Path, tmp_path: Path) -> None:
+    release = machine.path("/release")
+    shutil.copytree(PROJECT / "deploy", release / "deploy")
+    for name in ("install", ".env.example"):
+        shutil.copy(PROJECT / name, release / name)
+    shutil.copytree(wheels, release / "wheels")
+    machine.ok("/release/install")
+    before = machine.release()
+    next((release / "wheels").glob("click-*")).unlink()
+    assert machine.run("/release/install").returncode != 0
+    assert machine.release() == before
+    assert [path.name for path in machine.path("/opt/teg/releases").iterdir()] == [Path(before).name]
