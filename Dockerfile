@@ -20,8 +20,9 @@ RUN python3 -m venv --copies --without-pip /opt/teg/current \
     && pip=$(echo /tmp/wheels/pip-*.whl) && /opt/teg/current/bin/python "${pip}/pip" install --quiet --no-cache-dir --disable-pip-version-check \
        ${offline} --find-links /tmp/wheels "teg-gateway${EXTRAS:+[${EXTRAS}]}" \
     && rm -rf /tmp/wheels \
-    && python3 -c 'import os, struct; os.setxattr(os.path.realpath("/opt/teg/current/bin/python3"), \
-       "security.capability", struct.pack("<5I", 0x02000001, 1 << 1, 0, 0, 0))'
+    && python3 -c 'import glob, os, struct; \
+       [os.setxattr(python, "security.capability", struct.pack("<5I", 0x02000001, 1 << 1, 0, 0, 0)) \
+        for python in glob.glob("/opt/teg/current/bin/python*")]'
 
 ENV PATH=/opt/teg/current/bin:$PATH TEG_DATA_PATH=/var/lib/teg TZ=UTC PYTHONUNBUFFERED=1
 USER teg

@@ -127,14 +127,16 @@ class Settings:
         return self.shared_before or self.data_path
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
+    def from_environment(
+        cls, environment: Mapping[str, str] | None = None, defaults: Mapping[str, str] | None = None
+    ) -> "Settings":
         """Read `environment` (default: the process's over the file that `env_file` names).
 
         Raises:
             InvalidSettings: naming everything that is wrong or missing.
         """
         if environment is None:
-            environment = {**read_env_file(env_file()), **os.environ}
+            environment = {**(defaults or {}), **read_env_file(env_file()), **os.environ}
         return _Reader(environment).settings()
 
 

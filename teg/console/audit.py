@@ -19,7 +19,7 @@ COLUMNS = ("time", "id", "method", "parameters", "state", "duration_ms", "answer
 @click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="Only this day (UTC), e.g. 2026-01-31.")
 def audit(day: datetime.datetime | None) -> None:
     """The remote calls of the past as CSV, oldest first; passwords and tokens in them are already hidden."""
-    path = open_settings().data_path / "gateway.db"
+    path = open_settings(server_needed=False).data_path / "gateway.db"
     if not is_readable(path):
         raise click.ClickException(f"there is no {path}: the gateway has not run with these settings yet")
     database = Database(path, read_only=True)

@@ -29,7 +29,7 @@ def backup(file: Path) -> None:
 
     FILE is as secret as the token. Settings (the env file) are not in it.
     """
-    settings = open_settings()
+    settings = open_settings(server_needed=False)
     with _plain_errors():
         found = write_backup(settings, file)
     click.echo(f"{file}: {size(file.stat().st_size)} ({', '.join(found)})")
@@ -63,7 +63,7 @@ def restore(file: Path) -> None:
     """
     from tasks.consumer import single_instance  # huey's lock is the gateway's; not loaded for a backup
 
-    settings = open_settings()
+    settings = open_settings(server_needed=False)
     with _plain_errors(), single_instance(settings.data_path / "gateway.lock"):
         kept = read_backup(settings, file)
     click.echo(f"restored from {file}; what was here before is in {kept}")

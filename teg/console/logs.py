@@ -29,7 +29,7 @@ def logs(lines: int, controller: bool, follow: bool) -> None:
 
 
 def _controller(lines: int) -> None:
-    settings = open_settings()
+    settings = open_settings(server_needed=False)
     try:
         raw = Engine(settings.docker_host).call(lambda client: client.logs(CONTAINER_NAME, tail=lines))
     except (Unavailable, Refused) as reason:

@@ -15,10 +15,14 @@ from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
 from teg.domain.errors import Unavailable
 from teg.settings import InvalidSettings, Settings
 
+#: What only the gateway's own command line may know (`teg run --tb-host`), and who asks it need not.
+ELSEWHERE = {"TB_HOST": "elsewhere", "TB_PORT": "1"}
 
-def open_settings() -> Settings:
+
+def open_settings(server_needed: bool = True) -> Settings:
+    """`server_needed` False: for who only needs to know where the data are."""
     try:
-        return Settings.from_environment()
+        return Settings.from_environment(defaults=None if server_needed else ELSEWHERE)
     except InvalidSettings as problems:
         raise click.ClickException(str(problems)) from problems
 

@@ -24,7 +24,7 @@ def send(values: tuple[str, ...]) -> None:
     measurement: archived, published, once.
     """
     record = {"ts": time.time_ns() // 1_000_000, "values": dict(map(parse_value, values))}
-    path = open_settings().inbox_path
+    path = open_settings(server_needed=False).inbox_path
     if not path.exists():
         raise click.ClickException(f"there is no {path}: the controller makes it, and has not run yet")
     _insert(path, json.dumps(record))

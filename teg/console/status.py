@@ -29,7 +29,7 @@ def status(as_json: bool, watch: bool, alive: bool) -> None:
 
     Exits with 0 when all is well, 1 when the gateway runs and has trouble, 2 when it does not run or hangs.
     """
-    settings = open_settings()
+    settings = open_settings(server_needed=False)
     if alive:
         raise SystemExit(look(settings)["running"] != "yes")
     while watch:

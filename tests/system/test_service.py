@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,18 +12,15 @@ from pathlib import Path
 import pytest
 
 from teg.simulator.thingsboard.server import ThingsBoard
-from tests.support.engine import base_archive, cache_path
-from tests.support.running import PROJECT, ControllerInbox, RunningGateway, message
+from tests.support.engine import base_archive
+from tests.support.packaging import needs, wheels
+from tests.support.running import CONSUMER, PROJECT, ControllerInbox, RunningGateway, message, wait_until
 
 UNIT = PROJECT / "deploy" / "teg.service"
 MAX_EXPOSURE = "20"  #: tenths: 2.0
 
 
-def needs(program: str) -> None:
-    if shutil.which(program) is None:
-        if os.environ.get("CI", "").lower() == "true":
-            pytest.fail(f"{program} is not installed")
-        pytest.skip(f"{program} is not installed")
+__all__ = ["wheels"]  # a fixture
 
 
 # --- the unit ----------------------------------------------------------------------------------------------
@@ -73,43 +69,35 @@ def test_systemd_hears_ready_alive_and_stopping(tmp_path: Path, server: ThingsBo
         assert manager.recv(100) == b"STOPPING=1"
 
 
+def test_as_the_unit_runs_it_what_root_wrote_is_read_and_emptied(tmp_path: Path, server: ThingsBoard) -> None:
+    """An ordinary user with CAP_DAC_OVERRIDE alone; the controller's container is root and SQLite makes 0644 files."""
+    needs("setpriv")
+    if os.geteuid() != 0:
+        pytest.skip("to become another user needs root")
+    gateway = RunningGateway(tmp_path, server.host, server.port, "T1")
+    for path in (gateway.data_path, gateway.controller_path, gateway.token_path):
+        os.chown(path, 65534, 65534)
+    right = "+dac_override"
+    service = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
+    service += [f"--inh-caps=-all,{right}", f"--ambient-caps=-all,{right}", f"--bounding-set=-all,{right}"]
+    with closing(ControllerInbox(gateway.inbox_path)) as inbox:
+        inbox.insert_many(message(number) for number in range(1, 4))
+        assert gateway.inbox_path.stat().st_uid == 0
+        with gateway.log_path.open("ab") as log:
+            command = [*service, str(CONSUMER), "gateway.huey"]
+            process = subprocess.Popen(command, cwd=PROJECT, env=gateway.environment, stdout=log, stderr=log)
+        try:
+            server.device("pi").wait_for(lambda device: device.distinct >= 3, 60, "the three records")
+            wait_until(lambda: inbox.count() == 0, 30, "the inbox is empty")
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+            process.wait()
+            print(gateway.log()[-3000:])
+
+
 # --- installing --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Our wheel as it is now; what it needs from the package index once a machine, for this Debian's Python alone."""
-    kept = cache_path() / "wheels-cp311"
-    found = tmp_path_factory.mktemp("wheels")
-    pip: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", found, PROJECT], check=True, timeout=300)
-    if not kept.exists():
-        unfinished = kept.with_name(f"wheels-{os.getpid()}")
-        target = [
-            "--only-binary=:all:",
-            "--implementation=cp",
-            "--python-version=311",
-            "--platform=manylinux_2_17_x86_64",
-        ]
-        ours = str(next(found.glob("teg_gateway-*.whl")))
-        command = [
-            *pip,
-            "download",
-            *target,
-            "--constraint",
-            PROJECT / "constraints.txt",
-            "-d",
-            unfinished,
-            "pip",
-            ours,
-        ]
-        subprocess.run(command, check=True, timeout=300)
-        for wheel in unfinished.glob("teg_gateway-*"):
-            wheel.unlink()
-        unfinished.rename(kept)
-    for wheel in kept.iterdir():
-        shutil.copy(wheel, found)
-    return found
 
 
 class Machine:

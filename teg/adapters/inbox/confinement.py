@@ -42,12 +42,16 @@ def confine(directory_fd: int, file_name: str) -> Layers:
         signal.signal(stop, signal.SIG_IGN)
     _prefer_for_oom()
     kernel.forbid_new_privileges()
-    _put_on(layers, "namespaces", lambda: _namespaces(is_root))
+    keeps_right = not is_root and owner[0] != os.geteuid() and kernel.holds(kernel.CAP_DAC_OVERRIDE)
+    if keeps_right:  # in a user namespace of our own it would not count
+        layers["namespaces"] = "the files are another user's"
+    else:
+        _put_on(layers, "namespaces", lambda: _namespaces(is_root))
     _put_on(layers, "own view of files", lambda: _view(directory_fd, layers["namespaces"] == ""))
     os.umask(0)  # SQLite gives its side files the mode of the database
     for limit, value in LIMITS.items():
         resource.setrlimit(limit, (min(value, hard), min(value, hard)) if (hard := _hard(limit)) >= 0 else (value,) * 2)
-    _put_on(layers, "no user", lambda: _drop(is_root, *owner))
+    _put_on(layers, "no user", lambda: _drop(is_root, keeps_right, *owner))
     _put_on(layers, "Landlock", lambda: _landlock())
     _put_on(layers, "system calls", seccomp.deny_syscalls)
     kernel.hide_memory()
@@ -122,10 +126,11 @@ def _view(directory_fd: int, own_mounts: bool) -> None:
     return os.chdir("/")
 
 
-def _drop(is_root: bool, user: int, group: int, capabilities: tuple[int, ...]) -> None:
+def _drop(is_root: bool, keeps_right: bool, user: int, group: int, capabilities: tuple[int, ...]) -> None:
+    """`keeps_right`: a gateway that is not root, but may empty what the controller's container made as root."""
     if is_root:
         return kernel.become(USER, USER, user, group, capabilities)
-    return kernel.set_capabilities()
+    return kernel.set_capabilities(*([kernel.CAP_DAC_OVERRIDE] if keeps_right else []))
 
 
 def _landlock() -> None:

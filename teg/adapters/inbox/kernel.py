@@ -86,6 +86,14 @@ def set_capabilities(*capabilities: int) -> None:
     _checked(_libc.capset(header, data), "capset")
 
 
+def holds(capability: int) -> bool:
+    """Whether we may use it: root, a service with AmbientCapabilities, a program with a file capability."""
+    header, data = struct.pack("=Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
+    _checked(_libc.capget(header, data), "capget")
+    _, low, _, _, high, _ = struct.unpack("=6I", data.raw)
+    return bool((low | high << 32) >> capability & 1)
+
+
 def become(user: int, group: int, file_user: int, file_group: int, capabilities: tuple[int, ...]) -> None:
     """From root to `user`, who is nobody to other processes, while files are opened and made as `file_user`.
 

@@ -1,0 +1,55 @@
+"""What an installation is made of, built once a run: our wheel, and the wheels it needs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.engine import cache_path
+from tests.support.running import PROJECT
+
+
+def needs(program: str) -> None:
+    if shutil.which(program) is None:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"{program} is not installed")
+        pytest.skip(f"{program} is not installed")
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our wheel as it is now; what it needs from the package index once a machine, for this Debian's Python alone."""
+    kept = cache_path() / "wheels-cp311"
+    found = tmp_path_factory.mktemp("wheels")
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", found, PROJECT], check=True, timeout=300)
+    if not kept.exists():
+        unfinished = kept.with_name(f"wheels-{os.getpid()}")
+        target = [
+            "--only-binary=:all:",
+            "--implementation=cp",
+            "--python-version=311",
+            "--platform=manylinux_2_17_x86_64",
+        ]
+        ours = str(next(found.glob("teg_gateway-*.whl")))
+        command = [
+            *pip,
+            "download",
+            *target,
+            "--constraint",
+            PROJECT / "constraints.txt",
+            "-d",
+            unfinished,
+            "pip",
+            ours,
+        ]
+        subprocess.run(command, check=True, timeout=300)
+        for wheel in unfinished.glob("teg_gateway-*"):
+            wheel.unlink()
+        unfinished.rename(kept)
+    for wheel in kept.iterdir():
+        shutil.copy(wheel, found)
+    return found
