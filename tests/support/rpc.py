@@ -62,6 +62,8 @@ class FakeSession:
         self.sent: list[tuple[str, Any]] = []
         self.sizes: list[int] = []
         self.refusals: list[Exception] = []
+        self.hold = False  #: nothing is acknowledged
+        self._waiting: list[Callable[[bool], None]] = []
         self.on_deliver: Callable[[], object] = lambda: None
 
     def publish(self, topic: str, payload: bytes, on_done: Callable[[bool], None]) -> None:
@@ -71,7 +73,20 @@ class FakeSession:
         assert body.keys() == {"message"}
         self.sent.append((topic, body["message"]))
         self.sizes.append(len(payload))
-        on_done(True)
+        if self.hold:
+            self._waiting.append(on_done)
+        else:
+            on_done(True)
+
+    def lose(self) -> None:
+        self.connected = False
+        waiting, self._waiting = self._waiting, []
+        for on_done in waiting:
+            on_done(False)
+
+    def reconnect(self) -> None:
+        self.connected, self.hold = True, False
+        self.epoch += 1
 
     def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
         if self.refusals:
