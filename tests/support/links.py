@@ -28,6 +28,10 @@ class FakeClock:
     def boot_id(self) -> str:
         return "boot"
 
+    def advance(self, seconds: float) -> None:
+        self.s += seconds
+        self.ms += round(seconds * 1000)
+
 
 @dataclass
 class FakeOutbox:

@@ -70,6 +70,9 @@ class FakeClock:
         self.wall_ms += round(seconds * 1000)
         self.steady_s += seconds
 
+    def reboot(self) -> None:
+        self.boot, self.steady_s = self.boot + "'", 20.0
+
 
 class FakeState(MemoryState):
     """Its writes are effects."""

@@ -56,15 +56,23 @@ class HandClock:
     def __init__(self) -> None:
         self.seconds = 1000.0
         self.boot = "boot-1"
+        self._boot_ms = 1_767_225_600_000
 
     def now_ms(self) -> int:
-        return 1_767_225_600_000 + int(self.seconds * 1000)
+        return self._boot_ms + int(self.seconds * 1000)
 
     def monotonic_s(self) -> float:
         return self.seconds
 
     def boot_id(self) -> str:
         return self.boot
+
+    def advance(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def reboot(self) -> None:
+        self._boot_ms = self.now_ms()
+        self.boot, self.seconds = self.boot + "'", 20.0
 
 
 class Controller:

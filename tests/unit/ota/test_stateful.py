@@ -80,8 +80,7 @@ class Device(RuleBasedStateMachine):
 
     @rule()
     def reboot(self) -> None:
-        self.world.clock.boot += "'"
-        self.world.clock.steady_s = 20.0
+        self.world.clock.reboot()
         if self.world.engine.seen.running:
             self.world.engine.end(255)
         self.world.reboot_gateway()
