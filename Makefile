@@ -8,7 +8,7 @@ WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := $(BIN)/pytest -q -n $(WORKERS)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: help demo setup check test torture pythons bench run image deb release clean
+.PHONY: help demo setup check test torture conformance pythons bench run image deb release clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -49,6 +49,9 @@ test: setup  ## everything a release needs; installs what the machine lacks (whe
 torture: setup  ## the deep fault runs, which take longer than the rest together
 	@tests/install-system-packages
 	$(PYTEST) -m torture
+
+conformance: setup  ## what we know of ThingsBoard, checked on the server that TB_TEST_URL names (docs/stand-in.md)
+	$(BIN)/pytest -v -n 0 tests/conformance
 
 pythons: setup  ## the unit tests on the other supported Pythons of this machine
 	@WORKERS=$(WORKERS) tests/on-each-python
