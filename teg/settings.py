@@ -88,6 +88,7 @@ class Settings:
     controller_dockerfile: str
     default_controller_version: str | None
     log_level: str
+    log_format: str
     queue_url: str
     rpc_run_command: str
     rpc_disabled: frozenset[str]
@@ -187,6 +188,7 @@ class _Reader(Variables):
             controller_dockerfile=self._text("TEG_CONTROLLER_DOCKERFILE_PATH", "./Dockerfile"),
             default_controller_version=self._text("TEG_DEFAULT_CONTROLLER_VERSION") or None,
             log_level=self._log_level("LOG_LEVEL"),
+            log_format=self._choice("LOG_FORMAT", "text", ("text", "json")),
             queue_url=self._queue_url(data),
             rpc_run_command=self._run_command(),
             rpc_disabled=frozenset(self._list("TEG_RPC_DISABLED", ",")),

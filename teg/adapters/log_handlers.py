@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import orjson
+
 from teg.domain.redaction import redacted_text
 from teg.domain.token_bucket import Bucket
 
@@ -26,6 +28,9 @@ _ESCAPES = {code: chr(code).encode("unicode_escape").decode("ascii") for code in
 FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 SEVERITIES = {logging.DEBUG: "DEBUG", logging.INFO: "INFO", logging.WARNING: "WARN", logging.ERROR: "ERROR"}
 
+#: What journald takes from the beginning of a line (sd-daemon(3)); time and level are its own columns.
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3}
+
 _LOOKED_AT = 16_384
 
 Forward = Callable[[int, str, str], None]
@@ -34,7 +39,8 @@ Forward = Callable[[int, str, str], None]
 class LogOutput:
     """Installed once for the process; `add_secret` may be called at any time."""
 
-    def __init__(self, level: str) -> None:
+    def __init__(self, level: str, layout: str = "text") -> None:
+        """`layout` of standard error: `text`, `json` (an object a line), or `journal` (for systemd's)."""
         self._secrets: set[str] = set()
         self._ring: deque[tuple[int, str]] = deque(maxlen=RING_LINES)
         self._ring_lock = threading.Lock()
@@ -42,7 +48,7 @@ class LogOutput:
         self._inside = threading.local()
         self._root = logging.getLogger()
         self._stderr = logging.StreamHandler(sys.stderr)
-        self._stderr.setFormatter(_SecretsHidden(FORMAT, self._secrets))
+        self._stderr.setFormatter(LAYOUTS[layout](FORMAT, self._secrets))
         self._sink = _Sink(self._take)
         self._sink.setFormatter(_SecretsHidden("%(message)s", self._secrets))
         self._ring_format = _SecretsHidden(FORMAT, self._secrets)
@@ -156,6 +162,36 @@ class _SecretsHidden(logging.Formatter):
         for secret in sorted(self._secrets, key=len, reverse=True):  # one may be the beginning of another
             text = text.replace(secret, "***")
         return redacted_text(text, _LOOKED_AT).translate(_ESCAPES)
+
+
+class _ForJournal(_SecretsHidden):
+    """No second time stamp, and the priority by which `journalctl -p warning` chooses."""
+
+    def __init__(self, layout: str, secrets: set[str]) -> None:
+        super().__init__("%(name)s: %(message)s", secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = next(PRIORITIES[level] for level in sorted(PRIORITIES, reverse=True) if record.levelno >= level)
+        return f"<{priority}>{super().format(record)}"
+
+
+class _AsJson(_SecretsHidden):
+    """One object a line, for programs that collect logs."""
+
+    def __init__(self, layout: str, secrets: set[str]) -> None:
+        super().__init__("%(message)s", secrets)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "ts_ms": int(record.created * 1000),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": super().format(record),
+        }
+        return orjson.dumps(line).decode()
+
+
+LAYOUTS = {"text": _SecretsHidden, "journal": _ForJournal, "json": _AsJson}
 
 
 def _severity(level: int) -> str:

@@ -23,7 +23,7 @@ from teg.settings import Settings
 SHOWN = {
     *("tb_host", "tb_port", "tb_tls", "ca_cert", "access_token_path", "device_name", "data_path"),
     *("controller_data_path", "controller_logs_path", "controller_git_path", "controller_docker_context"),
-    *("controller_dockerfile", "default_controller_version", "log_level", "rpc_disabled", "file_roots"),
+    *("controller_dockerfile", "default_controller_version", "log_level", "log_format", "rpc_disabled", "file_roots"),
     *("controller_runtime", "docker_host", "controller_privileged", "controller_network", "controller_devices"),
     *("controller_memory_bytes", "controller_pids", "health_limit_s", "start_grace_s", "ota_trial_s"),
     *("ota_require_keys", "ota_require_signature", "archive_max_bytes", "archive_max_days", "console"),

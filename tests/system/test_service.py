@@ -69,6 +69,20 @@ def test_systemd_hears_ready_alive_and_stopping(tmp_path: Path, server: ThingsBo
         assert manager.recv(100) == b"STOPPING=1"
 
 
+def test_in_the_journal_lines_have_a_priority_and_no_time_of_their_own(tmp_path: Path, server: ThingsBoard) -> None:
+    """systemd names the stream that it reads; lines that go anywhere else are as always."""
+    gateway = RunningGateway(tmp_path, server.host, server.port, "T1")
+    with gateway.log_path.open("ab") as log:
+        found = os.fstat(log.fileno())
+        gateway.environment["JOURNAL_STREAM"] = f"{found.st_dev}:{found.st_ino}"
+    with gateway:
+        server.device("pi").wait_connected(30)
+        assert gateway.stop() == 0
+    lines = gateway.log().splitlines()
+    assert "<4>gateway: TB_TLS=off: the access token and all data go over the network in the clear" in lines
+    assert all(line[:3] in ("<3>", "<4>", "<6>") for line in lines)
+
+
 def test_as_the_unit_runs_it_what_root_wrote_is_read_and_emptied(tmp_path: Path, server: ThingsBoard) -> None:
     """An ordinary user with CAP_DAC_OVERRIDE alone; the controller's container is root and SQLite makes 0644 files."""
     needs("setpriv")

@@ -6,6 +6,7 @@ import threading
 import unicodedata
 from collections.abc import Iterator
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -336,3 +337,36 @@ def test_refused_calls_cannot_fill_the_log(output: LogOutput) -> None:
     for number in range(10 * BURST_LINES):
         LOGGER.warning("RPC %d refused", number)
     assert BURST_LINES <= len(output.recent(RING_LINES)) <= BURST_LINES + 10
+
+
+# --- layouts of standard error -----------------------------------------------------------------------------
+
+
+def written(layout: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    output = LogOutput("DEBUG", layout)
+    output.add_secret("hunter2")
+    output.install()
+    try:
+        LOGGER.debug("quiet")
+        LOGGER.error("token hunter2\n<0>gateway.test: forged")
+        try:
+            raise ValueError("of two\nlines")
+        except ValueError:
+            LOGGER.exception("it failed")
+    finally:
+        output.remove()
+    return capsys.readouterr().err.splitlines()
+
+
+def test_for_the_journal_each_line_begins_with_its_priority(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = written("journal", capsys)
+    assert [line[:16] for line in lines] == ["<7>gateway.test:", "<3>gateway.test:", "<3>gateway.test:"]
+    assert "hunter2" not in str(lines)
+
+
+def test_as_json_each_line_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [orjson.loads(line) for line in written("json", capsys)]
+    assert [line["level"] for line in lines] == ["DEBUG", "ERROR", "ERROR"]
+    assert all(line.keys() == {"ts_ms", "level", "logger", "message"} for line in lines)
+    assert "ValueError" in lines[2]["message"]
+    assert "hunter2" not in str(lines)
