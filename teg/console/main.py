@@ -7,6 +7,7 @@ import click
 
 #: In the order of `teg --help`. Each is imported when it is called: `teg status` need not load Docker's library.
 COMMANDS = {
+    "init": "teg.console.init",
     "run": "teg.console.run",
     "status": "teg.console.status",
     "check": "teg.console.check",

@@ -100,6 +100,15 @@ class ArchiveMaintenance:
             for row in found
         ]
 
+    def dead_letter(self, letter_id: int) -> dict[str, Any] | None:
+        """The whole of one, its message as it came."""
+        found = self._database.rows(
+            "SELECT id, source_row, type, CAST(message AS BLOB), reason, set_aside_ms FROM dead_letter WHERE id = ?",
+            (letter_id,),
+        )
+        names = ("id", "inbox_row", "type", "message", "reason", "set_aside_ms")
+        return dict(zip(names, found[0], strict=True)) if found else None
+
     def retry_dead_letters(self, ids: Sequence[int] | None) -> int:
         """Judge letters again by today's rules and put the acceptable ones on their way; returns how many."""
         letters = self._database.rows(

@@ -104,7 +104,7 @@ def check_token(site: Site) -> Iterator[Finding]:
     elif site.gateway is not None:
         yield from _session(site.gateway["connection"])
     elif way_is_open(settings):
-        yield from _tried(settings, token)
+        yield from try_token(settings, token)
     else:
         yield skipped("access token", "not tried: the server cannot be reached")
 
@@ -129,7 +129,8 @@ def _session(link: dict[str, object]) -> Iterator[Finding]:
         yield problem("access token", harmless(str(link["last_end"]) or "not connected yet"), "see the lines above")
 
 
-def _tried(settings: Settings, token: str) -> Iterator[Finding]:
+def try_token(settings: Settings, token: str) -> Iterator[Finding]:
+    """A session with it, for a moment; never beside a running gateway with the same token."""
     context = tls.client_context(settings.ca_cert) if settings.tb_tls else None
     code = server_probe.connack(settings.tb_host, settings.tb_port, context, token)
     if code == 0:
