@@ -51,6 +51,8 @@ def test_status_tells_running_from_stopped_and_counts(gateway: RunningGateway, t
         stopped = teg(gateway, "status")
         assert "NOT RUNNING" in stopped.stdout
         assert "not JSON" in teg(gateway, "dead-letters").stdout
+        assert teg(gateway, "dead-letters", "--show", "1").stdout.endswith("no json\n")
+        assert teg(gateway, "dead-letters", "--show", "9").returncode == 1
 
 
 def test_check_names_every_wrong_setting(gateway: RunningGateway) -> None:
