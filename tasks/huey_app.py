@@ -17,6 +17,7 @@ from huey.consumer import Consumer
 from huey.exceptions import HueyException
 from huey.storage import BaseStorage, MemoryStorage
 
+from tasks.kept_tasks import KeptTasks
 from tasks.lanes import WORKERS, Lane, WakeUp
 from tasks.services import Services
 from tasks.storage import Damaged, PlainSerializer, WatchedFile, move_aside, open_storage, sqlite_path, storage_errors
@@ -33,8 +34,6 @@ IDLE_WAIT_S = 60.0
 DOWN_WAIT_S = 1.0
 #: Bound on a graceful stop; the whole exit has to fit into the contract's 30 s.
 SHUTDOWN_TIMEOUT_S = 20
-#: Tasks with arguments kept in memory while the queue cannot be written; triggers are one a name anyway.
-MAX_KEPT = 200
 
 
 class GatewayHuey(Huey):
@@ -63,7 +62,7 @@ class GatewayHuey(Huey):
         """Memory until `open` is called: importing does no I/O."""
         self.lanes = {lane: MemoryStorage(f"teg-{lane}") for lane in Lane}
         self.triggers = Triggers()
-        self._kept: dict[str, Task] = {}
+        self._kept = KeptTasks()
         self._trouble: Unavailable | None = None
         return self.lanes[Lane.WORK]
 
@@ -136,7 +135,7 @@ class GatewayHuey(Huey):
             return call()
 
     def storage_failed(self, reason: Unavailable) -> None:
-        """Say it once; until the queue is back, what should be queued is kept in memory."""
+        """Say it once; until the queue is back, what should be queued runs from memory."""
         self._damaged = self._damaged or isinstance(reason, Damaged)
         with self._telling:  # every worker meets the outage at the same moment
             news, self._trouble = self._trouble is None, reason
@@ -164,8 +163,8 @@ class GatewayHuey(Huey):
     def enqueue(self, task: Task) -> None:
         """Put `task` on its lane. One without arguments is a trigger: while it waits there, more of it add nothing.
 
-        While the queue cannot be written the gateway keeps the task in memory and queues it later. Callers need not
-        care, and do not wait: once trouble is known, only the scheduler tries.
+        While the queue cannot be written the gateway runs the task from memory. Callers need not care, and do not
+        wait: once trouble is known, only the scheduler tries.
 
         Raises:
             Refused: an argument that cannot go through the queue.
@@ -199,9 +198,9 @@ class GatewayHuey(Huey):
         if not self.tended:
             raise reason
         self.storage_failed(reason)
-        if len(self._kept) >= MAX_KEPT and not is_trigger(task):
+        if not self._kept.add(task):
             raise reason
-        self._kept[task.name if is_trigger(task) else task.id] = task
+        self.wake_up.notify(task.lane)
 
     def add_schedule(self, task: Task) -> None:
         schedule = super().add_schedule
@@ -211,19 +210,21 @@ class GatewayHuey(Huey):
             self._keep(task, reason)
 
     def enqueue_due(self) -> None:
-        """Once a second: retries whose time has come, and what could not be queued before.
+        """Once a second: retries whose time has come, those kept in memory among them.
 
         Raises:
             Unavailable: the queue cannot be read now.
         """
+        for task in self._kept.retries_due(self._get_timestamp()):
+            self.triggers.retry_came(task)
+            self._kept.add(task)
+            self.wake_up.notify(task.lane)
         due = self._use(self.read_schedule)
         if self._trouble is not None:
             self._use(self._write_probe)
             self._storage_works()
-        kept = [task for key in list(self._kept) if (task := self._kept.pop(key, None))]
         for task in due:
             self.triggers.retry_came(task)
-        for task in kept + due:
             self.enqueue(task)
 
     def serve(self, lane: Lane) -> None:
@@ -234,6 +235,8 @@ class GatewayHuey(Huey):
         """Next task of this worker's lane, waiting for one to be enqueued. An unreadable task is dropped, loudly."""
         lane: Lane = getattr(self._worker, "lane", Lane.WORK)
         seen = self.wake_up.count(lane)
+        if (kept := self._kept.take(lane)) is not None:
+            return kept
         try:
             data = self._use(lambda: self._take(lane, seen))
         except Unavailable as reason:
@@ -246,7 +249,8 @@ class GatewayHuey(Huey):
         data = self.lanes[lane].dequeue()
         if data is None and (self._queue_file is not None or not self._url):  # servers wait by themselves
             self.wake_up.wait(lane, seen, IDLE_WAIT_S)
-            data = self.lanes[lane].dequeue()
+            if not self._kept.waiting(lane):
+                data = self.lanes[lane].dequeue()
         return data
 
     def _readable(self, data: bytes) -> Task | None:
@@ -259,7 +263,7 @@ class GatewayHuey(Huey):
         return task
 
     def pending_count(self) -> int:
-        return sum(storage.queue_size() for storage in self.lanes.values())
+        return len(self._kept) + sum(storage.queue_size() for storage in self.lanes.values())
 
     def is_revoked(self, task: Any, timestamp: Any = None, peek: bool = True) -> bool:
         return False  # revocation is not used; reading it would deserialise rows for nothing

@@ -83,6 +83,6 @@ TIMETABLE = (
     Every(MINUTE_S, advance_update),
     Every(20, salvage_storage, when=lambda: huey.services.storage.salvage_due),
     Every(10 * MINUTE_S, read_wanted_state),
-    Every(HOUR_S, tidy_archive),
+    Every(10, tidy_archive, when=lambda: huey.services.retention.due),
     Every(HOUR_S, take_over_reference),
 )

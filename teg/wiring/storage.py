@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from teg.adapters import private_files
+from teg.adapters.ballast import Ballast
 from teg.adapters.gateway_db import outbox, rpc_journal, state
 from teg.adapters.gateway_db.keeper import DatabaseKeeper
 from teg.adapters.gateway_db.legacy_import import LegacyImportTable
@@ -78,7 +79,8 @@ def _prepare_directories(settings: Settings) -> None:
 
 
 def build_retention(settings: Settings, storage: Storage, clock: Clock) -> Retention:
-    return Retention(storage.maintenance, clock, settings.archive_max_bytes, settings.archive_max_days)
+    ballast = Ballast(settings.data_path / "gateway.db.ballast")
+    return Retention(storage.maintenance, ballast, clock, settings.archive_max_bytes, settings.archive_max_days)
 
 
 def build_legacy_import(settings: Settings, storage: Storage) -> LegacyImport:

@@ -23,6 +23,7 @@ import pytest
 from tasks import huey_app, triggers
 from tasks.consumer import GatewayConsumer
 from tasks.huey_app import Every, GatewayHuey
+from tasks.kept_tasks import MAX_KEPT
 from tasks.lanes import WORKERS, Lane
 from tasks.queue import huey as the_huey
 from tasks.queue import task
@@ -96,7 +97,7 @@ class Workers:
 def run_next(lane: Lane = Lane.WORK) -> Any:
     """Take and run the next task of `lane` in this thread, without waiting for one."""
     the_huey.serve(lane)
-    if not the_huey.lanes[lane].queue_size():
+    if not the_huey._kept.waiting(lane) and not the_huey.lanes[lane].queue_size():
         return None
     found = the_huey.dequeue()
     if found is not None:
@@ -473,21 +474,52 @@ def no_patience(monkeypatch: pytest.MonkeyPatch, path: Path) -> Iterator[Gateway
     the_huey.close()
 
 
-def test_what_cannot_be_queued_is_kept_and_queued_later(
+def test_what_cannot_be_queued_runs_from_memory(
     no_patience: GatewayHuey, declare: Callable[..., Any], path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    look, work = declare("look", lambda: None), declare("work", lambda number: None)
+    ran: list[Any] = []
+    look, work = declare("look", lambda: ran.append("look")), declare("work", ran.append)
     with held(path):
         for number in range(3):
             look()
             work(number)
         with pytest.raises(Unavailable, match="locked"):
             no_patience.enqueue_due()
-        assert no_patience.pending_count() == 0
+        while len(no_patience._kept):
+            run_next()
+        assert sorted(map(str, ran)) == ["0", "1", "2", "look"]
     no_patience.enqueue_due()
-    assert no_patience.pending_count() == 4
+    assert no_patience.pending_count() == 0, "and nothing of it again"
     assert caplog.text.count("trying again until it is back") == 1, "said once, not for every task"
     assert caplog.text.count("the queue is back") == 1
+
+
+def test_calls_come_before_others_from_memory_too(
+    no_patience: GatewayHuey, declare: Callable[..., Any], path: Path
+) -> None:
+    ran: list[int] = []
+    work = declare("work", ran.append)
+    with held(path):
+        for number in (1, 2, 3):
+            task = work.s(number)
+            task.priority = 100 if number == 2 else 0
+            no_patience.enqueue(task)
+        while len(no_patience._kept):
+            run_next()
+    assert ran == [2, 1, 3]
+
+
+def test_a_queue_that_can_be_read_but_not_written_is_not_back(
+    no_patience: GatewayHuey, declare: Callable[..., Any], path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A full disk."""
+    work = declare("work", lambda number: None)
+    with held(path):
+        work(1)
+        before = caplog.text.count("the queue is back")
+        with pytest.raises(Unavailable):
+            no_patience.enqueue_due()
+        assert caplog.text.count("the queue is back") == before
 
 
 def test_when_the_queue_is_back_the_timetable_starts_anew(
@@ -521,8 +553,7 @@ def test_once_trouble_is_known_producers_do_not_wait_for_it_again(
         work(2)
         look()
         assert touched == []
-    no_patience.enqueue_due()
-    assert len(touched) == 3
+    assert len(no_patience._kept) == 3
 
 
 def test_another_process_is_told_that_it_cannot_queue(
@@ -556,13 +587,12 @@ def test_memory_stays_bounded_while_the_queue_is_away(
 ) -> None:
     look, work = declare("look", lambda: None), declare("work", lambda number: None)
     with held(path):
-        for number in range(huey_app.MAX_KEPT):
+        for number in range(MAX_KEPT):
             work(number)
         with pytest.raises(Unavailable):
             work(-1)
         look()
-    no_patience.enqueue_due()
-    assert no_patience.pending_count() == huey_app.MAX_KEPT + 1
+        assert len(no_patience._kept) == MAX_KEPT + 1
 
 
 def test_a_retry_that_cannot_be_scheduled_is_kept(
@@ -573,8 +603,7 @@ def test_a_retry_that_cannot_be_scheduled_is_kept(
     with held(path):
         no_patience.execute(queued)
     no_patience.enqueue_due()
-    run_next()
-    assert no_patience.scheduled_count() == 1
+    assert no_patience.pending_count() == 0, "not yet"
     clock.advance(1)
     no_patience.enqueue_due()
     assert no_patience.pending_count() == 1

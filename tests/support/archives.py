@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from teg.adapters.gateway_db import outbox, salvage, state
+from teg.adapters.gateway_db import outbox, salvage, state, unproven
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
 from teg.adapters.gateway_db.outbox import RecordTable
@@ -35,6 +35,7 @@ class Archive:
         """With a server that gives no proofs: delivered is all there is to know."""
         self.database = Database(self.path, on_fresh=salvage.carry_over)
         self.database.open(outbox.SCHEMA, state.SCHEMA, salvage.SCHEMA)
+        unproven.UnprovenTable(self.database).keeps_watermarks(False)  # acknowledged is all there is to know
         self.table = RecordTable(self.database)
         UnprovenTable(self.database).keeps_watermarks(self.proofs)
         self.maintenance = ArchiveMaintenance(self.database)

@@ -34,6 +34,26 @@ class FakeClock:
 
 
 @dataclass
+class FakeDisk:
+    """`telemetry.retention.Disk`; plenty of room unless told otherwise."""
+
+    size_bytes: int = 1 << 20
+    free: int = 1 << 30
+    held: bool = True
+
+    def free_bytes(self) -> int:
+        return self.free
+
+    def let_go(self) -> None:
+        self.free += self.size_bytes * self.held
+        self.held = False
+
+    def take(self) -> None:
+        self.free -= self.size_bytes
+        self.held = True
+
+
+@dataclass
 class FakeOutbox:
     """Rows by lane; `marked` and `aside` in the order they came."""
 

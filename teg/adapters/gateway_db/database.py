@@ -188,20 +188,30 @@ class Database:
 
     def sound(self) -> bool:
         """`verify` without the mending: a look of some microseconds."""
-        try:
-            with self._writing:
-                if self._files is not None:
-                    self._files.verify()
-        except (Disturbed, OSError):
-            return False
-        return True
+        with self._writing:
+            return self._files is None or self._files.whole()
 
     def size_bytes(self) -> int:
         """Pages in use times page size, the write-ahead log excluded."""
-        pages, free, size = (
-            self.rows(f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size")
-        )
-        return int((pages - free) * size)
+        return (self._pragma("page_count") - self.free_pages()) * self._pragma("page_size")
+
+    def file_bytes(self) -> int:
+        """What the main file takes on the disk after the next checkpoint, free pages included."""
+        return self._pragma("page_count") * self._pragma("page_size")
+
+    def free_pages(self) -> int:
+        return self._pragma("freelist_count")
+
+    def vacuum(self, pages: int) -> int:
+        """Give so many free pages back to the file system; returns how many there were to give."""
+        before = self._pragma("page_count")
+        with self._using() as connection, self._write_turn():
+            connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            self._checkpoint(connection, "TRUNCATE")
+        return before - self._pragma("page_count")
+
+    def _pragma(self, name: str) -> int:
+        return int(self.rows(f"PRAGMA {name}")[0][0])
 
     # --- inside --------------------------------------------------------------------------------------------
 
@@ -309,7 +319,7 @@ class Database:
         """
         with self._gate.alone(), sqlite_errors(self.path):
             files = self._files
-            if files is None or _is_whole(files):
+            if files is None or files.whole():
                 return
             self._make_directory()
             if disturbed.content and (self._rescue_in_place(files, disturbed) or self._rescue_into_copy(disturbed)):
@@ -319,7 +329,7 @@ class Database:
 
     def _replace_if_broken(self, files: OpenFiles, damage: Unavailable) -> None:
         with self._gate.alone(), sqlite_errors(self.path):
-            if self._files is files and (isinstance(damage, Damaged) or not _is_whole(files)):
+            if self._files is files and (isinstance(damage, Damaged) or not files.whole()):
                 self._make_directory()
                 self._begin_anew(str(damage))
 
@@ -365,14 +375,6 @@ class Database:
 
     def _make_directory(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _is_whole(files: OpenFiles) -> bool:
-    try:
-        files.verify()
-    except Disturbed:
-        return False
-    return True
 
 
 @contextmanager

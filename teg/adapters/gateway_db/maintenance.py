@@ -3,21 +3,17 @@
 Long jobs work in slices, each a short transaction, so that archiving and publishing never wait for them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from teg.adapters.gateway_db import unproven
 from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.eviction import LETTER_SLICE, SLICE, Eviction
 from teg.adapters.gateway_db.outbox import KEPT, insert_records
 from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, validate
 
-SLICE = 5_000
-#: Dead letters may be large, so fewer go at a time.
-LETTER_SLICE = 100
-#: Dead letters get a tenth of the quota: a controller that writes nonsense must not push measurements out.
-DEAD_LETTER_SHARE = 10
 DAY_MS = 86_400_000
 _COUNTED = ("accepted", "delivered", "set_aside", "evicted", "discarded", "lost")
 
@@ -27,9 +23,19 @@ class ArchiveMaintenance:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._eviction = Eviction(database)
 
     def mark_for_publishing(self, start_ms: int, end_ms: int) -> int:
-        """Put kept records of the range into the outbox again, in one transaction; returns how many are in range."""
+        """Put kept records of the range into the outbox again, in slices; returns how many are in range."""
+        total, after_ms = 0, start_ms - 1
+        while rows := self._database.rows(
+            "SELECT ts FROM record WHERE ts > ? AND ts <= ? ORDER BY ts LIMIT 1 OFFSET ?", (after_ms, end_ms, SLICE)
+        ):
+            total += self._mark(after_ms + 1, rows[0][0])
+            after_ms = rows[0][0]
+        return total + self._mark(after_ms + 1, end_ms)
+
+    def _mark(self, start_ms: int, end_ms: int) -> int:
         with self._database.transaction() as connection:
             unproven.republished(connection, start_ms, end_ms)
             return connection.execute(
@@ -41,20 +47,20 @@ class ArchiveMaintenance:
 
     def discard(self, start_ms: int, end_ms: int) -> int:
         """Delete delivered records of the range; what still waits for its PUBACK stays. Returns how many went."""
-        total = 0
-        while deleted := self._delete_delivered("discarded", "ts BETWEEN ? AND ?", (start_ms, end_ms)):
-            total += deleted
-        return total
+        return self._eviction.discard(start_ms, end_ms)
 
     def stats(self, start_ms: int | None = None, end_ms: int | None = None) -> dict[str, Any]:
-        """Rows, bytes of text, first and last ts of the whole archive, and counts per UTC day of the range."""
+        """Rows, bytes of text, first and last ts, and counts per UTC day, all of the range (default: everything)."""
+        span = (start_ms or 0, 1 << 62 if end_ms is None else end_ms)
         rows, text_bytes, first, last = self._database.rows(
             f"SELECT count(*), coalesce(sum(length(message)), 0), min(ts), max(ts) FROM record WHERE kind = {KEPT}"
+            " AND ts BETWEEN ? AND ?",
+            span,
         )[0]
         days = self._database.rows(
             f"SELECT strftime('%Y-%m-%d', ts / 1000, 'unixepoch'), count(*) FROM record WHERE kind = {KEPT}"
             " AND ts BETWEEN ? AND ? GROUP BY ts / ? ORDER BY ts / ? LIMIT 1000",
-            (start_ms or 0, 1 << 62 if end_ms is None else end_ms, DAY_MS, DAY_MS),
+            (*span, DAY_MS, DAY_MS),
         )
         return {
             "rows": rows,
@@ -70,7 +76,7 @@ class ArchiveMaintenance:
 
         What was set aside is extra. `delivered` is what was acknowledged, proven to be stored or not.
         """
-        waiting = dict(self._database.rows("SELECT lane, count(*) FROM outbox GROUP BY lane"))
+        waiting = {lane: self._waiting(lane) for lane in Stream}
         oldest = self._database.rows(
             "SELECT r.ts FROM outbox o JOIN record r ON r.id = o.record_id WHERE o.lane = ? ORDER BY record_id LIMIT 1",
             (Stream.DATA,),
@@ -80,12 +86,15 @@ class ArchiveMaintenance:
         return {
             **{name: kept.get(name, 0) for name in names},
             "acknowledged": kept.get("delivered", 0) - kept.get("stored", 0),
-            "pending": waiting.get(Stream.DATA, 0),
+            "pending": waiting[Stream.DATA],
             "oldest_pending_ts": oldest[0][0] if oldest else None,
-            "republish_pending": waiting.get(Stream.REPUBLISH, 0),
-            "own_pending": waiting.get(Stream.OWN, 0),
+            "republish_pending": waiting[Stream.REPUBLISH],
+            "own_pending": waiting[Stream.OWN],
             "dead_letters": self._database.rows("SELECT count(*) FROM dead_letter")[0][0],
         }
+
+    def _waiting(self, lane: Stream) -> int:
+        return int(self._database.rows("SELECT count(*) FROM outbox WHERE lane = ?", (lane,))[0][0])
 
     def dead_letters(self, limit: int = 20, before_id: int | None = None) -> list[dict[str, Any]]:
         """Newest first; the message is cut to 500 characters for the eye, the table keeps it whole."""
@@ -111,95 +120,56 @@ class ArchiveMaintenance:
 
     def retry_dead_letters(self, ids: Sequence[int] | None) -> int:
         """Judge letters again by today's rules and put the acceptable ones on their way; returns how many."""
-        letters = self._database.rows(
-            f"SELECT id, source_row, type, message FROM dead_letter WHERE {self._chosen(ids)} ORDER BY id LIMIT 10000"
-        )
+        return sum(self._retry(chosen) for chosen in self._chosen(ids))
+
+    def _retry(self, ids: Sequence[int]) -> int:
+        keys = ",".join(map(str, ids))
+        letters = self._database.rows(f"SELECT id, source_row, type, message FROM dead_letter WHERE id IN ({keys})")
+        verdicts = [
+            (letter_id, validate(row_id, bytearray(row_type.encode()), bytearray(message)))
+            for letter_id, row_id, row_type, message in letters
+        ]
         accepted = 0
         with self._database.transaction() as connection:
-            for letter_id, row_id, row_type, message in letters:
-                verdict = validate(row_id, bytearray(row_type.encode()), bytearray(message))
-                if isinstance(verdict, Record):
-                    insert_records(connection, [verdict], Stream.DATA)
+            for letter_id, verdict in verdicts:
+                gone = (
                     connection.execute("DELETE FROM dead_letter WHERE id = ?", (letter_id,))
+                    if isinstance(verdict, Record)
+                    else None
+                )
+                if gone is not None and gone.rowcount and isinstance(verdict, Record):
+                    insert_records(connection, [verdict], Stream.DATA)
                     accepted += 1
             count(connection, accepted=accepted, set_aside=-accepted)
         return accepted
 
     def drop_dead_letters(self, ids: Sequence[int] | None) -> int:
+        return sum(self._drop(chosen) for chosen in self._chosen(ids))
+
+    def _drop(self, ids: Sequence[int]) -> int:
         with self._database.transaction() as connection:
-            return connection.execute(f"DELETE FROM dead_letter WHERE {self._chosen(ids)}").rowcount
+            return connection.executemany(
+                "DELETE FROM dead_letter WHERE id = ?", [(letter,) for letter in ids]
+            ).rowcount
 
-    def shrink(self, max_bytes: int, before_ms: int | None) -> Mapping[str, int]:
-        """Delete what is past its age, then in the order of `_evict_something` until the quota holds; counts what went.
+    def _chosen(self, ids: Sequence[int] | None) -> Iterator[list[int]]:
+        """In slices; all of them means those that are there now, not those that come back meanwhile."""
+        if ids is not None:
+            chosen = [int(letter) for letter in ids]
+            yield from (chosen[place : place + LETTER_SLICE] for place in range(0, len(chosen), LETTER_SLICE))
+            return
+        last = self._database.rows("SELECT max(id) FROM dead_letter")[0][0] or 0
+        sql = "SELECT id FROM dead_letter WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+        after = 0
+        while found := self._database.rows(sql, (after, last, LETTER_SLICE)):
+            after = found[-1][0]
+            yield [letter for (letter,) in found]
 
-        `expired` were delivered; `evicted` are measurements that never were: the caller says so loudly.
-        """
-        gone = {"expired": 0, "evicted": 0}
-        while before_ms is not None and (deleted := self._delete_delivered("expired", "ts < ?", (before_ms,))):
-            gone["expired"] += deleted
-        while self._database.size_bytes() > max_bytes and (went := self._evict_something(max_bytes)):
-            counter, rows = went
-            gone[counter] = gone.get(counter, 0) + rows
-        self._database.rows("PRAGMA incremental_vacuum(2000)")
-        return gone
+    def shrink(self, max_bytes: int, before_ms: int | None, soft_bytes: int | None = None) -> Mapping[str, int]:
+        return self._eviction.shrink(max_bytes, before_ms, soft_bytes)
 
-    def _evict_something(self, max_bytes: int) -> tuple[str, int] | None:
-        """One slice of the least valuable there is; undelivered measurements are the last to go (docs/telemetry.md)."""
-        if self._dead_letter_bytes() > max_bytes // DEAD_LETTER_SHARE and (rows := self._drop_oldest_letters()):
-            return "dead_letters_evicted", rows
-        if rows := self._delete_delivered("expired", "1", ()):
-            return "expired", rows
-        for lane, counter in ((Stream.REPUBLISH, "republish_cancelled"), (Stream.OWN, "own_evicted")):
-            if rows := self._evict_lane(lane, counter):
-                return counter, rows
-        if rows := self._drop_oldest_letters():
-            return "dead_letters_evicted", rows
-        if rows := self._evict_unproven() or self._evict_lane(Stream.DATA, "evicted"):
-            return "evicted", rows
-        return None
+    def file_bytes(self) -> int:
+        return self._database.file_bytes()
 
     def checkpoint(self) -> None:
         self._database.checkpoint()
-
-    def _delete_delivered(self, counter: str, where: str, parameters: tuple[int, ...]) -> int:
-        with self._database.transaction() as connection:
-            deleted = connection.execute(
-                f"DELETE FROM record WHERE id IN (SELECT id FROM record WHERE kind = {KEPT} AND {where}"
-                " AND NOT EXISTS (SELECT 1 FROM outbox WHERE record_id = record.id AND lane IN (0, 1, 2))"
-                f" AND {unproven.PROVEN} ORDER BY id LIMIT {SLICE})",
-                parameters,
-            ).rowcount
-            count(connection, **{counter: deleted})
-        return deleted
-
-    def _evict_unproven(self) -> int:
-        """Most likely the server has these; still, nobody knows, so they go as late as what was never sent."""
-        with self._database.transaction() as connection:
-            return unproven.evict_unproven(connection, SLICE)
-
-    def _evict_lane(self, lane: Stream, counter: str) -> int:
-        """The oldest rows of a lane, undelivered; of the republished ones only the order goes, they were delivered."""
-        with self._database.transaction() as connection:
-            sql = "SELECT record_id FROM outbox WHERE lane = ? ORDER BY record_id LIMIT ?"
-            ids = connection.execute(sql, (lane, SLICE)).fetchall()
-            if lane == Stream.REPUBLISH:
-                connection.executemany(f"DELETE FROM outbox WHERE lane = {lane:d} AND record_id = ?", ids)
-            else:
-                connection.executemany("DELETE FROM outbox WHERE record_id = ?", ids)
-                connection.executemany("DELETE FROM record WHERE id = ?", ids)
-            count(connection, **{counter: len(ids)})
-        return len(ids)
-
-    def _dead_letter_bytes(self) -> int:
-        return int(self._database.rows("SELECT coalesce(sum(length(message)), 0) FROM dead_letter")[0][0])
-
-    def _drop_oldest_letters(self) -> int:
-        oldest = f"SELECT id FROM dead_letter ORDER BY id LIMIT {LETTER_SLICE}"
-        with self._database.transaction() as connection:
-            rows = connection.execute(f"DELETE FROM dead_letter WHERE id IN ({oldest})").rowcount
-            count(connection, dead_letters_evicted=rows)
-        return rows
-
-    @staticmethod
-    def _chosen(ids: Sequence[int] | None) -> str:
-        return "1" if ids is None else f"id IN ({','.join(str(int(letter)) for letter in ids) or 'NULL'})"

@@ -80,6 +80,13 @@ class OpenFiles:
             if not self.is_ours(suffix):
                 raise Disturbed(f"{self._name(suffix)} was removed or replaced while in use", content=True)
 
+    def whole(self) -> bool:
+        try:
+            self.verify()
+        except (Disturbed, OSError):  # closed meanwhile: somebody else is mending it
+            return False
+        return True
+
     def is_ours(self, suffix: str) -> bool:
         """Does the name still lead to the file that we have open?"""
         with suppress(OSError):

@@ -32,6 +32,10 @@ SCHEMA = (
     *unproven.SCHEMA,
 )
 
+#: The outbox is found by lane and id: without a lane it would be read from end to end.
+LANES = f"lane IN ({', '.join(f'{lane:d}' for lane in Stream)})"
+ON_ITS_WAY = f"EXISTS (SELECT 1 FROM outbox WHERE {LANES} AND record_id = record.id)"
+
 _INSERT_RECORD = "INSERT INTO record (source_row, ts, points, message, payload, kind) VALUES (?, ?, ?, ?, ?, ?)"
 _INSERT_DEAD = "INSERT INTO dead_letter (source_row, type, message, reason, set_aside_ms) VALUES (?, ?, ?, ?, ?)"
 
@@ -114,7 +118,7 @@ class RecordTable:
                 " SELECT source_row, '', CAST(message AS BLOB), ?, ? FROM record WHERE id = ?",
                 (reason, _now_ms(), record_id),
             )
-            connection.execute("DELETE FROM outbox WHERE record_id = ?", (record_id,))
+            connection.execute(f"DELETE FROM outbox WHERE {LANES} AND record_id = ?", (record_id,))
             connection.execute("DELETE FROM record WHERE id = ?", (record_id,))
             if lane == Stream.DATA:
                 count(connection, accepted=-1, set_aside=1)

@@ -36,7 +36,18 @@ SCHEMA = (
 )
 SLICE = 250
 #: Brought over at once, before the first use of a fresh file: at-most-once calls and wanted states depend on them.
-_ROW_TABLES = {"record", "outbox", "dead_letter", "counter", "inbox_batch", "salvaged_row", "sqlite_sequence"}
+_ROW_TABLES = {
+    "record",
+    "outbox",
+    "dead_letter",
+    "counter",
+    "inbox_batch",
+    "salvaged_row",
+    "sqlite_sequence",
+    "unproven",
+    "proven",
+    "proof",
+}
 #: Ids of the old file mean nothing in the new one, and its watermarks are another archive's.
 _ROW_TABLES |= {"unproven", "proven", "proof"}
 
@@ -82,6 +93,12 @@ class _Waiting:
             return Stream.OWN if row[0] is None and row[5] == TRANSIENT else Stream.DATA
         return None
 
+    def known(self, row_id: int) -> bool:
+        """It was not delivered, for certain."""
+        ids = self.lanes.get(Stream.DATA, ())
+        place = bisect_left(ids, row_id)
+        return place < len(ids) and ids[place] == row_id
+
     def first(self) -> int:
         known = [ids[0] for ids in self.lanes.values() if len(ids)]
         return min(known + [first for first, _ in self.unknown.spans], default=0)
@@ -125,7 +142,7 @@ class _FolderSalvage:
     def run(self) -> Account | None:
         """None when it was told to stop before the end."""
         with sqlite_errors(self._folder), _old_set(self._folder, self._database.path.name) as (old, image):
-            waiting = _waiting(old)
+            waiting = self._waiting = _waiting(old)
             self._account.unknown = bool(waiting.unknown)
             self._account.unproven = waiting.unproven
             found = _Found(old, image, waiting)
@@ -144,6 +161,7 @@ class _FolderSalvage:
     def _bring_back(self, rows: list[tuple[int, tuple[Any, ...], Stream | None]]) -> None:
         with self._database.transaction() as connection:
             new = [row for row in rows if self._first_time(connection, "record", row[0])]
+            count(connection, **{_note("known"): sum(self._waiting.known(old_id) for old_id, *_ in new)})
             for lane in (Stream.DATA, Stream.OWN, Stream.REPUBLISH, None):
                 self._insert(connection, lane, [values for _, values, at in new if at is lane])
 
@@ -189,17 +207,17 @@ class _FolderSalvage:
                 setattr(self._account, name, notes.get(_note(name), 0))
             books = _readable(old, "SELECT name, value FROM counter")
             if books:
-                self._join(connection, dict(books))
+                self._join(connection, dict(books), notes.get(_note("known"), 0))
             else:
                 count(connection, set_aside=self._account.letters)
             connection.execute("DELETE FROM counter WHERE name LIKE 'salvage/%'")
             connection.execute("DELETE FROM salvaged_row WHERE folder = ?", (self._folder.name,))
 
-    def _join(self, connection: sqlite3.Connection, books: dict[str, int]) -> None:
+    def _join(self, connection: sqlite3.Connection, books: dict[str, int], known: int) -> None:
         account = self._account
         gone = books.get("evicted", 0) + books.get("lost", 0)
         waited = books.get("accepted", 0) - books.get("delivered", 0) - gone + account.unproven
-        account.lost = max(0, waited - account.pending - account.again)
+        account.lost = max(0, waited - (known if known else account.pending + account.again))
         delivered = books.get("accepted", 0) - gone - account.pending - account.again - account.lost
         others = {name: value for name, value in books.items() if name not in ("accepted", "delivered", "lost")}
         count(

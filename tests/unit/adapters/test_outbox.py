@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from teg.adapters.gateway_db import maintenance as maintenance
+from teg.adapters.gateway_db import eviction
 from teg.domain.telemetry.ports import Stream, fingerprint
 from teg.domain.telemetry.retention import DAY_MS, Retention
 from teg.domain.telemetry.validation import Record, SetAside
-from tests.support.links import FakeClock
+from tests.support.links import FakeClock, FakeDisk
 from tests.support.outboxes import TS, Archive, record
 
 
@@ -143,8 +143,8 @@ def fill(archive: Archive, first: int, rows: int, **options: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "SLICE", 20)
-    monkeypatch.setattr(maintenance, "LETTER_SLICE", 20)
+    monkeypatch.setattr(eviction, "SLICE", 20)
+    monkeypatch.setattr(eviction, "LETTER_SLICE", 20)
 
 
 def test_below_the_quota_nothing_goes(archive: Archive) -> None:
@@ -221,11 +221,11 @@ def test_housekeeping_says_loudly_what_went_undelivered(archive: Archive, caplog
     clock = FakeClock()
     fill(archive, 1, 100)
     archive.deliver(*range(1, 51))
-    Retention(archive.maintenance, clock, 1 << 30, 1).run()
+    Retention(archive.maintenance, FakeDisk(), clock, 1 << 30, 1).run()
     assert len(archive.ids()) == 100
     clock.ms = TS + DAY_MS + 40
-    Retention(archive.maintenance, clock, 1 << 30, 1).run()
+    Retention(archive.maintenance, FakeDisk(), clock, 1 << 30, 1).run()
     assert len(archive.ids()) == 61
     assert caplog.text == ""
-    Retention(archive.maintenance, clock, 60_000, None).run()
+    Retention(archive.maintenance, FakeDisk(), clock, 60_000, None).run()
     assert "records went" in caplog.text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from teg.adapters.gateway_db import maintenance as maintenance
+from teg.adapters.gateway_db import eviction
 from teg.adapters.inbox import hostile_file as inbox
 from teg.domain.server import rate_limits as pacing
 from teg.domain.server import reconnect as connection
@@ -77,7 +77,7 @@ def test_the_numbers_of_the_page_are_those_of_the_code(said: str, number: float)
 
 def test_numbers_in_words() -> None:
     assert (suspicion.STRIKES, "set aside after three closes" in PAGE) == (3, True)
-    assert (maintenance.DEAD_LETTER_SHARE, "beyond a tenth of the quota" in PAGE) == (10, True)
+    assert (eviction.DEAD_LETTER_SHARE, "beyond a tenth of the quota" in PAGE) == (10, True)
     assert (connection.RECONNECT.cap_s, "at least every 20 s" in PAGE) == (20.0, True)
 
 
