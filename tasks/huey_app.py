@@ -235,7 +235,8 @@ class GatewayHuey(Huey):
         """Next task of this worker's lane, waiting for one to be enqueued. An unreadable task is dropped, loudly."""
         lane: Lane = getattr(self._worker, "lane", Lane.WORK)
         seen = self.wake_up.count(lane)
-        if (kept := self._kept.take(lane)) is not None:
+        kept: Task | None = self._kept.take(lane)
+        if kept is not None:
             return kept
         try:
             data = self._use(lambda: self._take(lane, seen))
