@@ -1,4 +1,4 @@
-"""One environment variable at a time: its text, what it means, and what is wrong with it."""
+"""Environment variables one at a time: their text, what it means, and what is wrong with it; and files of them."""
 
 import difflib
 import re
@@ -19,6 +19,36 @@ LOG_LEVELS = {
     "FATAL": "ERROR",
     "NOTSET": "DEBUG",
 }
+
+
+class InvalidSettings(Exception):  # noqa: N818
+    """The environment cannot be used; the message lists every problem, one a line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("The gateway cannot start with these settings:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """`NAME=value` lines; `#` comments, an optional `export` and matching quotes are allowed. Missing file: empty."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettings([f"{path} cannot be read: {error}"]) from error
+    found: dict[str, str] = {}
+    for line in lines:
+        name, separator, value = line.strip().removeprefix("export ").partition("=")
+        if separator and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name.strip()):
+            found[name.strip()] = unquoted(value.strip())
+    return found
+
+
+def unquoted(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value.split(" #", 1)[0].rstrip()
 
 
 class Variables:
@@ -99,8 +129,8 @@ class Variables:
         return tuple(part.strip() for part in self._text(name).split(separator) if part.strip())
 
     def _entries(self, name: str, pattern: str, example: str) -> tuple[str, ...]:
-        """A comma-separated list whose every entry has the form of `example`."""
-        entries = self._list(name, ",")
+        """A comma-separated list whose every entry has the form of `example`; `none` says that it is empty."""
+        entries = () if self._text(name) == "none" else self._list(name, ",")
         for entry in entries:
             if not re.fullmatch(pattern, entry, re.DOTALL):
                 self._complain(f"{name}: {entry!r} is not {example}")

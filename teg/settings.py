@@ -9,11 +9,13 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from teg import places
-from teg.environment import OUR_NAMES, Variables
+from teg.environment import OUR_NAMES, Variables, unquoted
+from teg.environment import InvalidSettings as InvalidSettings
+from teg.environment import read_env_file as read_env_file
 from teg.places import Places
 
 #: The directory that holds the program: a checkout, or the site-packages it was installed into.
@@ -27,17 +29,12 @@ DEVICE = r"/[^:]+(:/[^:]+)?(:[rwm]{1,3})?"
 MOUNT = r"/[^:]*:(?!/root/(data|logs)/?(:|$))/[^:]+(:(ro|rw))?"
 REGISTRY = r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*/?"
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*=.*"
+CAPABILITY = r"(?!CAP_|ALL\Z)[A-Z][A-Z_]{1,40}"
+#: Rights that the container of the reference gateway keeps unless they are set: TEG_CONTROLLER_<one of these>.
+KEEPABLE = ("privileged", "network", "capabilities", "devices", "mounts", "memory_bytes", "pids")
 
 #: Set by systemd for a service with `StateDirectory=`; of several directories the first.
 STATE_DIRECTORY = "STATE_DIRECTORY"
-
-
-class InvalidSettings(Exception):  # noqa: N818
-    """The environment cannot be used; the message lists every problem, one a line."""
-
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("The gateway cannot start with these settings:\n" + "\n".join(f"  - {p}" for p in problems))
 
 
 def installed() -> bool:
@@ -58,7 +55,7 @@ def environment_with(**variables: str | None) -> dict[str, str]:
 def quoted_variables() -> list[str]:
     """Our variables whose value in the process's environment has quotes around it, which nobody took off."""
     values = {name: value.strip() for name, value in os.environ.items() if OUR_NAMES.fullmatch(name)}
-    return sorted(name for name, value in values.items() if value[:1] in ("'", '"') and _unquoted(value) != value)
+    return sorted(name for name, value in values.items() if value[:1] in ("'", '"') and unquoted(value) != value)
 
 
 def environment_variable(name: str) -> str | None:
@@ -103,6 +100,13 @@ class Settings:
     controller_environment: tuple[str, ...]
     controller_memory_bytes: int
     controller_pids: int
+    controller_capabilities: tuple[str, ...]
+    controller_cpu_percent: int  #: of one processor
+    controller_write_bytes_per_s: int
+    controller_read_only: bool
+    controller_user: str
+    controller_init: bool
+    controller_fixed: frozenset[str] = field(compare=False)  #: fields of its profile that were set, not defaults
     health_limit_s: int
     start_grace_s: int
     ota_trial_s: int
@@ -123,6 +127,11 @@ class Settings:
         return self.controller_data_path / places.INBOX
 
     @property
+    def private_paths(self) -> tuple[tuple[str, Path], ...]:
+        """What each private file or directory is called, and where it lies: nothing of it may be the controller's."""
+        return tuple(_private(self))
+
+    @property
     def legacy_data_path(self) -> Path:
         """Where the reference gateway kept its databases."""
         return self.shared_before or self.data_path
@@ -139,28 +148,6 @@ class Settings:
         if environment is None:
             environment = {**(defaults or {}), **read_env_file(env_file()), **os.environ}
         return _Reader(environment).settings()
-
-
-def read_env_file(path: Path) -> dict[str, str]:
-    """`NAME=value` lines; `#` comments, an optional `export` and matching quotes are allowed. Missing file: empty."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettings([f"{path} cannot be read: {error}"]) from error
-    found: dict[str, str] = {}
-    for line in lines:
-        name, separator, value = line.strip().removeprefix("export ").partition("=")
-        if separator and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name.strip()):
-            found[name.strip()] = _unquoted(value.strip())
-    return found
-
-
-def _unquoted(value: str) -> str:
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1]
-    return value.split(" #", 1)[0].rstrip()
 
 
 class _Reader(Variables):
@@ -203,6 +190,13 @@ class _Reader(Variables):
             controller_environment=self._entries("TEG_CONTROLLER_ENVIRONMENT", VARIABLE, "NAME=value"),
             controller_memory_bytes=self._number("TEG_CONTROLLER_MEMORY_BYTES", 512 << 20, 4 << 20, 1 << 45),
             controller_pids=self._number("TEG_CONTROLLER_PIDS", 256, 8, 100_000),
+            controller_capabilities=self._entries("TEG_CONTROLLER_CAPABILITIES", CAPABILITY, "NET_RAW or SYS_NICE"),
+            controller_cpu_percent=self._number("TEG_CONTROLLER_CPU_PERCENT", _most_of_the_cpus(), 1, 100_000),
+            controller_write_bytes_per_s=self._number("TEG_CONTROLLER_WRITE_BYTES_PER_S", 16 << 20, 0, 1 << 40),
+            controller_read_only=self._switch("TEG_CONTROLLER_READ_ONLY", False),
+            controller_user=self._user(),
+            controller_init=self._switch("TEG_CONTROLLER_INIT", True),
+            controller_fixed=frozenset(name for name in KEEPABLE if self._text(f"TEG_CONTROLLER_{name.upper()}")),
             health_limit_s=self._number("TEG_HEALTH_LIMIT_S", 21_600, 1, 10**9),
             start_grace_s=self._number("TEG_START_GRACE_S", 60, 0, 10**6),
             ota_trial_s=self._number("TEG_OTA_TRIAL_S", 120, 1, 10**6),
@@ -301,6 +295,12 @@ class _Reader(Variables):
             self._complain("TEG_CONTROLLER_RUNTIME=process needs TEG_CONTROLLER_COMMAND, the command to run")
         return text or None
 
+    def _user(self) -> str:
+        text = self._text("TEG_CONTROLLER_USER")
+        if text and not re.fullmatch(r"[1-9][0-9]{0,8}(:[0-9]{1,9})?", text):
+            self._complain(f"TEG_CONTROLLER_USER={text!r} is not the number of a user, or user:group, e.g. 1000:1000")
+        return text
+
     def _docker_host(self) -> str:
         text = self._text("DOCKER_HOST", "unix:///var/run/docker.sock")
         if not re.fullmatch(r"(unix:///|tcp://|http://).+", text):
@@ -374,7 +374,13 @@ def _private(settings: Settings) -> Iterator[tuple[str, Path]]:
         yield "TEG_RPC_RUN_COMMAND", Path(settings.rpc_run_command)
     if settings.docker_host.startswith("unix://"):
         yield "DOCKER_HOST", Path(settings.docker_host.removeprefix("unix://"))
+    yield "the settings", env_file()
     yield from places.own_files(settings.data_path, PROGRAM, installed())
+
+
+def _most_of_the_cpus() -> int:
+    """Three quarters: the gateway and the rest of the machine go on whatever the controller does."""
+    return 75 * (os.cpu_count() or 1)
 
 
 def _default_device_name() -> str:

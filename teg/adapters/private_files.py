@@ -57,9 +57,9 @@ def _close_to_others(path: Path) -> bool:
 
 
 def is_open_to_others(path: Path) -> bool:
-    """Whether another account may read it; a missing file is not."""
+    """Whether every account may read it; a missing file is not."""
     try:
-        return bool(path.stat().st_mode & 0o044)
+        return bool(path.stat().st_mode & 0o004)
     except OSError:
         return False
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import orjson
 
 from teg.domain.errors import Refused, Unavailable
+from teg.domain.supervision.container_profile import Rights
 from teg.domain.supervision.runtime import (
     ABSENT,
     Cancelled,
@@ -111,13 +112,19 @@ class ProcessRuntime:
                     return int(line.split()[1]) * 1024
         return None
 
+    def loosen(self, rights: Rights) -> None:
+        """A process has all of our rights."""
+
+    def prepare(self, version: str) -> None:
+        if not self.has_image(version):
+            raise ImageMissing(f"version {version} is not on this device")
+
     def start(self, version: str) -> None:
         with self._lock:
             seen = self.observe()
             if seen.runs(version) and seen.profile == self.profile():
                 return
-            if not self.has_image(version):
-                raise ImageMissing(f"version {version} is not on this device")
+            self.prepare(version)
             self.stop()
             self._launch(version)
 

@@ -1,6 +1,7 @@
 """The parts around the controller: what runs it, who supervises it, how its software is updated."""
 
 import logging
+import os
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -85,7 +86,8 @@ def _docker(settings: Settings, state: StateTable) -> ControllerRuntime:
     from teg.adapters.docker_engine import BuildRules, DockerEngine  # here: its libraries are a sixth of the memory
 
     rules = BuildRules(network=settings.ota_build_network, memory_bytes=settings.ota_build_memory_bytes)
-    return DockerEngine(settings.docker_host, _controller_profile(settings), _image_ids(settings, state), rules)
+    ids = _image_ids(settings, state)
+    return DockerEngine(settings.docker_host, _controller_profile(settings), ids, rules, settings.private_paths)
 
 
 def _image_ids(settings: Settings, state: StateTable) -> ImageIds:
@@ -161,8 +163,8 @@ def _controller_profile(settings: Settings) -> ControllerProfile:
     if settings.controller_privileged:
         logger.warning("TEG_CONTROLLER_PRIVILEGED=on: the controller may do everything that this machine can")
     return ControllerProfile(
-        data_path=settings.controller_data_path,
-        logs_path=settings.controller_logs_path,
+        data_path=Path(os.path.realpath(settings.controller_data_path)),
+        logs_path=Path(os.path.realpath(settings.controller_logs_path)),
         memory_bytes=settings.controller_memory_bytes,
         pids=settings.controller_pids,
         privileged=settings.controller_privileged,
@@ -170,6 +172,13 @@ def _controller_profile(settings: Settings) -> ControllerProfile:
         devices=tuple(map(parse_device, settings.controller_devices)),
         mounts=tuple(map(parse_mount, settings.controller_mounts)),
         environment=settings.controller_environment,
+        capabilities=settings.controller_capabilities,
+        cpu_percent=settings.controller_cpu_percent,
+        write_bytes_per_s=settings.controller_write_bytes_per_s,
+        read_only=settings.controller_read_only,
+        user=settings.controller_user,
+        init=settings.controller_init,
+        fixed=settings.controller_fixed,
     )
 
 

@@ -23,7 +23,7 @@ from teg.domain.errors import Unavailable
 from teg.domain.ports import Clock
 from teg.domain.telemetry.legacy_import import LegacyImport
 from teg.domain.telemetry.retention import Retention
-from teg.settings import PROGRAM, Settings, installed
+from teg.settings import Settings, env_file
 
 logger = logging.getLogger("gateway")
 
@@ -74,8 +74,8 @@ def _prepare_directories(settings: Settings) -> None:
     _until_available(lambda: private_files.bring(settings.former_files, before, data))
     if before:
         logger.warning("%s is the controller's directory; what is the gateway's alone lies in %s", before, data)
-    if not installed() and private_files.is_open_to_others(PROGRAM / ".env"):
-        logger.warning("%s can be read by every account of this machine: chmod 600", PROGRAM / ".env")
+    if private_files.is_open_to_others(env_file()):
+        logger.warning("%s can be read by every account of this machine: chmod 640", env_file())
 
 
 def build_retention(settings: Settings, storage: Storage, clock: Clock) -> Retention:

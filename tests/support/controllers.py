@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from teg.domain.errors import Refused, Unavailable
+from teg.domain.supervision.container_profile import Rights
 from teg.domain.supervision.runtime import (
     ABSENT,
     Cancelled,
@@ -97,10 +98,12 @@ class RuntimeInMemory:
         self.calls: list[str] = []
         self.failure: Exception | None = None
         self.start_failure: Exception | None = None
+        self.mount_failure: Exception | None = None
         self.output: list[str] = []
         self.changed = False
         self.now_ms: Callable[[], int] = lambda: 1_767_225_600_000
-        self._profile = profile
+        self.loosened: list[Rights] = []
+        self._profile = self._first_profile = profile
         self._runs = 0
 
     def profile(self) -> str:
@@ -119,12 +122,26 @@ class RuntimeInMemory:
         self.check()
         return 12_345_678 if self.seen.running else None
 
+    def loosen(self, rights: Rights) -> None:
+        self.loosened.append(rights)
+        self._profile = f"{self._first_profile} with {rights}"
+
+    def forget(self) -> None:
+        """As a new gateway finds it: only the settings are known."""
+        self.loosened, self._profile = [], self._first_profile
+
+    def prepare(self, version: str) -> None:
+        self.check()
+        if version not in self.images:
+            raise ImageMissing(f"no image of {version}")
+        if self.mount_failure is not None:
+            raise self.mount_failure
+
     def start(self, version: str) -> None:
         self.check()
         if self.seen.runs(version) and self.seen.profile == self._profile:
             return
-        if version not in self.images:
-            raise ImageMissing(f"no image of {version}")
+        self.prepare(version)
         self.run(version)
 
     def run(self, version: str) -> None:

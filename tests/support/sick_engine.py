@@ -27,7 +27,7 @@ class SickEngine(socketserver.ThreadingUnixStreamServer):
         self.moods: dict[str, Mood] = {"/version": VERSION}
         self.asked: list[str] = []
         self.released = threading.Event()
-        self.answering = threading.Event()  #: the mood "late" waits for it
+        self.answering = threading.Event()  #: the moods "late" and "delayed" wait for it
         super().__init__(str(path), _Handler)
 
     def mood_of(self, path: str) -> Mood:
@@ -59,6 +59,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif mood == "late":
             self.server.answering.wait(60)
             self._endless()
+        elif mood == "delayed":
+            self.server.answering.wait(60)
+            self._answer(200, b"{}")
         elif mood == "endless":
             self._endless()
         elif mood == "nonsense":

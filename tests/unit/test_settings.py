@@ -106,6 +106,15 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("TEG_CONTROLLER_ENVIRONMENT", "SITE=roof,EMPTY=", "controller_environment", ("SITE=roof", "EMPTY=")),
     ("TEG_CONTROLLER_MEMORY_BYTES", str(GIB), "controller_memory_bytes", GIB),
     ("TEG_CONTROLLER_PIDS", "64", "controller_pids", 64),
+    ("TEG_CONTROLLER_CAPABILITIES", "NET_RAW, SYS_NICE", "controller_capabilities", ("NET_RAW", "SYS_NICE")),
+    ("TEG_CONTROLLER_CPU_PERCENT", "150", "controller_cpu_percent", 150),
+    ("TEG_CONTROLLER_WRITE_BYTES_PER_S", "0", "controller_write_bytes_per_s", 0),
+    ("TEG_CONTROLLER_READ_ONLY", "on", "controller_read_only", True),
+    ("TEG_CONTROLLER_USER", "1000:50", "controller_user", "1000:50"),
+    ("TEG_CONTROLLER_INIT", "off", "controller_init", False),
+    ("TEG_CONTROLLER_PIDS", "256", "controller_fixed", frozenset({"pids"})),
+    ("TEG_CONTROLLER_DEVICES", "none", "controller_devices", ()),
+    ("TEG_CONTROLLER_DEVICES", "none", "controller_fixed", frozenset({"devices"})),
     ("TEG_HEALTH_LIMIT_S", "600", "health_limit_s", 600),
     ("TEG_START_GRACE_S", "0", "start_grace_s", 0),
     ("TEG_OTA_TRIAL_S", "30", "ota_trial_s", 30),
@@ -172,6 +181,14 @@ BAD: list[tuple[str, str]] = [
     ("TEG_CONTROLLER_ENVIRONMENT", "no equals sign"),
     ("TEG_CONTROLLER_MEMORY_BYTES", "512M"),
     ("TEG_CONTROLLER_PIDS", "1"),
+    ("TEG_CONTROLLER_CAPABILITIES", "ALL"),
+    ("TEG_CONTROLLER_CAPABILITIES", "CAP_NET_RAW"),
+    ("TEG_CONTROLLER_CPU_PERCENT", "0"),
+    ("TEG_CONTROLLER_WRITE_BYTES_PER_S", "fast"),
+    ("TEG_CONTROLLER_READ_ONLY", "partly"),
+    ("TEG_CONTROLLER_USER", "0"),
+    ("TEG_CONTROLLER_USER", "pi"),
+    ("TEG_CONTROLLER_INIT", "systemd"),
     ("TEG_HEALTH_LIMIT_S", "0"),
     ("TEG_START_GRACE_S", "-1"),
     ("TEG_OTA_TRIAL_S", "2 minutes"),
@@ -419,6 +436,7 @@ IN_WORDS = {
     "TEG_DATA_PATH",
     "TEG_ARCHIVE_MAX_BYTES",
     "TEG_CONTROLLER_DOCKERCONTEXT_PATH",
+    "TEG_CONTROLLER_CPU_PERCENT",
 }
 
 
@@ -451,6 +469,7 @@ def test_the_defaults_in_words() -> None:
     assert read(STATE_DIRECTORY="/var/lib/site:/var/lib/other").data_path == Path("/var/lib/site")
     assert read().queue_url == f"sqlite://{ROOT}/huey_data/huey.db"
     assert read().device_name == os.uname().nodename
+    assert read().controller_cpu_percent == 75 * (os.cpu_count() or 1)
     assert read(TEG_CONTROLLER_GIT_PATH="/srv/c/.git").controller_docker_context == Path("/srv/c/docker")
     partition = os.statvfs(ROOT)
     assert read().archive_max_bytes == partition.f_frsize * partition.f_blocks // 4

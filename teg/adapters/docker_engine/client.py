@@ -47,6 +47,8 @@ class EngineClient(docker.APIClient):
 
     def send(self, request: Any, **options: Any) -> Any:
         """`pull` and `events` pass no time-out; `timeout` of the constructor holds for them, too."""
+        if self._aborted:  # between two requests of one call: what nobody waits for must not be done later
+            raise DockerException("the call was given up")
         options["timeout"] = options.get("timeout") or (SOCKET_TIMEOUT_S, self.timeout)
         self._answer = super().send(request, **options)
         if self._aborted:  # given up before the engine began to answer

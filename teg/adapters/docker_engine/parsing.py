@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from teg.domain.supervision.container_profile import Device, Mount, Rights
 from teg.domain.supervision.runtime import CONTAINER_NAME, IMAGE_PREFIX, NameTaken, Observation
 
 LABEL_MANAGED = "teg.managed"
@@ -45,6 +46,28 @@ def parse_observation(container: Mapping[str, Any]) -> Observation:
         exit_code=None if running else state.get("ExitCode"),
         oom_killed=bool(state.get("OOMKilled", False)),
         error=str(state.get("Error", ""))[:500],
+        rights=None if LABEL_PROFILE in labels else parse_rights_of(container),
+    )
+
+
+def parse_rights_of(container: Mapping[str, Any]) -> Rights:
+    """What the container of a former gateway may do; it saw its two directories, which stay where they are."""
+    host = container.get("HostConfig") or {}
+    return Rights(
+        privileged=host.get("Privileged") is True,
+        host_network=host.get("NetworkMode") == "host",
+        capabilities=tuple(str(name).removeprefix("CAP_") for name in host.get("CapAdd") or ()),
+        devices=tuple(
+            Device(device["PathOnHost"], device["PathInContainer"], device.get("CgroupPermissions") or "rwm")
+            for device in host.get("Devices") or ()
+        ),
+        mounts=tuple(
+            Mount(mount["Source"], mount["Destination"], read_only=not mount.get("RW", True))
+            for mount in container.get("Mounts") or ()
+            if mount.get("Type") == "bind" and mount["Destination"] not in ("/root/data", "/root/logs")
+        ),
+        memory_bytes=max(0, host.get("Memory") or 0),
+        pids=max(0, host.get("PidsLimit") or 0),
     )
 
 

@@ -2,16 +2,18 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from docker.errors import NotFound
-from docker.types import LogConfig
-from docker.types import Mount as BindMount
 
+from teg.adapters.docker_engine import mount_sources
 from teg.adapters.docker_engine.client import Engine, EngineClient, NotThere
+from teg.adapters.docker_engine.container_options import host_options, not_limited
+from teg.adapters.docker_engine.directories import make_directory
 from teg.adapters.docker_engine.images import DEFAULT_BUILD_RULES, BuildRules, Images
 from teg.adapters.docker_engine.parsing import (
     LABEL_MANAGED,
@@ -21,12 +23,13 @@ from teg.adapters.docker_engine.parsing import (
     parse_observation,
 )
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.supervision.container_profile import ControllerProfile
+from teg.domain.supervision.container_profile import ControllerProfile, Mount, Rights
 from teg.domain.supervision.image_ids import ImageIds
 from teg.domain.supervision.runtime import (
     ABSENT,
     CONTAINER_NAME,
     ImageMissing,
+    MountRefused,
     Observation,
     StartFailed,
     image_name,
@@ -47,9 +50,16 @@ class DockerEngine:
     """Keeps the promise of `ControllerRuntime` with the engine at `host` (`unix:///var/run/docker.sock`)."""
 
     def __init__(
-        self, host: str, profile: ControllerProfile, ids: ImageIds, build_rules: BuildRules = DEFAULT_BUILD_RULES
+        self,
+        host: str,
+        profile: ControllerProfile,
+        ids: ImageIds,
+        build_rules: BuildRules = DEFAULT_BUILD_RULES,
+        private: Collection[tuple[str, Path]] = (),
     ) -> None:
         self._engine = Engine(host)
+        self._private = tuple(private)
+        self._unlimited: list[str] = []
         self._profile = profile
         self._images = Images(self._engine, ids, build_rules)
         self._watching: EngineClient | None = None
@@ -58,6 +68,17 @@ class DockerEngine:
 
     def profile(self) -> str:
         return self._profile.fingerprint()
+
+    def loosen(self, rights: Rights) -> None:
+        """Of its mounts only those that are safe: the others were the reference's, and nobody asked for them here."""
+        mounts: list[Mount] = []
+        for mount in rights.mounts:
+            try:
+                mount_sources.checked([*self._profile.all_mounts()[:2], *mounts, mount], self._private)
+                mounts.append(mount)
+            except MountRefused as reason:
+                logger.warning("a mount of the former container is not kept: %s", reason)
+        self._profile = self._profile.loosened(replace(rights, mounts=tuple(mounts)))
 
     # --- the container -------------------------------------------------------------------------------------
 
@@ -72,23 +93,34 @@ class DockerEngine:
             lambda client: parse_memory_bytes(client.stats(container_id, stream=False, one_shot=True))
         )
 
+    def prepare(self, version: str) -> None:
+        seen = self._find()[1]
+        if self._images.find(version) is None and not _can_start_old(seen, version):
+            raise ImageMissing(f"the image {image_name(version)} is not on this device")
+        self._checked_mounts()
+
     def start(self, version: str) -> None:
         container_id, seen = self._find()
         if seen.running and seen.version == version and seen.profile == self.profile():
             return
         image_id = self._images.find(version)
+        mounts = self._checked_mounts()
         if image_id is None:
             self._start_old(container_id, seen, version)
             return
         if seen.exists:
             self.stop(STOP_TIMEOUT_S)
             self._remove(container_id)
-        self._make_directories()
-        self._start(self._create(version, image_id), remove_failed=True)
+        self._start(self._create(version, image_id, mounts), remove_failed=True)
+
+    def _checked_mounts(self) -> list[Mount]:
+        make_directory(self._profile.data_path, self._profile.user, inbox=True)
+        make_directory(self._profile.logs_path, self._profile.user)
+        return mount_sources.checked(self._profile.all_mounts(), self._private)
 
     def _start_old(self, container_id: str, seen: Observation, version: str) -> None:
         """Its image is gone, but the stopped container still has all it needs: better than no controller."""
-        if seen.exists and not seen.running and seen.is_of(version):
+        if _can_start_old(seen, version):
             self._start(container_id, remove_failed=False)
             return
         raise ImageMissing(f"the image {image_name(version)} is not on this device")
@@ -107,15 +139,26 @@ class DockerEngine:
         status = self._engine.call(lambda client: client.inspect_container(container_id)["State"].get("Status"))
         return str(status) == "created"
 
-    def _create(self, version: str, image_id: str) -> str:
+    def _create(self, version: str, image_id: str, mounts: Sequence[Mount]) -> str:
+        info = self._engine.call(lambda client: dict(client.info()))
+        self._tell_not_limited(info)
+        options = host_options(self._profile, mounts, info)
         try:
-            return self._engine.call(lambda client: self._create_with(client, version, image_id), START_DEADLINE_S)
+            return self._engine.call(
+                lambda client: self._create_with(client, version, image_id, options), START_DEADLINE_S
+            )
         except NotThere as reason:
             raise ImageMissing(f"the image {image_name(version)} ({image_id}) is gone: {reason}") from reason
         except Refused as reason:
             raise StartFailed(str(reason)) from reason
 
-    def _create_with(self, client: Any, version: str, image_id: str) -> str:
+    def _tell_not_limited(self, info: Mapping[str, Any]) -> None:
+        found = not_limited(self._profile, info)
+        if found != self._unlimited:
+            logger.warning("this Docker Engine cannot limit the controller's %s", ", ".join(found) or "nothing")
+        self._unlimited = found
+
+    def _create_with(self, client: Any, version: str, image_id: str, options: Mapping[str, Any]) -> str:
         """From the image of that id: its name is only for people, and is not used while it belongs to another one."""
         profile = self._profile
         created = client.create_container(
@@ -124,22 +167,13 @@ class DockerEngine:
             labels={LABEL_MANAGED: "1", LABEL_VERSION: version, LABEL_PROFILE: self.profile()},
             environment=[f"TEG_CONTROLLER_VERSION={version}", *profile.environment],
             stop_timeout=STOP_TIMEOUT_S,
-            host_config=client.create_host_config(**host_options(profile)),
+            user=profile.user or None,
+            host_config=client.create_host_config(**options),
         )
         if client.inspect_container(created["Id"])["Image"] != image_id:  # the name was moved a moment ago
             client.remove_container(created["Id"], v=True)
             raise Unavailable(f"the image {image_name(version)} was exchanged while its container was made")
         return str(created["Id"])
-
-    def _make_directories(self) -> None:
-        """Docker would make a missing directory root's; group access is for gateways that do not run as root."""
-        for path in (self._profile.data_path, self._profile.logs_path):
-            if not path.is_dir():
-                try:
-                    path.mkdir(mode=0o770, parents=True, exist_ok=True)
-                    path.chmod(0o2770)
-                except OSError as error:
-                    raise Unavailable(f"the controller's directory {path} cannot be made: {error}") from error
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         container_id, seen = self._find()
@@ -195,6 +229,9 @@ class DockerEngine:
     def wait_for_change(self, timeout_s: float) -> bool:
         now_ns = time.time_ns()
         since_ns = now_ns if self._events_since_ns is None else self._events_since_ns
+        if since_ns > now_ns:  # the clock was set back: what happened in between is not told, so look
+            self._events_since_ns = now_ns
+            return True
         until_ns = now_ns + int(timeout_s * 1e9)
         event = self._engine.call(lambda client: self._next_event(client, since_ns, until_ns), timeout_s + 15)
         self._events_since_ns = until_ns if event is None else int(event["timeNano"]) + 1
@@ -236,29 +273,5 @@ def _reference(client: Any, version: str, image_id: str) -> str:
     return image_id
 
 
-def host_options(profile: ControllerProfile) -> dict[str, Any]:
-    """Docker's host configuration for `profile`; nothing is granted that the profile does not name."""
-    options: dict[str, Any] = {
-        "network_mode": profile.network_mode,
-        "mounts": [BindMount(m.target, m.source, type="bind", read_only=m.read_only) for m in profile.all_mounts()],
-        "devices": [f"{d.source}:{d.target}:{d.permissions}" for d in profile.devices],
-        "mem_limit": profile.memory_bytes,
-        "memswap_limit": profile.memory_bytes,
-        "pids_limit": profile.pids,
-        "log_config": LogConfig(type="json-file", config={"max-size": "10m", "max-file": "5"}),
-        "restart_policy": {"Name": "no"},  # the watchdog is ours: two of them would fight
-    }
-    if profile.privileged:
-        return options | {"privileged": True}
-    return options | {
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        "group_add": group_of(profile.data_path),
-    }
-
-
-def group_of(path: Path) -> list[str]:
-    """Without capabilities even root in the container needs the group of a directory that is not root's."""
-    with suppress(OSError):
-        return [str(path.stat().st_gid)]
-    return []
+def _can_start_old(seen: Observation, version: str) -> bool:
+    return seen.exists and not seen.running and seen.is_of(version)

@@ -132,6 +132,7 @@ class Replacement:
         if not self._runtime.has_image(job.version):
             self._controller.note_trial(None)
             return self._records.put_job(replace(job, phase=Phase.FETCHING))
+        self._runtime.prepare(job.version)
         keys = job.trial.keys_before if job.trial else self._regular_keys()
         self._controller.note_trial(job.version)
         self._runtime.stop()

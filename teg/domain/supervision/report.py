@@ -35,6 +35,7 @@ class Condition(StrEnum):
     NO_VERSION = "no version"
     IMAGE_MISSING = "image missing"
     NAME_TAKEN = "name taken"
+    MOUNT_REFUSED = "mount refused"
     ENGINE_UNREACHABLE = "engine unreachable"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from teg.domain.errors import Refused, Unavailable
+from teg.domain.supervision.container_profile import Rights
 
 CONTAINER_NAME = "teg_controller"
 IMAGE_PREFIX = "teg-controller-"
@@ -37,6 +38,10 @@ class NameTaken(Refused):
 
 class StartFailed(Refused):
     """The engine made the container but could not start it; the message is the engine's."""
+
+
+class MountRefused(Refused):
+    """A directory that the container should see cannot be given to it safely; nothing was stopped or started."""
 
 
 class Cancelled(Refused):
@@ -62,6 +67,7 @@ class Observation:
     exit_code: int | None = None
     oom_killed: bool = False
     error: str = ""
+    rights: Rights | None = None  #: of a container taken over from the reference gateway: what it has beyond ours
 
     def is_of(self, version: str) -> bool:
         """Whether it was made from `version`: by its label, or for the reference's container by its image's name."""
@@ -103,11 +109,24 @@ class ControllerRuntime(Protocol):
         """Memory it uses now, None while it does not run or where that cannot be told."""
         ...
 
+    def loosen(self, rights: Rights) -> None:
+        """Start with `rights` beyond what the settings give, from now on; `profile` says so."""
+        ...
+
+    def prepare(self, version: str) -> None:
+        """Before something is stopped for it: raises what would keep `start` from working, changes nothing.
+
+        Raises:
+            ImageMissing, MountRefused: see `start`.
+        """
+        ...
+
     def start(self, version: str) -> None:
         """Run the kept image of `version` in a new container, replacing ours whatever it runs; nothing if it runs so.
 
         Raises:
             ImageMissing: before anything was stopped.
+            MountRefused: before anything was stopped; what the container should see cannot be given to it safely.
             NameTaken: a foreign container has the name.
             StartFailed: the engine refused to start it; nothing of ours is left running.
         """

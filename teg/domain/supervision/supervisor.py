@@ -12,15 +12,17 @@ from teg.domain.errors import Refused, Unavailable
 from teg.domain.ports import Clock, Heartbeat, Report, State
 from teg.domain.supervision import policy as supervision
 from teg.domain.supervision import report as controller_report
+from teg.domain.supervision.container_profile import describe, encode_rights, parse_rights
 from teg.domain.supervision.next_check import NextCheck
 from teg.domain.supervision.policy import Action, Decision, History, Moment, Rules
 from teg.domain.supervision.report import Condition, ControllerTeller, View
-from teg.domain.supervision.runtime import ControllerRuntime, ImageMissing, NameTaken, Observation
+from teg.domain.supervision.runtime import ControllerRuntime, ImageMissing, MountRefused, NameTaken, Observation
 from teg.domain.supervision.version import ControllerVersion
 
 logger = logging.getLogger("gateway.supervision")
 
 HISTORY_KEY = "controller.history"
+RIGHTS_KEY = "controller.rights"
 
 #: An engine that cannot be reached, a name that is taken, an image that is missing: looked at again after this.
 RETRY_S = 10.0
@@ -60,7 +62,8 @@ class Supervisor:
         self._clock = clock
         self._teller = ControllerTeller(report, runtime, clock)
         self._versions = versions
-        self._rules = Rules(health_limit_s=health_limit_s, start_grace_s=start_grace_s, profile=runtime.profile())
+        self._limits = {"health_limit_s": health_limit_s, "start_grace_s": start_grace_s}
+        self._rights_read = False
         self._spread = spread
         self._lock = threading.Lock()
         self._holder = ""
@@ -83,7 +86,7 @@ class Supervisor:
             if version is None:
                 raise Refused("no controller version is known yet: assign one on the server")
             logger.info("restarting the controller: %s", reason)
-            self._replace(version, self._runtime.observe())
+            self._replace(version, self._observe())
         self.supervise()
 
     def running_since_ms(self) -> int | None:
@@ -106,6 +109,7 @@ class Supervisor:
         with self._exclusive(holder, wait_s):
             self._updating = True
             try:
+                self._observe()
                 yield
             finally:
                 self._updating = False
@@ -174,19 +178,36 @@ class Supervisor:
 
     def _look_and_act(self, wanted: str | None, trial: str | None) -> None:
         seen, decision = self._look(wanted, trial)
-        missing = ""
+        obstacle = None
         if decision.action is not Action.NOTHING and wanted is not None:
-            missing = self._act(decision, wanted, seen)
+            obstacle = self._act(decision, wanted, seen)
             seen, decision = self._look(wanted, trial)
-        look_again_s = RETRY_S if missing else decision.look_again_s
-        self._show(self._view_of(seen, decision, missing, wanted), look_again_s)
+        look_again_s = RETRY_S if obstacle else decision.look_again_s
+        self._show(self._view_of(seen, decision, obstacle, wanted), look_again_s)
+
+    def _observe(self) -> Observation:
+        """What runs. A container of the reference gateway goes on with the rights it had: ours might not do for it.
+
+        It cannot be known which of them it needs: all are kept, for its successors, too, until the settings name them.
+        """
+        seen = self._runtime.observe()
+        if not self._rights_read:
+            if (rights := parse_rights(self._state.get(RIGHTS_KEY))) is not None:
+                self._runtime.loosen(rights)
+            self._rights_read = True
+        if seen.rights is not None and self._state.get(RIGHTS_KEY) is None:
+            self._state.put(RIGHTS_KEY, encode_rights(seen.rights))
+            self._runtime.loosen(seen.rights)
+            logger.warning("the controller keeps what the previous gateway gave it: %s", describe(seen.rights))
+        return seen
 
     def _look(self, wanted: str | None, trial: str | None) -> tuple[Observation, Decision]:
-        seen = self._runtime.observe()
+        seen = self._observe()
         if self._view.condition is Condition.ENGINE_UNREACHABLE:
             self._remembered = supervision.at_once(self._load())
         history = self._account(seen)
-        return seen, supervision.plan(self._now(), seen, history, wanted, self._rules, trial)
+        rules = Rules(**self._limits, profile=self._runtime.profile())
+        return seen, supervision.plan(self._now(), seen, history, wanted, rules, trial)
 
     def _account(self, seen: Observation) -> History:
         heartbeat_ms = None
@@ -195,13 +216,13 @@ class Supervisor:
         self._remembered = supervision.account(self._now(), seen, heartbeat_ms, self._load())
         return self._remembered
 
-    def _act(self, decision: Decision, version: str, seen: Observation) -> str:
-        """Start or restart; returns what is missing for it, or nothing. A start that fails counts as a failure."""
+    def _act(self, decision: Decision, version: str, seen: Observation) -> ImageMissing | MountRefused | None:
+        """Start or restart; returns what has to come or change first. A start that fails counts as a failure."""
         logger.info("%s of controller %s: %s", decision.action.value, version, decision.reason)
         try:
             self._replace(version, seen)
-        except ImageMissing as reason:
-            return str(reason)
+        except (ImageMissing, MountRefused) as reason:
+            return reason
         except NameTaken:
             raise
         except Refused as reason:
@@ -210,14 +231,13 @@ class Supervisor:
         else:
             if decision.action is Action.RESTART:
                 self._teller.note({"controller_restart_reason": decision.reason})
-        return ""
+        return None
 
     def _replace(self, version: str, seen: Observation) -> None:
         """Never stops what cannot be started again; the stop is not counted as an exit."""
         if seen.running:
-            same = seen.runs(version) and seen.profile == self._rules.profile
-            if not same and not self._runtime.has_image(version):
-                raise ImageMissing(f"the image of version {version} is not on this device")
+            if not (seen.runs(version) and seen.profile == self._runtime.profile()):
+                self._runtime.prepare(version)
             self._runtime.stop(STOP_TIMEOUT_S)
             self._remembered = replace(self._load(), run_id=None, ended_run_id=seen.run_id, told_run_id=seen.run_id)
         self._remembered = supervision.at_once(self._load())
@@ -225,12 +245,15 @@ class Supervisor:
 
     # --- what others see -----------------------------------------------------------------------------------
 
-    def _view_of(self, seen: Observation, decision: Decision, missing: str, wanted: str | None) -> View:
+    def _view_of(
+        self, seen: Observation, decision: Decision, obstacle: ImageMissing | MountRefused | None, wanted: str | None
+    ) -> View:
         if seen.running:
             condition = Condition.PAUSED if seen.paused else Condition.RUNNING
-            return self._running_view(condition, missing or decision.reason, seen)
-        if missing:
-            return View(Condition.IMAGE_MISSING, missing)
+            return self._running_view(condition, str(obstacle or decision.reason), seen)
+        if obstacle is not None:
+            refused = isinstance(obstacle, MountRefused)
+            return View(Condition.MOUNT_REFUSED if refused else Condition.IMAGE_MISSING, str(obstacle))
         return View(Condition.NO_VERSION if wanted is None else Condition.WAITING, decision.reason)
 
     def _running_view(self, condition: Condition, reason: str, seen: Observation) -> View:

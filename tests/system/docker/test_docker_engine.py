@@ -14,6 +14,7 @@ import pytest
 from docker.errors import APIError, NotFound
 
 from teg.adapters.docker_engine import DockerEngine
+from teg.adapters.docker_engine.container_options import disks_of
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.supervision.container_profile import ControllerProfile, parse_device, parse_mount
 from teg.domain.supervision.image_ids import ImageIds
@@ -163,6 +164,77 @@ def test_a_directory_of_another_user_is_written_through_its_group(at: Engine, tm
     script = "open('/root/data/written', 'w').close()\nprint('written')\n"
     assert run(make_runtime(at, tmp_path), tmp_path, script) == ["written"]
     assert (tmp_path / "data" / "written").stat().st_gid == 4712
+
+
+def test_the_limits_are_in_the_kernel(at: Engine, tmp_path: Path) -> None:
+    runtime = make_runtime(at, tmp_path, cpu_percent=50, write_bytes_per_s=4 << 20)
+    run(runtime, tmp_path, SLEEP)
+    host = inspect(at)["HostConfig"]
+    assert (host["NanoCpus"], host["CpuShares"]) == (500_000_000, 512)
+    disks = disks_of([tmp_path])
+    assert {limit["Path"] for limit in host["BlkioDeviceWriteBps"] or []} >= set(disks)
+    assert all(limit["Rate"] == 4 << 20 for limit in host["BlkioDeviceWriteBps"] or [])
+    pid = inspect(at)["State"]["Pid"]
+    groups = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    paths = {name: path for _, names, path in groups for name in names.split(",")}
+    if "cpu" in paths:  # version 1; with 2 the engine's answer above has to do
+        assert Path(f"/sys/fs/cgroup/cpu{paths['cpu']}/cpu.cfs_quota_us").read_text().strip() == "50000"
+        written = Path(f"/sys/fs/cgroup/blkio{paths['blkio']}/blkio.throttle.write_bps_device").read_text()
+        assert written.count(str(4 << 20)) >= len(disks)
+
+
+def test_a_controller_without_signal_handlers_ends_at_once(at: Engine, tmp_path: Path) -> None:
+    """As the first process of its container the kernel would spare it, and the engine kill it after a minute."""
+    runtime = make_runtime(at, tmp_path)
+    run(runtime, tmp_path, "import time\nprint('up', flush=True)\ntime.sleep(600)\n")
+    runtime.stop()
+    assert runtime.observe().exit_code == 143, "the signal ended it, not the kill at the end of the patience"
+
+
+def test_an_image_may_bring_an_init_of_its_own(at: Engine, tmp_path: Path) -> None:
+    runtime = make_runtime(at, tmp_path, init=False)
+    assert run(runtime, tmp_path, "import os\nprint(os.getpid(), flush=True)\n") == ["1"]
+
+
+def test_a_read_only_container_writes_only_where_it_may(at: Engine, tmp_path: Path) -> None:
+    script = (
+        "for path in ('/tmp/x', '/run/x', '/root/data/x', '/root/logs/x', '/main.py', '/etc/x'):\n"
+        "    try: open(path, 'w').close(); print(path)\n"
+        "    except OSError as error: print(path, error.strerror)\n"
+    )
+    said = run(make_runtime(at, tmp_path, read_only=True), tmp_path, script)
+    assert said[:4] == ["/tmp/x", "/run/x", "/root/data/x", "/root/logs/x"]
+    assert said[4:] == ["/main.py Read-only file system", "/etc/x Read-only file system"]
+
+
+def test_a_controller_with_a_user_of_its_own(at: Engine, tmp_path: Path) -> None:
+    """Its image has to let it in: root's directory, where the two others are, is closed in most."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "communication_queue.db").touch(mode=0o600)
+    script = (
+        "import os, sqlite3\n"
+        "inbox = sqlite3.connect('/root/data/communication_queue.db')\n"
+        "inbox.execute('CREATE TABLE messages (id INTEGER PRIMARY KEY)')\n"
+        "open('/root/logs/x', 'w').close()\n"
+        "print(os.getuid(), os.getgid(), flush=True)\n"
+    )
+    runtime = make_runtime(at, tmp_path, user="4711:4712")
+    dockerfile = f'FROM {BASE_IMAGE}\nRUN chmod 711 /root\nCOPY main.py /\nCMD ["python3", "/main.py"]\n'
+    runtime.build("v1", write_context(tmp_path / "context", script, dockerfile), "./Dockerfile", lambda: False)
+    runtime.start("v1")
+    wait_until(lambda: not runtime.observe().running, 20, "its end")
+    assert runtime.logs(10) == ["4711 4712"]
+    for path in (tmp_path / "data", tmp_path / "data" / "communication_queue.db", tmp_path / "logs" / "x"):
+        assert path.stat().st_uid == 4711
+
+
+def test_a_single_right_can_be_given(at: Engine, tmp_path: Path) -> None:
+    script = (
+        "import pathlib\n"
+        "lines = pathlib.Path('/proc/self/status').read_text().splitlines()\n"
+        "print([l.split()[1] for l in lines if l.startswith('CapEff')])\n"
+    )
+    assert run(make_runtime(at, tmp_path, capabilities=("NET_RAW",)), tmp_path, script) == ["['0000000000002000']"]
 
 
 # --- what is not ours ----------------------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
 """An engine that is away, hangs, answers 500 or nonsense: always `Unavailable`, always within the deadline."""
 
+import re
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,3 +216,36 @@ def test_the_supervisor_reports_a_sick_engine_and_converges(
     sick.mood = (404, "no such image")
     around.look()
     assert around.report.current["controller_state"] == "image missing"
+
+
+def test_what_was_given_up_is_not_done_later(sick: SickEngine, engine: DockerEngine) -> None:
+    """A call of two requests: the answer to the first comes when nobody waits any more."""
+    sick.mood = "delayed"
+
+    def work(client: Any) -> None:
+        with suppress(Exception):  # as a call does that may go on without this answer
+            client.inspect_container("one")
+        client.remove_container("one")
+
+    with pytest.raises(Unavailable, match="did not finish"):
+        Engine(engine._engine.host).call(work, deadline_s=0.1, silence_s=20)
+    sick.mood = CONTAINER
+    sick.answering.set()
+    wait_until(lambda: not _calls(), 10, "the end of the call")
+    assert not any(asked.startswith("DELETE") for asked in sick.asked), sick.asked
+
+
+def test_a_clock_that_is_set_back_does_not_end_the_watch(
+    sick: SickEngine, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker refuses a time that begins after its end; so the next look is due instead, and the watch goes on."""
+    event = {"Type": "container", "Action": "die", "timeNano": 2_000_000_000 * 10**9}
+    sick.mood = event
+    assert engine.wait_for_change(0.2), "an event; the next ones are asked for from its time on"
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000 * 10**9)
+    asked = len(sick.asked)
+    assert engine.wait_for_change(0.2), "look, and do not rely on what was told"
+    assert len(sick.asked) == asked
+    assert engine.wait_for_change(0.2)
+    [since, until] = re.findall(r"(?:since|until)=([0-9.]+)", sick.asked[-1])
+    assert sorted([float(since), float(until)])[0] == pytest.approx(1_000_000_000)

@@ -1,22 +1,34 @@
 """From settings to Docker's host configuration, and from Docker's answers to observations: pure functions."""
 
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from teg.adapters.docker_engine import container_options
 from teg.adapters.docker_engine import runtime as engine_module
+from teg.adapters.docker_engine.container_options import disks_of, host_options, not_limited
 from teg.adapters.docker_engine.images import kept_images, split_reference
 from teg.adapters.docker_engine.parsing import parse_memory_bytes, parse_observation, parse_time_ms
-from teg.adapters.docker_engine.runtime import host_options
 from teg.domain.errors import Refused
 from teg.domain.supervision import container_profile as controller_profile
-from teg.domain.supervision.container_profile import ControllerProfile, Device, Mount, parse_device, parse_mount
+from teg.domain.supervision.container_profile import (
+    ControllerProfile,
+    Device,
+    Mount,
+    Rights,
+    encode_rights,
+    parse_device,
+    parse_mount,
+    parse_rights,
+)
 from teg.domain.supervision.runtime import KeptImage, NameTaken
-from teg.settings import InvalidSettings, Settings
+from teg.settings import KEEPABLE, InvalidSettings, Settings
 
 
 def profile(**options: Any) -> ControllerProfile:
@@ -64,10 +76,176 @@ def test_the_group_of_the_data_directory_is_added(tmp_path: Path) -> None:
         {"devices": (Device("/dev/a", "/dev/a", "rwm"),)},
         {"mounts": (Mount("/a", "/b", True),)},
         {"environment": ("A=1",)},
+        {"capabilities": ("NET_RAW",)},
+        {"cpu_percent": 50},
+        {"write_bytes_per_s": 1 << 20},
+        {"read_only": True},
+        {"user": "1000"},
+        {"init": False},
     ],
 )
 def test_every_setting_changes_the_fingerprint(changed: dict[str, Any]) -> None:
     assert profile(**changed).fingerprint() != profile().fingerprint() == profile().fingerprint()
+
+
+def test_every_field_is_in_the_fingerprint_or_says_why_not() -> None:
+    changed = {field.name for field in fields(ControllerProfile)} - {"data_path", "logs_path", "fixed"}
+    assert changed == set(OTHER)
+    for name, value in OTHER.items():
+        assert f"{name}=" in profile(**{name: value}).canonical()
+    assert profile(fixed=frozenset({"pids"})).fingerprint() == profile().fingerprint()
+
+
+def test_only_real_differences_change_the_fingerprint() -> None:
+    one = profile(environment=("A=1", "B=2"), devices=(Device("/dev/a", "/dev/a", "rwm"), Device("/dev/b", "/b", "r")))
+    other = profile(
+        environment=("B=2", "A=1"), devices=(Device("/dev/b", "/b", "r"), Device("/dev/a", "/dev/a", "rwm"))
+    )
+    assert one.fingerprint() == other.fingerprint()
+    assert profile(pids=256, memory_bytes=512 << 20).canonical() == profile().canonical()
+
+
+#: Another value than the default for every field that makes a container differ.
+OTHER: dict[str, Any] = {
+    "privileged": True,
+    "network": "host",
+    "memory_bytes": 1 << 30,
+    "pids": 10,
+    "devices": (Device("/dev/a", "/dev/a", "rwm"),),
+    "mounts": (Mount("/a", "/b", True),),
+    "environment": ("A=1",),
+    "capabilities": ("NET_RAW",),
+    "cpu_percent": 50,
+    "write_bytes_per_s": 1 << 20,
+    "read_only": True,
+    "user": "1000",
+    "init": False,
+}
+
+
+# --- limits ------------------------------------------------------------------------------------------------------
+
+
+def test_limits_reach_the_engine() -> None:
+    options = host_options(profile(cpu_percent=150, write_bytes_per_s=1 << 20, pids=0, memory_bytes=0))
+    assert options["nano_cpus"] == 1_500_000_000 and options["cpu_shares"] == 512
+    assert not {"mem_limit", "pids_limit"} & set(options), "0 is no limit"
+    assert options["init"] is True and options["read_only"] is False and options["tmpfs"] == {}
+
+
+def test_a_read_only_container_has_somewhere_to_write() -> None:
+    options = host_options(profile(read_only=True))
+    assert options["read_only"] is True
+    assert set(options["tmpfs"]) == {"/tmp", "/run", "/var/tmp"}
+
+
+def test_a_limit_is_put_on_the_whole_disk() -> None:
+    """Of a partition the kernel keeps none; file systems without a disk have none."""
+    assert disks_of([Path("/proc"), Path("/does/not/exist")]) == []
+    for disk in disks_of([Path(__file__)]):
+        assert not (Path("/sys/class/block") / Path(disk).name / "partition").exists()
+        assert Path(disk).is_block_device()
+
+
+ABLE = {"SecurityOptions": ["name=seccomp,profile=default"], "CgroupVersion": "2", "CpuCfsQuota": True}
+
+
+@pytest.mark.parametrize(
+    ("info", "said"),
+    [
+        ({}, ""),
+        ({"MemoryLimit": False}, "memory"),
+        ({"PidsLimit": False}, "processes"),
+        ({"CpuCfsQuota": False}, "processor time"),
+        ({"Warnings": ["WARNING: No blkio throttle.write_bps_device support"]}, "writes to the disk"),
+        ({"CgroupVersion": "1"}, "go through the kernel's cache"),
+        ({"SecurityOptions": ["name=apparmor"]}, "no seccomp"),
+    ],
+)
+def test_what_an_engine_cannot_limit_is_said(info: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_options, "disks_of", lambda paths: ["/dev/vda"])
+    asked = profile(cpu_percent=50, write_bytes_per_s=1)
+    found = ", ".join(not_limited(asked, ABLE | info))
+    assert said in found and bool(said) == bool(found)
+    assert "nano_cpus" not in host_options(asked, None, {"CpuCfsQuota": False}), "the engine would refuse the start"
+
+
+def test_a_directory_without_a_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_options, "disks_of", lambda paths: [])
+    assert not_limited(profile(write_bytes_per_s=1), ABLE) == ["writes to the disk"]
+
+
+# --- what a container of the reference gateway had ---------------------------------------------------------------
+
+REFERENCE = Rights(
+    privileged=True,
+    host_network=True,
+    capabilities=("SYS_RAWIO",),
+    devices=(Device("/dev/i2c-1", "/dev/i2c-1", "rwm"),),
+    mounts=(Mount("/bin/vcgencmd", "/bin/vcgencmd", True),),
+)
+
+
+def test_rights_are_kept_and_no_others() -> None:
+    kept = profile(environment=("A=1",), cpu_percent=150).loosened(REFERENCE)
+    assert kept == profile(
+        environment=("A=1",),
+        cpu_percent=150,
+        privileged=True,
+        network="host",
+        capabilities=("SYS_RAWIO",),
+        devices=REFERENCE.devices,
+        mounts=REFERENCE.mounts,
+        memory_bytes=0,
+        pids=0,
+    )
+    assert profile().loosened(Rights(memory_bytes=1 << 30, pids=10)) == profile(memory_bytes=1 << 30)
+
+
+def test_what_the_settings_name_is_not_loosened() -> None:
+    fixed = frozenset(KEEPABLE)
+    assert profile(fixed=fixed).loosened(REFERENCE) == profile(fixed=fixed)
+
+
+def test_every_right_that_can_be_kept_can_be_set() -> None:
+    changed = {name for name in OTHER if getattr(profile().loosened(REFERENCE), name) != getattr(profile(), name)}
+    assert changed == set(KEEPABLE)
+
+
+def test_rights_survive_being_stored() -> None:
+    assert parse_rights(orjson.loads(orjson.dumps(encode_rights(REFERENCE)))) == REFERENCE
+
+
+@pytest.mark.parametrize("stored", [None, [], {}, {**encode_rights(REFERENCE), "devices": 7}, "privileged"])
+def test_what_is_no_such_record_loosens_nothing(stored: Any) -> None:
+    assert parse_rights(stored) is None
+
+
+def test_rights_are_read_from_the_reference_gateways_container() -> None:
+    host = {
+        "Privileged": True,
+        "NetworkMode": "host",
+        "CapAdd": ["CAP_SYS_RAWIO", "NET_ADMIN"],
+        "Devices": [{"PathOnHost": "/dev/a", "PathInContainer": "/dev/b", "CgroupPermissions": "rw"}],
+        "Memory": 0,
+        "PidsLimit": None,
+    }
+    mounts = [
+        {"Type": "bind", "Source": "/x", "Destination": "/root/data", "RW": True},
+        {"Type": "bind", "Source": "/x/logs", "Destination": "/root/logs", "RW": True},
+        {"Type": "bind", "Source": "/usr/bin/uptime", "Destination": "/bin/uptime", "RW": False},
+        {"Type": "volume", "Source": "/var/lib/docker/volumes/v", "Destination": "/v", "RW": True},
+    ]
+    found = container(Image="teg-controller-v1:latest") | {"HostConfig": host, "Mounts": mounts}
+    assert parse_observation(found).rights == Rights(
+        privileged=True,
+        host_network=True,
+        capabilities=("SYS_RAWIO", "NET_ADMIN"),
+        devices=(Device("/dev/a", "/dev/b", "rw"),),
+        mounts=(Mount("/usr/bin/uptime", "/bin/uptime", True),),
+    )
+    ours = container(Labels={"teg.managed": "1", "teg.version": "v1", "teg.profile": "p"})
+    assert parse_observation(ours).rights is None, "our own profile says everything"
 
 
 @pytest.mark.parametrize(

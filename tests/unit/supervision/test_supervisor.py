@@ -11,8 +11,9 @@ import pytest
 from producers import controller_watch
 from producers.controller_watch import ControllerWatch
 from teg.domain.errors import Refused, Unavailable
+from teg.domain.supervision.container_profile import Device, Rights
 from teg.domain.supervision.next_check import NextCheck
-from teg.domain.supervision.runtime import NameTaken, Observation, StartFailed
+from teg.domain.supervision.runtime import MountRefused, NameTaken, Observation, StartFailed
 from teg.domain.supervision.supervisor import HISTORY_KEY, RETRY_S, NoController
 from tests.support.controllers import RuntimeInMemory, Supervised
 from tests.support.running import wait_until
@@ -107,7 +108,66 @@ def test_a_container_of_the_reference_gateway_is_left_running_while_its_image_is
     around.look_until(HOUR_S)
     assert around.runtime.calls == []
     assert around.report.current["controller_state"] == "running"
-    assert "not on this device" in around.report.current["controller_state_reason"]
+    assert "no image of v1" in around.report.current["controller_state_reason"]
+
+
+RIGHTS = Rights(privileged=True, host_network=True, devices=(Device("/dev/i2c-1", "/dev/i2c-1", "rwm"),))
+FORMER = Observation(
+    exists=True, running=True, run_id="r", image="teg-controller-v1:latest", started_ms=1, rights=RIGHTS
+)
+
+
+def test_the_rights_of_the_reference_gateways_container_are_kept_and_said(
+    around: Supervised, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A controller that was privileged might only crash without: it must not be replaced by one that does."""
+    around.runtime.seen = FORMER
+    around.look()
+    assert around.runtime.loosened == [RIGHTS]
+    assert around.runtime.calls == ["stop", "start v1"]
+    assert around.runtime.seen.profile == around.runtime.profile() != "profile-1"
+    assert "all rights (privileged), the host's network, devices /dev/i2c-1" in caplog.text
+
+
+def test_kept_rights_hold_for_the_next_life_of_the_gateway(around: Supervised) -> None:
+    around.runtime.seen = FORMER
+    around.look()
+    around.runtime.forget()
+    around.again()
+    around.look_until(HOUR_S)
+    assert around.runtime.loosened == [RIGHTS]
+    assert around.runtime.calls == ["stop", "start v1"], "not restarted for it"
+
+
+def test_an_update_before_the_first_look_keeps_them_too(around: Supervised) -> None:
+    around.runtime.seen = FORMER
+    with around.supervisor.exclusive("ota"):
+        assert around.runtime.loosened == [RIGHTS]
+
+
+def test_a_container_of_our_own_is_not_loosened(around: Supervised) -> None:
+    around.look_until(HOUR_S)
+    assert around.runtime.loosened == []
+
+
+def test_a_refused_mount_is_told_and_leaves_what_runs_alone(around: Supervised) -> None:
+    around.look()
+    around.runtime.mount_failure = MountRefused("/x lies in /y")
+    around.runtime.seen = replace(around.runtime.seen, profile="settings of before")
+    around.look_until(HOUR_S)
+    assert around.runtime.calls == ["start v1"]
+    assert around.report.current["controller_state"] == "running"
+    assert around.report.current["controller_state_reason"] == "/x lies in /y"
+
+
+def test_a_refused_mount_is_no_crash(around: Supervised) -> None:
+    around.runtime.mount_failure = MountRefused("/x lies in /y")
+    around.look_until(HOUR_S)
+    assert around.report.current["controller_state"] == "mount refused"
+    assert around.report.records == []
+    around.runtime.mount_failure = None
+    around.look_until(2 * RETRY_S)
+    assert around.report.current["controller_state"] == "running"
 
 
 # --- exits -------------------------------------------------------------------------------------------------------
