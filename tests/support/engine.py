@@ -131,7 +131,8 @@ class Engine:
         if self.process is not None and self.process.poll() is None and self.answers():
             with closing_client(self.client) as client:
                 for container in client.containers():
-                    client.kill(container["Id"])
+                    with suppress(APIError):  # it ended by itself since the list was made
+                        client.kill(container["Id"])
         self.stop()
         for pid in self._processes():  # shims of containers that outlived a killed engine
             with suppress(OSError):
