@@ -17,8 +17,8 @@ from teg.adapters.gateway_db.rpc_journal import RpcJournalTable
 from teg.adapters.gateway_db.state import ClientAttributeTable, StateTable
 from teg.adapters.gateway_db.telemetry_keys import ArchivedKeys
 from teg.adapters.gateway_db.unproven import UnprovenTable
+from teg.adapters.inbox.legacy_databases import LegacyDatabases
 from teg.adapters.inbox.mailbox import Inbox
-from teg.adapters.legacy_databases import LegacyDatabases
 from teg.domain.errors import Unavailable
 from teg.domain.ports import Clock
 from teg.domain.telemetry.legacy_import import LegacyImport

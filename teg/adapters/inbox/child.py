@@ -1,7 +1,8 @@
 """The reader process: confined, it opens the one file of the one directory it was given, and answers until it is left.
 
-Started as `python -I … <directory fd> <file name>` with the socket to the gateway as standard input. Everything that
-is needed later is imported and used once before the process is confined: afterwards there is no library to load.
+Started as `python -I … <directory fd> <file name> <names it may have>`, with the socket to the gateway as standard
+input. Everything that is needed later is imported and used once before the process is confined: afterwards there is no
+library to load.
 """
 
 import socket
@@ -33,12 +34,12 @@ _REHEARSAL = (
 
 
 def main() -> None:
-    directory_fd, name = int(sys.argv[1]), sys.argv[2]
+    directory_fd, name, names = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     channel = socket.socket(fileno=0)
     rehearse()
     layers = confinement.confine(directory_fd, name)
     wire.send(channel, orjson.dumps(layers))
-    file = QueueFile(name)
+    file = QueueFile(name, names)
     try:
         while True:
             request = wire.receive(channel)

@@ -64,28 +64,28 @@ class Unsafe(Exception):  # noqa: N818 - an answer
     """What lies there is not opened, or its table not touched; the text says what is wrong with it."""
 
 
-def identity(name: str) -> Identity | None:
-    """Of the database file in the working directory, None while there is none.
+def identity(name: str, names: int) -> Identity | None:
+    """Of the database file in the working directory, which may have so many names; None while there is none.
 
     Raises:
         Unsafe: it or a file beside it is not an ordinary file, or the journal belongs to more than this database.
     """
-    main = _ordinary(name)
+    main = _ordinary(name, names)
     for suffix in SIDE_FILES:
-        _ordinary(name + suffix)
+        _ordinary(name + suffix, names)
     if main is not None:
         _refuse_super_journal(name + "-journal")
     return main
 
 
-def _ordinary(name: str) -> Identity | None:
+def _ordinary(name: str, names: int) -> Identity | None:
     try:
         found = os.lstat(name)
     except FileNotFoundError:
         return None
     if not stat.S_ISREG(found.st_mode):
         raise Unsafe(f"{name} is {_kind(found.st_mode)}, not a file")
-    if found.st_nlink > 1:
+    if found.st_nlink > names:
         raise Unsafe(f"{name} has {found.st_nlink} names: it may be another program's file")
     return found.st_dev, found.st_ino
 
@@ -114,7 +114,7 @@ def _refuse_super_journal(name: str) -> None:
         raise Unsafe(f"{name} names another file to be removed with it; the controller must open its database once")
 
 
-def connect(name: str, expected: Identity) -> sqlite3.Connection:
+def connect(name: str, expected: Identity, names: int) -> sqlite3.Connection:
     """Open and read the schema; `expected` is what `identity` saw, and what must be open in the end."""
     connection = sqlite3.connect(f"file:{name}?mode=rw", uri=True, isolation_level=None, timeout=BUSY_S)
     try:
@@ -124,17 +124,17 @@ def connect(name: str, expected: Identity) -> sqlite3.Connection:
         for pragma in PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
-        check_descriptors(name, expected)
+        check_descriptors(name, expected, names)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def check_descriptors(name: str, expected: Identity) -> None:
+def check_descriptors(name: str, expected: Identity, names: int) -> None:
     """What SQLite opened by name is what we looked at: raises Unsafe when a name was swapped in between."""
     opened = [found for fd in range(3, 16) if (found := _descriptor(fd)) is not None]
-    allowed = {_ordinary(name + suffix) for suffix in ("", *SIDE_FILES)} | {expected}
+    allowed = {_ordinary(name + suffix, names) for suffix in ("", *SIDE_FILES)} | {expected}
     identities = {(found.st_dev, found.st_ino) for found in opened if not stat.S_ISDIR(found.st_mode)}
     if expected not in identities or identities - allowed:
         raise Unsafe(f"{name} or a file beside it was exchanged while it was opened")

@@ -36,8 +36,9 @@ class Replaced(Exception):  # noqa: N818 - an answer
 class QueueFile:
     """Opened at the first request that finds it, and never another one after that."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, names: int = 1) -> None:
         self._name = name
+        self._names = names
         self._identity: Identity | None = None
         self._connection: sqlite3.Connection | None = None
         self._guard: Guard | None = None
@@ -101,11 +102,11 @@ class QueueFile:
                 connection.execute("COMMIT")
 
     def _open(self) -> sqlite3.Connection:
-        found = hostile_file.identity(self._name)
+        found = hostile_file.identity(self._name, self._names)
         if self._connection is None:
             if found is None:
                 raise Absent
-            self._connection = hostile_file.connect(self._name, found)
+            self._connection = hostile_file.connect(self._name, found, self._names)
             self._guard = Guard(self._connection, TABLES)
             self._identity = found
         elif found != self._identity:
@@ -116,10 +117,10 @@ class QueueFile:
 
     def _check_identity(self) -> None:
         """Once more, under the lock: a name that was exchanged since is not written to."""
-        if hostile_file.identity(self._name) != self._identity:
+        if hostile_file.identity(self._name, self._names) != self._identity:
             raise Replaced
         assert self._identity is not None
-        hostile_file.check_descriptors(self._name, self._identity)
+        hostile_file.check_descriptors(self._name, self._identity, self._names)
 
     def _row_id(self, connection: sqlite3.Connection, table: str) -> str | None:
         schema = connection.execute("PRAGMA schema_version").fetchone()

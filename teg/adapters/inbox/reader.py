@@ -36,7 +36,7 @@ END_S = 2.0
 #: Between tries at a file that makes trouble. Another file under the name is met at once.
 RETRY = Backoff(first_s=1.0, cap_s=60.0)
 #: A file that was written to since is looked at again after this long: the controller may have set it right.
-CHANGED_RETRY_S = 8.0
+CHANGED_RETRY_S = 5.0
 #: Between two starts: files that are exchanged all the time do not cost us all the time.
 BETWEEN_STARTS_S = 0.2
 
@@ -46,32 +46,16 @@ _START = "import sys; sys.path.append(sys.argv.pop(1)); from teg.adapters.inbox.
 class ReaderProcess:
     """One running reader; raises what sockets raise, TimeoutError, EOFError and BrokenFrame."""
 
-    def __init__(self, place: Path, name: str) -> None:
-        ours, theirs = socket.socketpair()
+    def __init__(self, place: Path, name: str, names: int = 1) -> None:
         directory_fd = directory.open_directory(place)
-        found = os.fstat(directory_fd)
-        self.place = (found.st_dev, found.st_ino)
-        self._channel = ours
         try:
-            root = str(Path(teg.__path__[0]).parent)
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-B", "-c", _START, root, str(directory_fd), name],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={},
-                cwd="/",
-                pass_fds=(directory_fd,),
-                start_new_session=True,
-            )
-        except OSError:
-            ours.close()
-            raise
+            found = os.fstat(directory_fd)
+            self.place = (found.st_dev, found.st_ino)
+            self._channel, self._process = _start_child(directory_fd, name, names)
         finally:
-            theirs.close()
             os.close(directory_fd)
         try:
-            self.layers: Layers = _layers(wire.receive(ours, time.monotonic() + START_S))
+            self.layers: Layers = _layers(wire.receive(self._channel, time.monotonic() + START_S))
         except BaseException:
             self.kill()
             raise
@@ -112,6 +96,26 @@ class ReaderProcess:
         return "was killed"
 
 
+def _start_child(directory_fd: int, name: str, names: int) -> tuple[socket.socket, "subprocess.Popen[bytes]"]:
+    ours, theirs = socket.socketpair()
+    root = str(Path(teg.__path__[0]).parent)
+    with theirs:
+        try:
+            return ours, subprocess.Popen(
+                [sys.executable, "-I", "-B", "-c", _START, root, str(directory_fd), name, str(names)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},
+                cwd="/",
+                pass_fds=(directory_fd,),
+                start_new_session=True,
+            )
+        except OSError:
+            ours.close()
+            raise
+
+
 def _ending(code: int) -> str:
     if code >= 0:
         return f"ended with status {code}"
@@ -135,7 +139,9 @@ def confinement(place: Path) -> Layers:
 class HostileFile:
     """Usable from any thread; one request at a time."""
 
-    def __init__(self, path: Path, on_start: Callable[[Layers], None] = lambda _: None) -> None:
+    def __init__(self, path: Path, on_start: Callable[[Layers], None] = lambda _: None, names: int = 1) -> None:
+        """`names`: how many hard links the file may have; one more than ours could be another program's."""
+        self._names = names
         self._path = path
         self._directory = directory.canonical(path.parent)
         self._on_start = on_start
@@ -236,7 +242,8 @@ class HostileFile:
         time.sleep(max(0.0, self._started_s + BETWEEN_STARTS_S - time.monotonic()))
         self._started_s = time.monotonic()
         self._generation += 1
-        self._reader = ReaderProcess(self._directory, self._path.name)
+        self._trouble.look()
+        self._reader = ReaderProcess(self._directory, self._path.name, self._names)
         self._on_start(self._reader.layers)
 
     def _end(self) -> None:
@@ -268,7 +275,10 @@ class Trouble:
         self._tried_s = time.monotonic()
         self._next_s = self._tried_s + RETRY.wait_s(self._tries)
         self._tries += 1
-        self._names, self._written = self._look()
+
+    def look(self) -> None:
+        """Before a try: what is put there while it lasts is another file than the one that made the trouble."""
+        self._names, self._written = self._seen()
 
     def over(self) -> None:
         self.reason, self._tries = "", 0
@@ -277,11 +287,11 @@ class Trouble:
         """Raises Unavailable while the next try is not due: the file is the same, and so would be the answer."""
         if not self.reason or (now_s := time.monotonic()) >= self._next_s:
             return
-        names, written = self._look()
+        names, written = self._seen()
         if names != self._names:
             self._tries = 0
         elif written == self._written or now_s < self._tried_s + CHANGED_RETRY_S:
             raise Unavailable(self.reason)
 
-    def _look(self) -> tuple[object, object]:
+    def _seen(self) -> tuple[object, object]:
         return directory.names(self._place, self._name)

@@ -204,6 +204,8 @@ def _encode_value(value: Any) -> tuple[bytes, bytes]:
         tag, data = b"i", struct.pack("<q", value)
     elif isinstance(value, float):
         tag, data = b"f", struct.pack("<d", value)
+    elif isinstance(value, Oversized):
+        tag, data = b"o", struct.pack("<q", value.size_bytes) + value
     else:
         tag, data = b"t" if isinstance(value, bytearray) else b"b", bytes(value)
     return _VALUE.pack(tag, len(data)), data
@@ -235,6 +237,8 @@ def _decode_value(tag: bytes, data: bytes) -> Any:
         return None
     if tag in b"if":
         return struct.unpack("<q" if tag == b"i" else "<d", data)[0]
+    if tag == b"o":
+        return Oversized(data[8:], struct.unpack_from("<q", data)[0])
     return bytearray(data) if tag == b"t" else data
 
 

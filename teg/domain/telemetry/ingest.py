@@ -110,9 +110,8 @@ class Recorder:
             if batch.rows.ids and batch.rows.generation != self._known:
                 return self._meet(batch.rows.generation)
             archived = self._store(batch)
-        if self._archived:
-            self._empty_inbox()
-        return archived or int(full and not self._archived)
+        replaced = bool(self._archived) and not self._empty_inbox()
+        return archived or int(replaced or (full and not self._archived))
 
     def _store(self, batch: Batch) -> int:
         if not batch.rows.ids:
@@ -133,6 +132,7 @@ class Recorder:
                 del self._archived[0]
         except Replaced:
             self._archived, self._known = [], None  # what is in there now is told by its text, not by its id
+            return False
         except Unavailable as reason:
             self._tries += 1
             if self._tries == TRIES_UNSAID:
@@ -141,6 +141,7 @@ class Recorder:
             if self._tries >= TRIES_UNSAID:
                 logger.warning("archived rows are removed from the inbox again")
             self._tries = 0
+        return True
 
     def _meet(self, generation: int) -> int:
         """A file not met before in this life: its rows may be archived already. Same id and same text: the same row."""

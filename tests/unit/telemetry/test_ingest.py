@@ -302,6 +302,61 @@ def test_an_archive_that_cannot_be_written_leaves_the_inbox_alone(site: Site, mo
     assert site.archived() == texts(1, 10)
 
 
+@pytest.mark.parametrize("again", ["another file", "the same file"])
+def test_an_inbox_created_anew_while_a_delete_waits_for_its_lock_loses_nothing(site: Site, again: str) -> None:
+    """The old ids, pending since the lock, must not be deleted from what is in there now: 3 of 4 rows were lost so."""
+    recorder = site.recorder()
+    site.controller.insert_many(texts(1, 4))
+    site.controller.connection.execute("BEGIN IMMEDIATE")
+    recorder.record_batch()  # meets the file
+    assert recorder.record_batch() == 4
+    assert site.controller.connection.execute("SELECT count(*) FROM messages").fetchone() == (4,)
+    site.controller.connection.execute("COMMIT")
+    if again == "another file":
+        recreate(site)
+    else:
+        site.controller.connection.executescript(
+            "DROP TABLE messages; CREATE TABLE messages (id INTEGER PRIMARY KEY, type text, message text)"
+        )
+    site.controller.insert_many(texts(101, 104))
+    recorder.run(never)
+    assert site.archived() == texts(1, 4) + texts(101, 104)
+    assert site.controller.count() == 0
+
+
+def test_an_inbox_that_is_gone_while_a_delete_waits_is_not_looked_for_without_end(site: Site) -> None:
+    recorder = site.recorder()
+    site.controller.insert_many(texts(1, 4))
+    site.controller.connection.execute("BEGIN IMMEDIATE")
+    recorder.record_batch()
+    assert recorder.record_batch() == 4
+    site.controller.close()
+    for path in site.path.glob("communication_queue.db*"):
+        path.unlink()
+    recorder.run(never)  # ends
+    assert site.archived() == texts(1, 4)
+
+
+def test_rows_that_cannot_be_removed_for_long_are_said_once_and_so_is_the_end(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read_only(rows: RowsRead) -> None:
+        raise Unavailable("attempt to write a readonly database")
+
+    recorder = site.recorder()
+    site.controller.insert_many(texts(1, 4))
+    with monkeypatch.context() as patch:
+        patch.setattr(site.inbox, "delete", read_only)
+        for _ in range(3 * recording.TRIES_UNSAID):
+            recorder.record_batch()
+    recorder.run(never)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said == [
+        "archived rows cannot be removed from the inbox: attempt to write a readonly database",
+        "archived rows are removed from the inbox again",
+    ]
+
+
 def test_a_second_run_rings_the_first_instead_of_working_beside_it(site: Site) -> None:
     recorder = site.recorder()
     site.controller.insert(message(1))

@@ -1,7 +1,9 @@
 """Changing over from the reference gateway: nothing it had queued, archived or logged is lost or sent twice."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -13,7 +15,7 @@ from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.legacy_import import LegacyImportTable
 from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
 from teg.adapters.gateway_db.outbox import RecordTable
-from teg.adapters.legacy_databases import LegacyDatabases
+from teg.adapters.inbox.legacy_databases import LegacyDatabases
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry.legacy_import import LegacyImport
 from teg.domain.telemetry.ports import Delivery, Stream
@@ -143,7 +145,8 @@ def test_a_crash_before_the_old_rows_are_deleted_sends_nothing_twice(reference: 
 
     reference.queued(1)
     with pytest.raises(Unavailable):
-        LegacyImport(Dies(reference.directory, reference.inbox_path), LegacyImportTable(database)).run()
+        LegacyImport(dies := Dies(reference.directory, reference.inbox_path), LegacyImportTable(database)).run()
+    dies.close()
     reference.queued(2)
     legacy_import(reference, database).run()
     assert [record["values"] for record in outbox(database, Stream.DATA)] == [{"n": 1}, {"n": 2}]
@@ -268,3 +271,44 @@ def test_what_was_noted_by_an_earlier_version_is_understood(reference: Reference
     legacy_import(reference, database).run()
     assert ArchiveMaintenance(database).stats()["rows"] == 8
     assert numbers(database) == [9, 10]
+
+
+def test_the_files_are_read_without_being_moved_and_nothing_is_left(
+    reference: Reference, database: Database, tmp_path: Path
+) -> None:
+    """They lie among our own files: their reader is given a directory with another name of the file, and no more."""
+    shared = tmp_path / "controller"
+    shared.mkdir()
+    reference.archived(1)
+    reference.logged("x")
+    before = {path.name for path in tmp_path.iterdir()}
+    LegacyImport(LegacyDatabases(tmp_path, shared / "communication_queue.db"), LegacyImportTable(database)).run()
+    assert ArchiveMaintenance(database).stats()["rows"] == 1
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert reference.archive.execute("SELECT count(*) FROM controller_archive").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("planted", ["link", "pipe", "view"])
+def test_a_hostile_file_is_said_and_touches_nothing(
+    reference: Reference, tmp_path: Path, planted: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    old, shared, other = tmp_path / "old", tmp_path / "shared", tmp_path / "gateway_archive.db"
+    old.mkdir()
+    reference.archived(1)
+    reference.archive.close()
+    before = other.read_bytes()
+    if planted == "link":
+        (old / "gateway_archive.db").symlink_to(other)
+    elif planted == "pipe":
+        os.mkfifo(old / "gateway_archive.db")
+    else:
+        with closing(sqlite3.connect(old / "gateway_archive.db")) as connection:
+            connection.execute("CREATE VIEW controller_archive AS WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n"
+                               " FROM c) SELECT n AS id, n AS timestamp_ms, '' AS message FROM c")  # fmt: skip
+    databases = LegacyDatabases(old, shared / "communication_queue.db")
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            databases.archive(0, 10)
+    said = [record.getMessage() for record in caplog.records if "cannot be taken over" in record.getMessage()]
+    assert len(said) == 1
+    assert other.read_bytes() == before
