@@ -124,7 +124,8 @@ class Recorder:
         self._stored()
         return len(batch.rows.ids)
 
-    def _empty_inbox(self) -> None:
+    def _empty_inbox(self) -> bool:
+        """False: what was archived lay in a file, or under ids, that are others now."""
         self._archive.confirm()
         try:
             while self._archived:
