@@ -18,6 +18,7 @@ CONTROLLER_REMEDY = {
     "waiting": "see why it ends: docker logs teg_controller",
     "no version": "assign a software version to the device on the server, or set TEG_DEFAULT_CONTROLLER_VERSION",
     "image missing": "assign the version on the server again, or load its image (docker load)",
+    "mount refused": "see the reason; correct TEG_CONTROLLER_MOUNTS or TEG_CONTROLLER_DEVICES",
     "name taken": "rename or remove the foreign container 'teg_controller'",
     "engine unreachable": "systemctl start docker, and let the gateway's user use it (group docker)",
     "paused": "docker unpause teg_controller",

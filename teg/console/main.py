@@ -19,6 +19,7 @@ COMMANDS = {
     "backup": "teg.console.backup",
     "restore": "teg.console.backup",
     "bundle": "teg.console.bundle",
+    "migrate": "teg.console.migrate",
     "uninstall": "teg.console.uninstall",
 }
 
