@@ -1,9 +1,9 @@
 """What all connections of one server share. Touched on the server's loop only."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from teg.simulator.thingsboard.change_signal import ChangeSignal
 from teg.simulator.thingsboard.credentials import Credentials, find_device
@@ -102,6 +102,14 @@ class Core:
         for device_backup in backup.values():
             device_backup.restore()
         self.devices = {name: device_backup.device for name, device_backup in backup.items()}
+
+    def provision(self, name: str, credentials: Credentials | None, fields: Mapping[str, Any]) -> None:
+        """Create the device, or give the one of this name its credentials; `fields` come from its profile."""
+        device = self.devices.get(name)
+        if device is None:
+            device = self.add_device(name, credentials)
+        device.credentials = credentials
+        device.details |= fields
 
     def delete_device(self, name: str) -> None:
         """Its session is closed and its credentials are unknown from now on."""

@@ -3,8 +3,9 @@
 Source: ThingsBoard's DeviceProvisionServiceImpl.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from teg.simulator.thingsboard.credentials import Credentials, random_text
@@ -17,7 +18,9 @@ class DeviceRegistry(Protocol):
 
     @property
     def devices(self) -> Container[str]: ...
-    def add_device(self, name: str, credentials: Credentials | None) -> object: ...
+    def provision(self, name: str, credentials: Credentials | None, fields: Mapping[str, Any]) -> None:
+        """Create the device, or give the one of this name its credentials; `fields` come from its profile."""
+        ...
 
 
 #: create: new devices are made. check: only names that the operator entered before, each of them once.
@@ -49,6 +52,13 @@ def parse_request(payload: bytes) -> ProvisionRequest:
     return ProvisionRequest(key, secret, body.get("deviceName"), kind, body)
 
 
+@dataclass(frozen=True, slots=True)
+class _Key:
+    secret: str
+    strategy: Strategy
+    fields: Mapping[str, Any]
+
+
 @dataclass
 class Provisioning:
     """The operator's side: allow keys, enter names; and the faults of the answers."""
@@ -62,43 +72,48 @@ class Provisioning:
     #: Every answer is FAILURE (a limit of the tenant, an exception).
     fail: Trigger = field(default_factory=never)
     requests: list[ProvisionRequest] = field(default_factory=list)
-    _keys: dict[str, tuple[str, Strategy]] = field(default_factory=dict)
+    _keys: dict[str, _Key] = field(default_factory=dict)
     _entered: dict[str, bool] = field(default_factory=dict)
 
-    def allow(self, key: str, secret: str, strategy: Strategy = "create") -> None:
-        self._keys[key] = (secret, strategy)
+    def allow(
+        self, key: str, secret: str, strategy: Strategy = "create", fields: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """`fields` are what a device gets from the profile that the key belongs to."""
+        self._keys[key] = _Key(secret, strategy, fields)
 
     def disable(self, key: str) -> None:
         self._keys.pop(key, None)
 
     def enter(self, device_name: str) -> None:
-        """Pre-provision a device for the strategy "check"."""
-        self._entered[device_name] = False
+        """Pre-provision a device for the strategy "check"; it need not exist yet."""
+        self._entered.setdefault(device_name, False)
 
     def answer(self, request: ProvisionRequest, registry: DeviceRegistry) -> dict[str, Any]:
         """Create the device and return its credentials, or return what went wrong."""
         self.requests.append(request)
         known = self._keys.get(request.key)
-        if known is None or known[0] != request.secret:
+        if known is None or known.secret != request.secret:
             return dict(_NOT_FOUND)
-        if self.fail.fires() or not self._may_create(request, known[1], registry):
+        if self.fail.fires() or not self._may_provision(request, known.strategy, registry):
             return dict(_FAILURE)
         name = request.device_name or random_text()
-        if known[1] == "check":
+        if known.strategy == "check":
             self._entered[name] = True
         credentials, value = _new_credentials(request)
-        registry.add_device(name, credentials)
+        registry.provision(name, credentials, known.fields)
         return {
             "credentialsValue": value,
             "credentialsType": request.credentials_type,
             "status": "SUCCESS",
         }
 
-    def _may_create(self, request: ProvisionRequest, strategy: Strategy, registry: DeviceRegistry) -> bool:
+    def _may_provision(self, request: ProvisionRequest, strategy: Strategy, registry: DeviceRegistry) -> bool:
         name = request.device_name
-        if name is not None and (not isinstance(name, str) or not name.strip() or name in registry.devices):
+        if name is not None and (not isinstance(name, str) or not name.strip()):
             return False
-        return strategy == "create" or self._entered.get(name or "") is False
+        if strategy == "check":
+            return self._entered.get(name or "") is False
+        return name is None or name not in registry.devices
 
 
 def _new_credentials(request: ProvisionRequest) -> tuple[Credentials | None, Any]:

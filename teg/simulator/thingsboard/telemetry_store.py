@@ -52,6 +52,13 @@ class TelemetryStore:
         if self.depth != "count":
             self._unfolded.append((ts_ms, values))
 
+    def store_typed(self, ts_ms: int, values: dict[str, Any]) -> None:
+        """One record that the operator wrote, typed before. What arrived earlier is older."""
+        self.fold()
+        with self._lock:
+            for key, value in values.items():
+                self._put(key, ts_ms, value)
+
     def payloads(self) -> list[bytes]:
         """As received, in order, stored or not. Only with depth "full"."""
         return [payload for _, payload in self._received]
@@ -126,19 +133,21 @@ class TelemetryStore:
                 for ts_ms, values in records:
                     self._store(ts_ms, values)
 
-    def _store(self, ts: int, values: dict[str, Any]) -> None:
+    def _store(self, ts_ms: int, values: dict[str, Any]) -> None:
         for key, raw in values.items():
             value = stored(raw)
-            if value is SKIPPED:
-                continue
-            series = self._series.get(key)
-            if series is None:
-                series = self._series[key] = {}
-            if ts in series:
-                self._overwrite(key, ts, series[ts], value)
-            series[ts] = value
-            if ts >= self._latest.get(key, ts):
-                self._latest[key] = ts
+            if value is not SKIPPED:
+                self._put(key, ts_ms, value)
+
+    def _put(self, key: str, ts_ms: int, value: Any) -> None:
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = {}
+        if ts_ms in series:
+            self._overwrite(key, ts_ms, series[ts_ms], value)
+        series[ts_ms] = value
+        if ts_ms >= self._latest.get(key, ts_ms):
+            self._latest[key] = ts_ms
 
     def _overwrite(self, key: str, ts: int, old: Any, new: Any) -> None:
         if type(old) is type(new) and old == new:

@@ -113,7 +113,8 @@ def test_a_device_is_changed(server: ThingsBoard, rest: Rest, device: Device) ->
 def test_devices_are_found_by_name_and_page_by_page(server: ThingsBoard, rest: Rest, device: Device) -> None:
     for number in range(4):
         server.add_device(f"more-{number}")
-    assert rest.get("/api/tenant/devices", deviceName="pi-07").json()["id"]["id"] == device.id
+    for path in ("/api/tenant/devices", "/api/tenant/device"):
+        assert rest.get(path, deviceName="pi-07").json()["id"]["id"] == device.id
     page = rest.get("/api/tenant/devices", pageSize=2, page=2).json()
     assert ([item["name"] for item in page["data"]], page["hasNext"]) == (["more-3"], False)
     assert (page["totalPages"], page["totalElements"]) == (3, 5)

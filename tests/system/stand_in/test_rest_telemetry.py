@@ -69,6 +69,7 @@ def test_attributes_are_read_by_scope(rest: Rest, client: PahoDevice, path: str)
     assert all(before_ms <= item["lastUpdateTs"] <= time.time_ns() // 1_000_000 for item in found)
     assert [item["key"] for item in rest.get(f"{path}/values/attributes").json()] == ["a", "b", "d", "s", "active"]
     assert rest.get(f"{path}/keys/attributes/SERVER_SCOPE").json() == ["active"]
+    assert rest.get(f"{path}/keys/attributes").json() == ["a", "active", "b", "d", "s"]
     rest.delete(f"{path}/SERVER_SCOPE", keys="active")
     assert rest.get(f"{path}/values/attributes/SERVER_SCOPE").json() == []
 
@@ -123,6 +124,7 @@ def test_a_range_does_not_include_its_end(rest: Rest, client: PahoDevice, path: 
     assert len(rest.get(url, keys="a", startTs=0, endTs=1000).json()["a"]) == 100
     first = rest.get(url, keys="a", startTs=0, endTs=1000, orderBy="ASC", limit=2, useStrictDataTypes="true").json()
     assert first == {"a": [{"ts": 1, "value": 1}, {"ts": 2, "value": 2}]}
+    assert rest.get(f"{url}/history", keys="a", startTs=10, endTs=13).json() == found
     everything = rest.get(url, keys="a", startTs=0, endTs=1000, limit=100_000).json()["a"]
     assert {point["ts"] for point in everything} == set(range(1, 301))
 
@@ -138,6 +140,26 @@ def test_what_the_server_wrote_itself_is_in_the_series(rest: Rest, device: Devic
     device.assign_software("ctl", "v1", b"data")
     latest = rest.get(f"{path}/values/timeseries", keys="sw_state,target_sw_version").json()
     assert [latest[key][0]["value"] for key in latest] == ["INITIATED", "v1"]
+
+
+def test_series_that_the_operator_writes_are_parsed_once(rest: Rest, device: Device, path: str) -> None:
+    records = [{"ts": 5, "values": {"a": 1, "b": None}}, {"ts": 6, "values": {"a": 2e7}}]
+    rest.post(f"{path}/timeseries/ANY", records)
+    rest.post(f"{path}/timeseries/ANY", {"c": "007"})
+    assert device.telemetry()["a", 6] == 2e7 and type(device.telemetry()["a", 6]) is float
+    assert (device.telemetry()["a", 5], device.latest("c")) == (1, 7)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("[]", "No timeseries data found in request body!"),
+        ('{"ts": 1, "values": {}}', "No timeseries data found in request body!"),
+        ("no json", "Unable to parse timeseries payload"),
+    ],
+)
+def test_series_that_cannot_be_written_are_said(rest: Rest, path: str, body: str, said: str) -> None:
+    assert said in rest.post(f"{path}/timeseries/ANY", status=400, data=body).text
 
 
 def test_only_what_is_stored_is_found(server: ThingsBoard, rest: Rest, client: PahoDevice, path: str) -> None:

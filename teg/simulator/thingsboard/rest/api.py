@@ -10,17 +10,19 @@ from starlette.routing import Route
 from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.rest.accounts import Accounts
 from teg.simulator.thingsboard.rest.calls import Calls
+from teg.simulator.thingsboard.rest.dashboards import Dashboards
 from teg.simulator.thingsboard.rest.devices import Devices
 from teg.simulator.thingsboard.rest.errors import ApiError, PlainError, api_error, plain_error
 from teg.simulator.thingsboard.rest.packages import Packages
+from teg.simulator.thingsboard.rest.profiles import Profiles
 from teg.simulator.thingsboard.rest.telemetry import Telemetry
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 def rest_api(core: Core, accounts: Accounts) -> Starlette:
-    packages = Packages()
-    groups = (Devices(core, packages), packages, Calls(core), Telemetry(core))
+    packages, profiles = Packages(), Profiles(core)
+    groups = (Devices(core, packages, profiles), packages, profiles, Dashboards(), Calls(core), Telemetry(core))
     inner = [_guarded(route, core, accounts) for group in groups for route in group.routes()]
     handlers = {ApiError: api_error, PlainError: plain_error}
     return Starlette(routes=[*accounts.routes(), *inner], exception_handlers=handlers)

@@ -25,15 +25,17 @@ from teg.simulator.thingsboard.rest.bodies import (
 )
 from teg.simulator.thingsboard.rest.errors import BAD_REQUEST, NOT_FOUND, ApiError, checked_id
 from teg.simulator.thingsboard.rest.packages import Packages
+from teg.simulator.thingsboard.rest.profiles import Profiles
 
 #: Kind of a package -> the field of a device that names the one assigned to it.
 _PACKAGE_FIELDS = {"sw": "softwareId", "fw": "firmwareId"}
 
 
 class Devices:
-    def __init__(self, core: Core, packages: Packages) -> None:
+    def __init__(self, core: Core, packages: Packages, profiles: Profiles) -> None:
         self._core = core
         self._packages = packages
+        self._profiles = profiles
 
     def routes(self) -> list[Route]:
         return [
@@ -43,6 +45,7 @@ class Devices:
             Route("/api/device/{device_id}", self.delete, methods=["DELETE"]),
             Route("/api/device/{device_id}/credentials", self.credentials, methods=["GET"]),
             Route("/api/tenant/devices", self.find, methods=["GET"]),
+            Route("/api/tenant/device", self.find, methods=["GET"]),  # as 4.4 spells it
         ]
 
     async def save(self, request: Request) -> Response:
@@ -51,12 +54,14 @@ class Devices:
         name = body.get("name")
         if not isinstance(name, str) or not name.strip():
             raise ApiError(400, "Device name should be specified!", BAD_REQUEST)
+        details = self._details(body)
         if (identity := id_in(body, "id")) is not None:
             device = self._device(identity)
             self._rename(device, name)
         else:
             device = self._create(name, request.query_params.get("accessToken"))
-        device.details = {field: body[field] for field in ("type", "label", "additionalInfo") if field in body}
+            self._core.provisioning.enter(name)
+        device.details = details
         self._assign(device, body)
         return OrjsonResponse(device_json(device))
 
@@ -95,6 +100,11 @@ class Devices:
         if device is None:
             raise ApiError(404, f"Device with id [{wanted}] is not found", NOT_FOUND)
         return device
+
+    def _details(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Its type is the name of its profile."""
+        profile = self._profiles.fields_of_device(id_in(body, "deviceProfileId") or PROFILE_ID)
+        return {field: body[field] for field in ("label", "additionalInfo") if field in body} | profile
 
     def _create(self, name: str, token: str | None) -> DeviceState:
         if name in self._core.devices:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from teg.simulator.thingsboard.attributes import Scope, typed_values
 from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.device_state import DeviceState
+from teg.simulator.thingsboard.payloads import BadPayload, check_telemetry, records_in
 from teg.simulator.thingsboard.rest.bodies import OrjsonResponse
 from teg.simulator.thingsboard.rest.errors import PlainError, checked_id, checked_number
 from teg.simulator.thingsboard.typing_rules import java_text
@@ -30,10 +31,12 @@ class Telemetry:
         device = _PREFIX + "/DEVICE/{device_id}"
         reading = {"values/attributes": self.attributes, "values/attributes/{scope}": self.attributes}
         reading |= {"values/timeseries": self.timeseries, "keys/timeseries": self.timeseries_keys}
-        reading |= {"keys/attributes/{scope}": self.attribute_keys}
+        reading |= {"keys/attributes": self.attribute_keys, "keys/attributes/{scope}": self.attribute_keys}
+        reading |= {"values/timeseries/history": self.timeseries}  # as 4.4 spells the range
         writing = (f"{device}/{{scope}}", f"{device}/attributes/{{scope}}", _PREFIX + "/{device_id}/{scope}")
         return [
             *(Route(f"{device}/{path}", handler, methods=["GET"]) for path, handler in reading.items()),
+            Route(f"{device}/timeseries/{{scope}}", self.save_timeseries, methods=["POST"]),
             *(Route(path, self.save_attributes, methods=["POST"]) for path in writing),
             *(Route(path, self.delete_attributes, methods=["DELETE"]) for path in writing),
         ]
@@ -41,8 +44,9 @@ class Telemetry:
     async def attributes(self, request: Request) -> Response:
         """Of one scope or all; `keys` chooses. A key that does not exist is left out."""
         device, keys = self._device(request), _keys(request)
-        scopes = [_scope(request)] if "scope" in request.path_params else _SCOPES
-        found = [(scope, key, value) for scope in scopes for key, value in device.attributes.of(scope).items()]
+        found = [
+            (scope, key, value) for scope in _scopes(request) for key, value in device.attributes.of(scope).items()
+        ]
         return OrjsonResponse(
             [
                 {"lastUpdateTs": device.attributes.updated_ms(scope, key), "key": key, "value": value}
@@ -52,7 +56,8 @@ class Telemetry:
         )
 
     async def attribute_keys(self, request: Request) -> Response:
-        return OrjsonResponse(list(self._device(request).attributes.of(_scope(request))))
+        store = self._device(request).attributes
+        return OrjsonResponse(sorted({key for scope in _scopes(request) for key in store.of(scope)}))
 
     async def save_attributes(self, request: Request) -> Response:
         device, scope = self._device(request), _writable_scope(request)
@@ -96,6 +101,19 @@ class Telemetry:
         strict = parameters.get("useStrictDataTypes") == "true"
         return OrjsonResponse({key: [_point(*point, strict) for point in points] for key, points in found.items()})
 
+    async def save_timeseries(self, request: Request) -> Response:
+        """In any form that telemetry has on MQTT; it does not pass the rule chain."""
+        device, payload = self._device(request), await request.body()
+        try:
+            records = list(records_in(payload, time.time_ns() // 1_000_000)) if check_telemetry(payload) else []
+        except BadPayload as error:
+            raise PlainError(400, f"Unable to parse timeseries payload: {error}") from error
+        if not any(values for _, values in records):
+            raise PlainError(400, "No timeseries data found in request body!")
+        for ts_ms, values in records:
+            device.telemetry.store_typed(ts_ms, typed_values(values))
+        return Response()
+
     def _device(self, request: Request) -> DeviceState:
         device = self._core.device_by_id(checked_id(request.path_params["device_id"]))
         if device is None:
@@ -106,6 +124,10 @@ class Telemetry:
 def _keys(request: Request) -> list[str] | None:
     text = request.query_params.get("keys")
     return None if text is None else [key for key in text.split(",") if key]
+
+
+def _scopes(request: Request) -> tuple[Scope, ...]:
+    return (_scope(request),) if "scope" in request.path_params else _SCOPES
 
 
 def _scope(request: Request) -> Scope:
