@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
-from teg.simulator.thingsboard import telemetry_store
+from teg.simulator.thingsboard import mqtt_codec, telemetry_store
 from teg.simulator.thingsboard.faults import always
 from teg.simulator.thingsboard.server import ThingsBoard
 from teg.simulator.thingsboard.typing_rules import typed
@@ -177,6 +177,12 @@ def _provisioning(server: ThingsBoard) -> None:
     server.provisioning.fail = always()
 
 
+def _mqtt5(_server: ThingsBoard) -> None:
+    """Every PUBACK says that all is well; for the rest of the process."""
+    puback = mqtt_codec.puback
+    patch.object(mqtt_codec, "puback", lambda version, mid, _reason=0: puback(version, mid)).start()
+
+
 #: Each makes the stand-in wrong in one group of statements: the tests of that group have to notice.
 SABOTAGES: Mapping[str, Callable[[ThingsBoard], None]] = {
     "none": _no_sabotage,
@@ -186,4 +192,5 @@ SABOTAGES: Mapping[str, Callable[[ThingsBoard], None]] = {
     "calls": _calls,
     "packages": _packages,
     "provisioning": _provisioning,
+    "mqtt5": _mqtt5,
 }
