@@ -110,6 +110,9 @@ def test_state_keys() -> None:
     assert image_ids.IDS_KEY == "controller.images"
     assert supervisor_module.RIGHTS_KEY == "controller.rights"
     assert [
+        *("ota.wanted", "ota.job", "ota.settled", "ota.previous", "ota.titles", "ota.contents"),
+        *("ota.signed", "ota.told_of_nothing"),
+    ] == [
         ota_records.WANTED_KEY,
         ota_records.JOB_KEY,
         ota_records.SETTLED_KEY,
@@ -117,7 +120,8 @@ def test_state_keys() -> None:
         ota_records.TITLES_KEY,
         ota_records.CONTENTS_KEY,
         ota_records.SIGNED_KEY,
-    ] == ["ota.wanted", "ota.job", "ota.settled", "ota.previous", "ota.titles", "ota.contents", "ota.signed"]
+        ota_records.UNKNOWN_TOLD_KEY,
+    ]
 
 
 def test_attribute_names() -> None:

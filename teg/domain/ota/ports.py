@@ -15,6 +15,14 @@ class ControllerLock(Protocol):
         """The version that has to run, None while none is known."""
         ...
 
+    def was_on_trial(self, version: str) -> bool:
+        """Whether `version` was committed after a trial on this device."""
+        ...
+
+    def running_since_ms(self) -> int | None:
+        """When the running controller was started, None while it does not run."""
+        ...
+
     def commit_version(self, version: str) -> None:
         """`version` has to run from now on; ends a trial."""
         ...

@@ -125,6 +125,19 @@ class Replacement:
         self._undisturbed: str | None = None  #: the run that was watched from its start, without a gap
         self._beat: tuple[int, int | None] | None = None
 
+    def stands(self, version: str, since_ms: int | None) -> bool:
+        """Whether `version`, which runs since `since_ms`, has been up for as long as a trial and given a sign of life.
+
+        Raises:
+            Unavailable: the engine or the inbox cannot be asked now.
+        """
+        if since_ms is None or not self._runtime.observe().runs(version):
+            return False
+        if self._clock.now_ms() - since_ms < self._rules.trial_s * 1000:
+            return False
+        beat_ms = self._heartbeat.last_heartbeat_ms()
+        return beat_ms is not None and beat_ms >= since_ms
+
     # --- stop the old one, start the new one -------------------------------------------------------------------
 
     def replace(self, job: Job) -> Job:

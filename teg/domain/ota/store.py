@@ -20,6 +20,7 @@ PREVIOUS_KEY = "ota.previous"
 TITLES_KEY = "ota.titles"
 CONTENTS_KEY = "ota.contents"
 SIGNED_KEY = "ota.signed"
+UNKNOWN_TOLD_KEY = "ota.told_of_nothing"
 
 logger = logging.getLogger("gateway.ota")
 
@@ -117,9 +118,26 @@ class UpdateStore:
         """Once a state, and again after a restart of the gateway; `current_*` is what really runs."""
         if self._told == (serial, state, error):
             return
-        version = self.current_version()
+        self._tell(serial, state, error, self.current_version())
+
+    def correct(self) -> None:
+        """A state that was told while nothing ran is told once more when something does: the server keeps the last one.
+
+        Raises:
+            Unavailable: the state or the report cannot be stored now.
+        """
+        told = self._state.get(UNKNOWN_TOLD_KEY)
+        if told is not None and (version := self.current_version()) != UNKNOWN_VERSION:
+            serial, state, error = told
+            self._tell(serial, SwState(state), error, version)
+
+    def _tell(self, serial: int, state: SwState, error: str, version: str) -> None:
+        if version == UNKNOWN_VERSION:
+            self._state.put(UNKNOWN_TOLD_KEY, [serial, state.value, error])
         title = str((self._state.get(TITLES_KEY) or {}).get(version, version))
         self._report.telemetry(status(version, title, state, error))
+        if version != UNKNOWN_VERSION and self._state.get(UNKNOWN_TOLD_KEY) is not None:
+            self._state.delete(UNKNOWN_TOLD_KEY)
         self._told = (serial, state, error)
 
     def tell_phase(self, job: Job) -> None:
@@ -130,11 +148,14 @@ class UpdateStore:
         self.tell(job.serial, SW_STATES[job.phase], error)
 
     def current_version(self) -> str:
-        with suppress(Unavailable, Refused):  # what has to run is the best guess while the engine is away
+        """The one that runs; what has to run is only the best guess while the engine cannot be asked."""
+        committed = self._controller.version()
+        with suppress(Unavailable, Refused):
             seen = self._runtime.observe()
-            if seen.running and seen.version is not None:
-                return seen.version
-        return self._controller.version() or UNKNOWN_VERSION
+            if seen.version is None and committed is not None and seen.runs(committed):
+                return committed  # the reference gateway's container carries no version
+            return seen.version if seen.running and seen.version is not None else UNKNOWN_VERSION
+        return committed or UNKNOWN_VERSION
 
 
 def adopted(job: Job, wanted: Wanted) -> Job:

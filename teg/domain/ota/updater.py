@@ -127,6 +127,7 @@ class SoftwareUpdate:
             situation = self._situation()
             move = plan(situation)
             if move is Move.REST:
+                self._records.correct()
                 return
             logger.debug("update: %s", move.value)
             self._moves[move](situation, situation.job)
@@ -203,10 +204,22 @@ class SoftwareUpdate:
         return "" if now.committed is None or now.missing or now.committed == version else now.committed
 
     def _remember(self, now: Situation, _: Job | None) -> None:
+        """It is said to be updated once it runs, and where it was never on trial, once it has stood for as long.
+
+        Raises:
+            Unavailable: not yet.
+        """
         assert now.target is not None
         self._records.put_title(now.target)
+        if not self._has_proven_itself(now.target.version):
+            raise Unavailable(f"version {now.target.version} has to run, and does not, or not for long enough yet")
         self._records.tell(now.serial, SwState.UPDATED)
         self._records.settle(now.serial)
+
+    def _has_proven_itself(self, version: str) -> bool:
+        if self._controller.was_on_trial(version):
+            return self._runtime.observe().runs(version)
+        return self._replacement.stands(version, self._controller.running_since_ms())
 
     def _refuse(self, now: Situation, _: Job | None) -> None:
         logger.warning("update refused: %s", now.refusal)
@@ -228,7 +241,8 @@ class SoftwareUpdate:
         assert job is not None
         logger.info("update to version %s is called off: it is not wanted any more", job.version)
         clear_quietly(self._sources[job.assignment.source])
-        if now.target is None and not now.refusal and now.committed is not None:
+        goes_on = now.target is None and not now.refusal and now.committed is not None
+        if goes_on and self._has_proven_itself(now.committed or ""):
             self._records.tell(now.serial, SwState.UPDATED)
         self._records.end_job()
 

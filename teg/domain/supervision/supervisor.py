@@ -130,6 +130,10 @@ class Supervisor:
         """The version that has to run; None while none is known."""
         return self._versions.committed()
 
+    def was_on_trial(self, version: str) -> bool:
+        """Whether `version` was committed after a trial on this device."""
+        return self._versions.was_committed(version)
+
     def commit_version(self, version: str) -> None:
         """`version` has to run from now on; ends a trial."""
         self._versions.commit(version)

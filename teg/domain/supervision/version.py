@@ -33,6 +33,10 @@ class ControllerVersion:
         stored = self._state.get(VERSION_KEY)
         return stored if isinstance(stored, str) else self._taken_over()
 
+    def was_committed(self, version: str) -> bool:
+        """Whether `version` has to run because it proved itself here, not because settings or a file say so."""
+        return bool(self._state.get(VERSION_KEY) == version)
+
     def _taken_over(self) -> str | None:
         try:
             found = self._version_file.read_text(encoding="utf-8", errors="replace").strip()

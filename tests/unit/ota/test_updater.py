@@ -178,6 +178,77 @@ def test_a_version_that_looks_like_a_number_stays_text(world: World) -> None:
     assert world.last()["current_sw_version"] == "v1.10"
 
 
+# --- a version that was never on trial ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cold(tmp_path: Path) -> World:
+    """The reference's file names v1 and its image is here; nothing of ours has ever run it."""
+    (tmp_path / "last_launched_controller_version.txt").write_text("v1")
+    world = World(tmp_path, running=None)
+    world.engine.obtain("v1")
+    return world
+
+
+def advanced(world: World) -> bool:
+    """Whether the update came to rest; else it says what it waits for."""
+    try:
+        world.update.advance()
+    except Unavailable:
+        return False
+    return True
+
+
+def test_a_cold_start_is_no_update_until_it_has_stood_a_trial(cold: World) -> None:
+    cold.assign("v1")
+    assert not advanced(cold) and cold.report.states() == []
+    cold.supervise_for_s(int(TRIAL_S) // 2)
+    assert not advanced(cold) and cold.report.states() == []
+    cold.supervise_for_s(int(TRIAL_S))
+    assert advanced(cold)
+    assert cold.report.states() == ["UPDATED"] and cold.last()["current_sw_version"] == "v1"
+    assert cold.engine.starts == ["v1"], "it is not started anew for it"
+
+
+@pytest.mark.parametrize("behaviour", ["crashing", "silent"])
+def test_a_cold_start_that_does_not_work_is_never_called_updated(behaviour: str, cold: World) -> None:
+    getattr(cold.engine, behaviour).add("v1")
+    cold.assign("v1")
+    for _ in range(10):
+        cold.supervise_for_s(int(TRIAL_S))
+        assert not advanced(cold)
+    assert cold.report.states() == []
+
+
+def test_a_committed_version_that_does_not_run_is_not_called_updated(world: World) -> None:
+    world.engine.end(1)
+    world.assign("v1")
+    assert not advanced(world) and world.report.states() == []
+    world.supervise_for_s(60)
+    assert advanced(world) and world.report.states() == ["UPDATED"]
+
+
+def test_no_version_is_current_that_does_not_run_and_it_is_set_right_later(world: World) -> None:
+    world.engine.end(1)
+    world.assign("--evil")
+    assert advanced(world)
+    assert (world.last()["sw_state"], world.last()["current_sw_version"]) == ("FAILED", "UNKNOWN")
+    world.reboot_gateway()
+    world.supervise_for_s(60)
+    assert advanced(world)
+    assert (world.last()["sw_state"], world.last()["current_sw_version"]) == ("FAILED", "v1")
+    told = len(world.report.updates())
+    assert advanced(world) and len(world.report.updates()) == told, "once"
+
+
+def test_a_crash_in_the_trial_leaves_no_version_current(world: World) -> None:
+    world.engine.crashing.add("v2")
+    world.assign("v2")
+    world.settle()
+    running = {values["current_sw_version"] for values in world.report.updates()}
+    assert running <= {"v1", "UNKNOWN"}
+
+
 # --- the first controller ---------------------------------------------------------------------------------------
 
 
