@@ -205,6 +205,9 @@ def _check_places(machine: Machine) -> None:
     uid, gid = (int(machine.ok("id", option, "teg")) for option in ("-u", "-g"))
     assert (env.st_mode & 0o777, env.st_uid, env.st_gid) == (0o640, 0, gid)
     assert (data.st_mode & 0o777, data.st_uid, data.st_gid) == (0o700, uid, gid)
+    for name in ("controller", "controller-logs"):
+        made = machine.path(f"/var/lib/teg/{name}").stat()
+        assert (made.st_mode & 0o7777, made.st_uid, made.st_gid) == (0o2770, uid, gid)
     wants = machine.path("/etc/systemd/system/multi-user.target.wants/teg.service")
     assert machine.path(str(wants.readlink())).exists(), "enabled"
     told = machine.run("teg", "check")
@@ -222,7 +225,6 @@ def _check_it_runs(machine: Machine, server: ThingsBoard) -> None:
         ("chmod", "600", "/var/lib/teg/tb_access_token"),
     ):
         machine.ok(*command)
-    machine.ok("mkdir", "-p", "/var/lib/teg/controller", user="teg")
     with closing(ControllerInbox(machine.path("/var/lib/teg/controller/communication_queue.db"))) as inbox:
         inbox.insert_many(message(number) for number in range(1, 4))
     machine.ok("sh", "-c", "chown -R teg:teg /var/lib/teg/controller")
