@@ -29,6 +29,7 @@ CHECKS: tuple[Check, ...] = (
     controller.check_docker,
     controller.check_repository,
     controller.check_inbox,
+    controller.check_confinement,
     machine.check_time_source,
     machine.check_write_speed,
     machine.check_inodes,

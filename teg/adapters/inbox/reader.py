@@ -56,6 +56,8 @@ class ReaderProcess:
             os.close(directory_fd)
         try:
             self.layers: Layers = _layers(wire.receive(self._channel, time.monotonic() + START_S))
+        except EOFError:
+            raise ChildProcessError(f"the reader {self.kill()} at its start") from None
         except BaseException:
             self.kill()
             raise
@@ -125,8 +127,10 @@ def _ending(code: int) -> str:
 
 
 def _layers(data: bytes) -> Layers:
-    found = orjson.loads(data)
-    return {str(name): wire.printable(str(reason)) for name, reason in found.items()}
+    try:
+        return {str(name): wire.printable(str(reason)) for name, reason in orjson.loads(data).items()}
+    except (ValueError, AttributeError) as error:
+        raise BrokenFrame("no list of layers") from error
 
 
 def confinement(place: Path) -> Layers:

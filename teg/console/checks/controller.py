@@ -1,6 +1,7 @@
 """The controller's side: what runs it, its image, its repository, its inbox, its sign of life."""
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.state import StateTable
 from teg.adapters.git_repository import GitRepository
 from teg.adapters.inbox.mailbox import Inbox
+from teg.adapters.inbox.reader import confinement
+from teg.adapters.inbox.wire import BrokenFrame
 from teg.console.checks.finding import Finding, Site, fine, problem, skipped, warning
 from teg.console.health import CONTROLLER_REMEDY, QUIET_CONTROLLER_S
 from teg.console.wording import age, harmless
@@ -148,8 +151,7 @@ def check_inbox(site: Site) -> Iterator[Finding]:
     path = site.settings.inbox_path
     subjects = ("inbox journal", "inbox rights", "inbox tables")
     try:
-        with path.open("rb") as file:
-            head = file.read(20)
+        head = _head(path)
     except OSError as error:
         remedy = "start the controller: it makes the file (TEG_CONTROLLER_DATA_PATH names its directory)"
         yield problem("inbox", f"{path} cannot be read: {error.strerror}", remedy)
@@ -163,6 +165,28 @@ def check_inbox(site: Site) -> Iterator[Finding]:
         yield warning("inbox journal", "no write-ahead log: controller and gateway wait for each other", remedy)
     yield _inbox_rights(path)
     yield from _inbox_tables(path)
+
+
+def _head(path: Path) -> bytes:
+    """The controller chooses what lies there: no link is followed, and no pipe waited for."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        return file.read(20) or b"" if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+
+
+def check_confinement(site: Site) -> Iterator[Finding]:
+    """What keeps the process that reads the inbox apart, and what this machine lacks for it."""
+    path = site.settings.inbox_path.parent
+    try:
+        layers = confinement(path)
+    except (OSError, EOFError, BrokenFrame) as error:
+        yield skipped("inbox confinement", f"the reader could not be tried in {path}: {harmless(str(error))}")
+        return
+    in_force = ", ".join(name for name, missing in layers.items() if not missing)
+    if absent := [f"{name} ({reason})" for name, reason in layers.items() if reason]:
+        remedy = "see docs/security.md; the layers in force hold without it"
+        yield warning("inbox confinement", f"{in_force or 'none'}; not: {harmless(', '.join(absent))}", remedy)
+    else:
+        yield fine("inbox confinement", in_force)
 
 
 def _inbox_rights(path: Path) -> Finding:
