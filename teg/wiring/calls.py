@@ -62,6 +62,7 @@ def build_operator_side(
         log_level=log_level,
         clock=clock,
         delivery=delivery_summary(storage, server),
+        inbox_trouble=lambda: storage.inbox.trouble,
     )
     ports = MethodPorts(
         machine=machine,

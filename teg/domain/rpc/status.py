@@ -32,6 +32,8 @@ class StatusSources:
     clock: Clock
     #: How the way to the server is: what it carries, what is proven stored, what is in the way.
     delivery: Callable[[], Mapping[str, Any]]
+    #: Why the controller's inbox cannot be read, empty while it can.
+    inbox_trouble: Callable[[], str] = str
 
 
 def status(sources: StatusSources) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def status(sources: StatusSources) -> dict[str, Any]:
         "host_uptime_s": int(sources.clock.monotonic_s()),
         "connection": _connection(sources),
         "delivery": _or_error(lambda: _delivery(sources)),
+        "inbox": {"trouble": sources.inbox_trouble()},
         "archive": _or_error(lambda: _backlog(sources)),
         "disk": _or_error(lambda: _disk(sources.machine)),
         "controller": _or_error(lambda: dict(sources.controller.summary())),
