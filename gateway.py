@@ -59,7 +59,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             storage_proof=build_storage_proof(storage, server, clock, stopping),
             auxiliary=Auxiliary(server.session, controller.supervisor, storage.inbox, clock),
             log_lines=server.log_lines,
-            synchroniser=build_synchroniser(server, controller, operator, clock),
+            synchroniser=build_synchroniser(storage, server, controller, operator, clock),
             storage=storage.keeper,
             retention=build_retention(settings, storage, clock),
             legacy_import=build_legacy_import(settings, storage),

@@ -24,12 +24,14 @@ def handle_attribute_push(changed: list[str], deleted: list[str]) -> None:
 
 @task(name="synchronise", lane=Lane.WORK, expires_s=300)
 def synchronise() -> None:
-    """A connection was made: everything is read and told anew; the limits first, the backlog waits for them."""
-    read_limits()
-    publish_attributes()
-    read_software()
-    reconcile_files()
-    huey.services.synchroniser.tell_system()
+    """A connection was made: everything is read and told anew; the limits first, all else waits for them."""
+    try:
+        huey.services.synchroniser.read_limits()
+    finally:
+        publish_attributes()
+        read_software()
+        reconcile_files()
+        huey.services.synchroniser.tell_system()
 
 
 @task(name="read_software", lane=Lane.WORK, retry=RETRY)

@@ -4,7 +4,7 @@ By monotonic time since the start, each once at the start and then every interva
 after boot and harmless twice.
 """
 
-from tasks.attributes import publish_attributes, read_software
+from tasks.attributes import publish_attributes, read_limits, read_software
 from tasks.files import reconcile_files
 from tasks.huey_app import Every
 from tasks.lanes import Lane
@@ -42,6 +42,7 @@ def sweep() -> None:
 def read_wanted_state() -> None:
     """Read the wanted software and files again, in case a push was lost while the connection held."""
     if huey.services.session.connected:
+        read_limits()
         read_software()
         reconcile_files()
 
@@ -76,7 +77,7 @@ def take_over_reference() -> None:
 TIMETABLE = (
     Every(5, store_log_lines, when=lambda: huey.services.log_lines.waiting),
     Every(5, tend_storage, when=lambda: huey.services.storage.care_due),
-    Every(5, prove_stored, when=lambda: huey.services.storage_proof.due),
+    Every(2, prove_stored, when=lambda: huey.services.storage_proof.due),
     Every(20, send_auxiliary_telemetry, when=lambda: huey.services.session.connected),
     Every(MINUTE_S, sweep),
     Every(MINUTE_S, tend_rpc),

@@ -87,10 +87,17 @@ def build_operator_side(
 
 
 def build_synchroniser(
-    server: ServerSide, controller: ControllerSide, operator: OperatorSide, clock: Clock
+    storage: Storage, server: ServerSide, controller: ControllerSide, operator: OperatorSide, clock: Clock
 ) -> Synchroniser:
-    pacer = server.publisher.pacer
-    return Synchroniser(server.attributes, pacer, server.reporter, operator.machine, clock, controller.updates)
+    return Synchroniser(
+        attributes=server.attributes,
+        pacer=server.publisher.pacer,
+        state=storage.state,
+        report=server.reporter,
+        host=operator.machine,
+        clock=clock,
+        software=controller.updates,
+    )
 
 
 def recover_from_last_life(operator: OperatorSide) -> None:

@@ -16,9 +16,9 @@ from teg.adapters.mqtt_provisioning import ProvisioningEndpoint
 from teg.adapters.mqtt_session import MqttSession, Server
 from teg.adapters.token_file import AccessTokenFile
 from teg.domain.ports import Clock
-from teg.domain.server.attributes import ServerAttributes
+from teg.domain.server.attributes import ServerAttributes, remembered_limits
 from teg.domain.server.provisioning import Credentials, ProvisionKeys
-from teg.domain.server.rate_limits import CAUTIOUS
+from teg.domain.server.rate_limits import Pacer
 from teg.domain.server.reconnect import ConnectionPolicy
 from teg.domain.telemetry.publisher import Publisher
 from teg.domain.telemetry.reporting import LogLines, Reporter
@@ -43,9 +43,11 @@ class ServerSide:
 
 def build_server_side(settings: Settings, output: LogOutput, storage: Storage, clock: Clock) -> ServerSide:
     policy = ConnectionPolicy(now_s=clock.monotonic_s)
-    session = _session(settings, output, policy)
-    publisher = Publisher(storage.records, session, clock)
-    publisher.pacer.use(CAUTIOUS, clock.monotonic_s())
+    pacer = Pacer()
+    if (limits := remembered_limits(storage.state)) is not None:
+        pacer.remember(limits, clock.monotonic_s())
+    session = _session(settings, output, policy, pacer, clock)
+    publisher = Publisher(storage.records, session, clock, pacer=pacer)
     log_lines = LogLines(storage.records, clock, records_stored)
     output.forward_to(log_lines.add)
     return ServerSide(
@@ -54,7 +56,13 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
         attributes=ServerAttributes(session),
         publisher=publisher,
         reporter=Reporter(
-            storage.records, storage.client_attributes, session, clock, records_stored, lambda: publish_attributes()
+            storage.records,
+            storage.client_attributes,
+            session,
+            clock,
+            records_stored,
+            lambda: publish_attributes(),
+            pacer,
         ),
         log_lines=log_lines,
     )
@@ -96,7 +104,9 @@ def delivery_summary(storage: Storage, server: ServerSide) -> Callable[[], Mappi
     return summary
 
 
-def _session(settings: Settings, output: LogOutput, policy: ConnectionPolicy) -> MqttSession:
+def _session(
+    settings: Settings, output: LogOutput, policy: ConnectionPolicy, pacer: Pacer, clock: Clock
+) -> MqttSession:
     server = _server(settings)
     credentials = _credentials(settings, server)
 
@@ -106,7 +116,9 @@ def _session(settings: Settings, output: LogOutput, policy: ConnectionPolicy) ->
         return found
 
     listener = MqttListener()
-    return MqttSession(server, token, listener.received, listener.connected, policy)
+    return MqttSession(
+        server, token, listener.received, listener.connected, policy, pacer=pacer, now_s=clock.monotonic_s
+    )
 
 
 def _server(settings: Settings) -> Server:

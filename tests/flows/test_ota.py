@@ -47,6 +47,7 @@ class Flow:
             nothing,
             nothing,
             nothing,
+            nothing,
             self.world.update,
         )
 

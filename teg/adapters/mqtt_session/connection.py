@@ -65,6 +65,7 @@ class Connection:
         self._keepalive_s = keepalive_s
         self._waiting: dict[int, Done] = {}
         self._early: set[int] = set()
+        self._asked: dict[str, tuple[bytes, SimpleQueue[bytes | None]]] = {}
         self._answers: dict[str, SimpleQueue[bytes | None]] = {}
         self._subacks: dict[int, SimpleQueue[list[ReasonCode]]] = {}
         self._window = threading.BoundedSemaphore(MAX_UNACKNOWLEDGED)
@@ -201,6 +202,7 @@ class Connection:
     def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float) -> bytes:
         answers: SimpleQueue[bytes | None] = SimpleQueue()
         self._answers[answer_topic] = answers
+        self._asked[topic] = payload, answers
         try:
             self.publish(topic, payload, lambda _: None)
             answer = answers.get(timeout=timeout_s)
@@ -208,6 +210,9 @@ class Connection:
             raise Unavailable(f"no answer on {answer_topic} within {timeout_s:.0f} s") from None
         finally:
             self._answers.pop(answer_topic, None)
+            self._asked.pop(topic, None)
+        if answer is payload:
+            raise Unavailable("our own question came back: the server is a plain broker")
         if answer is None:
             raise NotConnected(f"the connection ended before the answer on {answer_topic}")
         return answer
@@ -264,6 +269,9 @@ class Connection:
     def _on_paho_message(self, _: Client, __: Any, message: MQTTMessage) -> None:
         if (answers := self._answers.get(message.topic)) is not None:
             answers.put(bytes(message.payload))
+            return
+        if (asked := self._asked.get(message.topic)) is not None and asked[0] == bytes(message.payload):
+            asked[1].put(asked[0])
             return
         with self._held_lock:
             if self._held is not None:

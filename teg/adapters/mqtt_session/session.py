@@ -6,14 +6,25 @@ leak into the next. What was not acknowledged is reported as such; the sender, n
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done, Server
 from teg.domain.errors import NotConnected, Refused, Unavailable
+from teg.domain.server.rate_limits import Limits, Pacer, data_points
 from teg.domain.server.reconnect import Advice, ConnectionPolicy, Ended
+from teg.domain.server.wire import RPC_REQUEST, RPC_RESPONSE, TELEMETRY
 
 logger = logging.getLogger("gateway.session")
+
+#: What the server counts of a new session: CONNECT, and two of our subscriptions.
+CONNECT_MESSAGES = 3
+#: Topics of our own questions, of which there is one: what the limits are.
+QUESTIONS = RPC_REQUEST.format(id="")
+ANSWERS = RPC_RESPONSE.format(id="")
+#: So long after a connect the first question for the limits is asked, one more such wait after each in vain (seconds).
+QUESTION_AFTER_S, LATEST_QUESTION_S = 0.4, 4.0
 
 
 class MqttSession:
@@ -27,7 +38,12 @@ class MqttSession:
         on_connected: Callable[[], None],
         policy: ConnectionPolicy | None = None,
         keepalive_s: int = KEEPALIVE_S,
+        pacer: Pacer | None = None,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._pacer = pacer or _unlimited()
+        self._unanswered = 0
+        self._now_s = now_s
         self._server = server
         self._token = token
         self._on_message = on_message
@@ -71,11 +87,15 @@ class MqttSession:
             self._thread.join(timeout_s)
 
     def publish(self, topic: str, payload: bytes, on_done: Done) -> None:
+        """Telemetry has waited for the server's limits already; everything else does so here."""
+        if topic != TELEMETRY:
+            self._wait_for_limits(topic, payload)
         self._live().publish(topic, payload, on_done)
 
     def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
         results: SimpleQueue[bool] = SimpleQueue()
-        self.publish(topic, payload, results.put)
+        self._wait_for_limits(topic, payload)
+        self._live().publish(topic, payload, results.put)
         try:
             acknowledged = results.get(timeout=timeout_s)
         except Empty:
@@ -84,6 +104,7 @@ class MqttSession:
             raise NotConnected(f"the connection ended before {topic} was acknowledged")
 
     def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
+        self._wait_for_limits(topic, payload)
         return self._live().request(topic, payload, answer_topic, timeout_s)
 
     def subscribe(self, topic_filter: str) -> None:
@@ -108,6 +129,32 @@ class MqttSession:
     def stalled_s(self) -> float:
         connection = self._connection
         return 0.0 if connection is None else connection.stalled_s()
+
+    def _wait_for_limits(self, topic: str, payload: bytes) -> None:
+        """Returns when the message may go.
+
+        Raises:
+            NotConnected: the connection ended meanwhile.
+            Unavailable: the limits are being asked for; only answers to calls wait for that, the rest is tried again.
+        """
+        connection, points = self._live(), data_points(topic, payload)
+        if topic.startswith(QUESTIONS) and not self._pacer.known:
+            self._ask_late(connection)
+            return
+        if not topic.startswith(ANSWERS) and self._pacer.asking(self._now_s()):
+            raise Unavailable("the server is being asked for its rate limits first")
+        while (wait_s := self._pacer.take(self._now_s(), points)) > 0:
+            self._stopping.wait(min(wait_s, 0.5))
+            if not connection.usable or self._stopping.is_set():
+                raise NotConnected("the connection ended while waiting for the server's rate limit")
+
+    def _ask_late(self, connection: Connection) -> None:
+        """At three messages a second the connect has taken them all: the question would end the session each time."""
+        self._unanswered += 1
+        self._stopping.wait(min(QUESTION_AFTER_S * self._unanswered, LATEST_QUESTION_S))
+        if not connection.usable:
+            raise NotConnected("the connection ended before the server could be asked for its limits")
+        self._pacer.sent(0)
 
     def _live(self) -> "Connection":
         connection = self._connection
@@ -145,6 +192,9 @@ class MqttSession:
             token = self._token()
         except (Unavailable, Refused) as reason:
             return Ended(False, False, str(reason))
+        while (wait_s := self._pacer.wait_to_connect_s(self._now_s(), CONNECT_MESSAGES)) > 0:
+            if self._stopping.wait(min(wait_s, 1.0)):
+                return Ended(False, False, "the gateway stops")
         connection = Connection(self._server, token, self._on_message, self._established, self._keepalive_s)
         self._connection = self._last = connection
         try:
@@ -154,6 +204,13 @@ class MqttSession:
 
     def _established(self) -> None:
         self._epoch += 1
+        self._pacer.connected(self._now_s(), CONNECT_MESSAGES)
         self._policy.established()
         logger.info("connected to %s:%d", self._server.host, self._server.port)
         self._on_connected()
+
+
+def _unlimited() -> Pacer:
+    pacer = Pacer()
+    pacer.use(Limits(), 0.0)
+    return pacer

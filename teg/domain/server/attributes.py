@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import orjson
 
 from teg.domain.errors import NotConnected, Unavailable
-from teg.domain.ports import Clock, Host, Report, Session
+from teg.domain.ports import Clock, Host, Report, Session, State
 from teg.domain.server.rate_limits import Limits, Pacer, parse_limits
 from teg.domain.server.wire import (
     ATTRIBUTE_REQUEST,
@@ -37,8 +37,16 @@ SOFTWARE_KEYS = tuple(
 LIMITS_QUESTION = "getSessionLimits"
 #: ThingsBoard answers at once; a server that does not know the question should not hold the backlog up for long.
 LIMITS_TIMEOUT_S = 4.0
+#: State: the last answer, kept from the first packet of the next life on.
+LIMITS_KEY = "server.limits"
 FILES_KEY = "FILES"
 FILE_CONTENT_PREFIX = "FILE_CONTENT_"
+
+
+def remembered_limits(state: State) -> Limits | None:
+    """What the server allowed when it was last asked; None before the first time."""
+    answer = state.get(LIMITS_KEY)
+    return parse_limits(answer) if isinstance(answer, dict) else None
 
 
 class Subject(StrEnum):
@@ -78,11 +86,11 @@ class ServerAttributes:
         answer = parse_attributes(payload)
         return answer.client, answer.shared
 
-    def request_limits(self) -> Limits:
-        """What the server allows this session; a server that does not know the question does not answer it.
+    def request_limits(self) -> Mapping[str, Any]:
+        """What the server allows this device; a server that does not know the question does not answer it.
 
         Raises:
-            Unavailable: no answer.
+            Unavailable: no answer, or our own question came back: a plain broker.
         """
         request_id = next(self._ids)
         payload = self._session.request(
@@ -95,7 +103,7 @@ class ServerAttributes:
             answer = orjson.loads(payload)
         except orjson.JSONDecodeError as error:
             raise Unavailable(f"the answer to getSessionLimits is not JSON: {error}") from error
-        return parse_limits(answer if isinstance(answer, dict) else {})
+        return answer if isinstance(answer, dict) else {}
 
 
 class Software(Protocol):
@@ -110,10 +118,18 @@ class Synchroniser:
     """What is read and told after every connect, and after a push."""
 
     def __init__(
-        self, attributes: ServerAttributes, pacer: Pacer, report: Report, host: Host, clock: Clock, software: Software
+        self,
+        attributes: ServerAttributes,
+        pacer: Pacer,
+        state: State,
+        report: Report,
+        host: Host,
+        clock: Clock,
+        software: Software,
     ) -> None:
         self._attributes = attributes
         self._pacer = pacer
+        self._state = state
         self._report = report
         self._host = host
         self._clock = clock
@@ -136,15 +152,18 @@ class Synchroniser:
             NotConnected: the connection ended before the answer.
         """
         try:
-            limits = self._attributes.request_limits()
+            answer = self._attributes.request_limits()
         except NotConnected:
             raise
         except Unavailable as reason:
             logger.info("the server does not tell its limits (%s): assuming none", reason)
-            limits = Limits()
+            answer = {}
+        limits = parse_limits(answer)
         self._pacer.use(limits, self._clock.monotonic_s())
-        if limits.messages or limits.points:
-            logger.info("the server limits this session: %s", limits)
+        if limits.messages or limits.telemetry or limits.points:
+            logger.info("the server limits this device: %s", limits)
+        if answer != self._state.get(LIMITS_KEY):
+            self._state.put(LIMITS_KEY, answer)
 
     def tell_system(self) -> None:
         """Client attribute `sys_info`, as the reference writes it at every connect."""

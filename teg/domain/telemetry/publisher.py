@@ -56,9 +56,16 @@ class Link(Session, Protocol):
 class Publisher:
     """Drains the outbox while there is a session; one thread at a time."""
 
-    def __init__(self, outbox: Outbox, link: Link, clock: Clock, idle_timeout_s: float = IDLE_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        link: Link,
+        clock: Clock,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        pacer: Pacer | None = None,
+    ) -> None:
         self.signal = WorkSignal()
-        self.pacer = Pacer()
+        self.pacer = pacer or Pacer()
         self.acknowledged_bytes = self.acknowledged_publishes = 0
         self._outbox = outbox
         self._link = link
@@ -229,10 +236,9 @@ class Publisher:
         self._poison.probed(acknowledged=True)
 
     def _pace(self, points: int) -> None:
-        while (wait_s := self.pacer.wait_s(self._clock.monotonic_s(), points)) > 0:
+        while (wait_s := self.pacer.take(self._clock.monotonic_s(), points)) > 0:
             self._collect(min(wait_s, 1.0))
             self._check_link()
-        self.pacer.sent(points)
 
     def _done(self, epoch: int, serial: int, acknowledged: bool) -> None:
         """Network thread: only hand over."""

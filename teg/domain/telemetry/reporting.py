@@ -14,7 +14,7 @@ import orjson
 from teg.domain.concurrency import SingleFlight
 from teg.domain.errors import NotConnected, Refused
 from teg.domain.ports import Clock, Controller, Heartbeat, Session
-from teg.domain.server import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, encodable, encode_telemetry
+from teg.domain.server import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, Pacer, encodable, encode_telemetry
 from teg.domain.telemetry.ports import OwnRecords
 
 logger = logging.getLogger("gateway.reporting")
@@ -46,7 +46,9 @@ class Reporter:
         clock: Clock,
         stored: Callable[[], None],
         attributes_waiting: Callable[[], None],
+        pacer: Pacer | None = None,
     ) -> None:
+        self._pacer = pacer or Pacer()
         self._own = own
         self._pending = pending
         self._session = session
@@ -78,7 +80,7 @@ class Reporter:
         self._sending.run(self._publish_pending)
 
     def _publish_pending(self) -> None:
-        for group in _grouped(self._pending.pending()):
+        for group in _grouped(self._pending.pending(), self._pacer.limits.max_points):
             body = b",".join(orjson.dumps(key) + b":" + value for key, value, _ in group)
             self._session.deliver(ATTRIBUTES, b"{" + body + b"}")
             self._pending.mark([(key, change) for key, _, change in group])
@@ -100,12 +102,13 @@ def _size(key: str, value: bytes) -> int:
     return len(orjson.dumps(key)) + len(value) + 2
 
 
-def _grouped(pending: list[tuple[str, bytes, int]]) -> list[list[tuple[str, bytes, int]]]:
+def _grouped(pending: list[tuple[str, bytes, int]], max_keys: int | None = None) -> list[list[tuple[str, bytes, int]]]:
+    """Messages within the payload limit, and within the server's limit of values in one message."""
     groups: list[list[tuple[str, bytes, int]]] = []
     size = MAX_PAYLOAD_BYTES
     for item in pending:
         needed = _size(item[0], item[1])
-        if size + needed > MAX_PAYLOAD_BYTES:
+        if size + needed > MAX_PAYLOAD_BYTES or len(groups[-1]) == max_keys:
             groups.append([])
             size = 2
         groups[-1].append(item)

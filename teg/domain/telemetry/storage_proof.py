@@ -30,7 +30,7 @@ BYTES = 10_000
 #: On a server that counts messages, also so many of them (a proof is four).
 MESSAGES = 100
 #: No more often than this, whatever flows.
-SHORTEST_S = 5.0
+SHORTEST_S = 2.0
 #: A slow trickle is proven after this long: often at first, because a bad link ends connections soon, then rarely.
 FIRST_S, LONGEST_S, GROWTH = 20.0, 120.0, 1.5
 #: The server's rule chain needs a moment between PUBACK and database.

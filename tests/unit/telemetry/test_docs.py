@@ -66,9 +66,9 @@ def test_the_tables_are_there() -> None:
         ("over {} MiB", inbox.MAX_VALUE_BYTES >> 20),
         ("the first {} KiB", inbox.BEGINNING_BYTES >> 10),
         ("no PUBACK for {:.0f} s", in_flight.ACK_TIMEOUT_S),
-        ("stays at {:.0f} % of them", pacing.SHARE * 100),
-        ("{} messages and", pacing.CAUTIOUS.messages[0].capacity),
-        ("and {} values a second", pacing.CAUTIOUS.points[0].capacity),
+        ("{:.0f} % of each limit at once", pacing.SHARE * 100),
+        ("{:.1f} % of what it allows", pacing.REFILL * 100),
+        ("for at most {:.0f} s", pacing.UNKNOWN_S),
     ],
 )
 def test_the_numbers_of_the_page_are_those_of_the_code(said: str, number: float) -> None:
