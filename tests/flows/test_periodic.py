@@ -103,10 +103,10 @@ def test_the_sweep_finds_lost_work(services: Any, queue: GatewayHuey) -> None:
 
 def test_a_lost_push_is_found_within_ten_minutes(services: Any, queue: GatewayHuey) -> None:
     read_wanted_state()
-    assert services.done == ["synchroniser.read_software", "files.reconcile"]
+    assert services.done == ["synchroniser.read_limits", "synchroniser.read_software", "files.reconcile"]
     services.session.connected = False
     read_wanted_state()
-    assert len(services.done) == 2
+    assert len(services.done) == 3
 
 
 @pytest.mark.parametrize(
