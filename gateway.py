@@ -53,7 +53,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             raise SystemExit(str(problem)) from problem
         services = Services(
             session=server.session,
-            recorder=Recorder(storage.inbox, storage.records, records_stored),
+            recorder=Recorder(storage.inbox, storage.records, records_stored, notice=server.numbers.notice),
             publisher=server.publisher,
             reporter=server.reporter,
             storage_proof=build_storage_proof(storage, server, clock, stopping),

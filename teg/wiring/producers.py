@@ -1,16 +1,20 @@
 """What makes work appear: the session's listener, the inbox feed, the watches; running while the services are open."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from producers.controller_feed import ControllerFeed
 from producers.controller_watch import ControllerWatch
 from producers.drift_watch import DriftWatch
+from producers.network_watch import NetworkWatch
 from tasks.files import check_files
 from tasks.supervision import supervise_controller
 from tasks.telemetry import records_waiting
 from teg.adapters.inbox.changes import InboxChanges
+from teg.adapters.network_changes import NetworkChanges
 from teg.adapters.status_socket import StatusSocket
+from teg.domain.errors import Unavailable
 from teg.domain.rpc.status import local_status
 from teg.domain.supervision.supervisor import Supervisor
 from teg.settings import Settings
@@ -19,16 +23,22 @@ from teg.wiring.controller import ControllerSide
 from teg.wiring.server import ServerSide
 from teg.wiring.storage import Storage
 
+logger = logging.getLogger("gateway")
+
 
 @contextmanager
 def running_producers(
     settings: Settings, storage: Storage, server: ServerSide, controller: ControllerSide, operator: OperatorSide
 ) -> Iterator[None]:
     """The session is started first and stopped last: the others may still want to say something."""
-    producers: list[ControllerFeed | DriftWatch | ControllerWatch] = [
+    producers: list[ControllerFeed | DriftWatch | ControllerWatch | NetworkWatch] = [
         ControllerFeed(InboxChanges(settings.inbox_path), storage.inbox, records_waiting),
         DriftWatch(operator.files, lambda: check_files()),
     ]
+    try:
+        producers.append(NetworkWatch(NetworkChanges(), server.session.network_returned))
+    except Unavailable as reason:
+        logger.info("%s; the session waits for its next try when the network comes back", reason)
     supervisor = controller.supervisor
     if controller.runtime is not None and isinstance(supervisor, Supervisor):
         watch = ControllerWatch(controller.runtime, supervisor.next_check, lambda: supervise_controller())

@@ -22,6 +22,7 @@ from teg.domain.server.rate_limits import Pacer
 from teg.domain.server.reconnect import ConnectionPolicy
 from teg.domain.telemetry.publisher import Publisher
 from teg.domain.telemetry.reporting import LogLines, Reporter
+from teg.domain.telemetry.scaling import Numbers, parse_scale
 from teg.domain.telemetry.storage_proof import StorageProof
 from teg.settings import Settings
 from teg.wiring.storage import Storage
@@ -39,6 +40,7 @@ class ServerSide:
     publisher: Publisher
     reporter: Reporter
     log_lines: LogLines
+    numbers: Numbers
 
 
 def build_server_side(settings: Settings, output: LogOutput, storage: Storage, clock: Clock) -> ServerSide:
@@ -47,7 +49,8 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
     if (limits := remembered_limits(storage.state)) is not None:
         pacer.remember(limits, clock.monotonic_s())
     session = _session(settings, output, policy, pacer, clock)
-    publisher = Publisher(storage.records, session, clock, pacer=pacer)
+    numbers = Numbers(parse_scale(settings.telemetry_scale))
+    publisher = Publisher(storage.records, session, clock, pacer=pacer, scaled=numbers.scaling)
     log_lines = LogLines(storage.records, clock, records_stored)
     output.forward_to(log_lines.add)
     return ServerSide(
@@ -65,6 +68,7 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
             pacer,
         ),
         log_lines=log_lines,
+        numbers=numbers,
     )
 
 

@@ -6,10 +6,11 @@ beginning to there. Both travel in one array, which costs no message on a server
 """
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from teg.domain.telemetry.ports import Delivery, Outbox, Stream
+from teg.domain.telemetry.ports import Delivery, Stream
 
 READ_ROWS = 2000
 READ_BYTES = 4 * 60_000
@@ -73,11 +74,36 @@ class Batch:
         return tuple((stream, row[0]) for stream, rows in self.segments for row in rows)
 
 
+class Rows(Protocol):
+    """What is read of the outbox."""
+
+    def pending(self, lane: Stream, after_id: int, max_rows: int, max_bytes: int) -> list[Row]: ...
+
+    def newest(self, lane: Stream) -> int: ...
+
+
+class ScaledRows:
+    """The outbox's rows as the server gets them."""
+
+    def __init__(self, outbox: Rows, scaled: Callable[[bytes], bytes]) -> None:
+        self._outbox = outbox
+        self._scaled = scaled
+
+    def pending(self, lane: Stream, after_id: int, max_rows: int, max_bytes: int) -> list[Row]:
+        rows = self._outbox.pending(lane, after_id, max_rows, max_bytes)
+        if lane == Stream.OWN:
+            return rows
+        return [(row_id, points, kind, self._scaled(text)) for row_id, points, kind, text in rows]
+
+    def newest(self, lane: Stream) -> int:
+        return self._outbox.newest(lane)
+
+
 class Backlog:
     """The outbox as the publisher reads it: each row once, until `rewind`."""
 
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
+    def __init__(self, outbox: Rows, scaled: Callable[[bytes], bytes] | None = None) -> None:
+        self._outbox = outbox = outbox if scaled is None else ScaledRows(outbox, scaled)
         self._own = _Reader(outbox, Stream.OWN)
         self._fresh = _Reader(outbox, Stream.DATA)
         self._old = _Reader(outbox, Stream.DATA)
@@ -134,7 +160,7 @@ def _runs(ids: list[int]) -> list[tuple[int, int]]:
 class _Reader:
     """One stream between two ids, read ahead."""
 
-    def __init__(self, outbox: Outbox, stream: Stream) -> None:
+    def __init__(self, outbox: Rows, stream: Stream) -> None:
         self._outbox = outbox
         self.stream = stream
         self.between(0, None)

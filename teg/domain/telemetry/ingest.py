@@ -73,12 +73,18 @@ class Recorder:
     """Moves inbox rows into the archive; `stored` is called after every batch."""
 
     def __init__(
-        self, inbox: Inbox, archive: Archive, stored: Callable[[], None], idle_timeout_s: float = IDLE_TIMEOUT_S
+        self,
+        inbox: Inbox,
+        archive: Archive,
+        stored: Callable[[], None],
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+        notice: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.signal = WorkSignal()
         self._inbox = inbox
         self._archive = archive
         self._stored = stored
+        self._notice = notice
         self._idle_timeout_s = idle_timeout_s
         self._archived: list[RowsRead] = []  #: archived and still in the inbox, ascending, all of one file
         self._known: int | None = None  #: the file whose rows were compared with what is archived
@@ -122,6 +128,8 @@ class Recorder:
         self._archive.store(batch.records, batch.set_aside, left_upto=left_upto)
         self._archived.append(batch.rows)
         self._stored()
+        for record in batch.records:
+            self._notice(record.message)
         return len(batch.rows.ids)
 
     def _empty_inbox(self) -> bool:

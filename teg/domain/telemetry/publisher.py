@@ -63,6 +63,7 @@ class Publisher:
         clock: Clock,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         pacer: Pacer | None = None,
+        scaled: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.signal = WorkSignal()
         self.pacer = pacer or Pacer()
@@ -72,7 +73,7 @@ class Publisher:
         self._clock = clock
         self._idle_timeout_s = idle_timeout_s
         self._poison = PoisonMessages()
-        self._backlog = Backlog(outbox)
+        self._backlog = Backlog(outbox, scaled)
         self._flight = InFlight()
         self._rate = DrainRate()
         self._results: SimpleQueue[tuple[int, int, bool]] = SimpleQueue()
