@@ -1,6 +1,7 @@
 """Environment variables one at a time: their text, what it means, and what is wrong with it; and files of them."""
 
 import difflib
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,19 @@ class Variables:
         self._problems: dict[str, str] = {}  #: variable → the first thing wrong with it
         self._asked: set[str] = set()
         self._notices: list[str] = []
+
+    def _factors(self, name: str) -> Mapping[str, float]:
+        """`key:factor,key:factor`; a key may hold colons."""
+        factors: dict[str, float] = {}
+        for entry in self._list(name, ","):
+            key, _, factor = entry.rpartition(":")
+            try:
+                factors[key.strip()] = float(factor)
+            except ValueError:
+                factors[key.strip()] = math.nan
+            if not key.strip() or not math.isfinite(factors[key.strip()]) or not factors[key.strip()]:
+                self._complain(f"{name}: {entry!r} is not of the form key:factor, with a finite factor other than 0")
+        return factors
 
     def _complain(self, problem: str) -> None:
         """`problem` begins with the variable's name; only its first one is kept, the others follow from it."""

@@ -119,7 +119,7 @@ class Settings:
     ota_build_memory_bytes: int
     archive_max_bytes: int
     archive_max_days: int | None
-    telemetry_scale: str
+    telemetry_scale: Mapping[str, float]
     console: str
     notices: tuple[str, ...] = ()  #: what is odd but stops nothing, to be said at the start
 
@@ -209,7 +209,7 @@ class _Reader(Variables):
             ota_build_network=self._switch("TEG_OTA_BUILD_NETWORK", True),
             ota_build_memory_bytes=self._number("TEG_OTA_BUILD_MEMORY_BYTES", 1 << 30, 64 << 20, 1 << 45),
             archive_max_bytes=self._archive_max_bytes(data),
-            telemetry_scale=self._text("TEG_TELEMETRY_SCALE"),
+            telemetry_scale=self._factors("TEG_TELEMETRY_SCALE"),
             archive_max_days=self._optional_number("TEG_ARCHIVE_MAX_DAYS", 1, 36_500),
             console=self._console(),
         )

@@ -22,7 +22,7 @@ from teg.domain.server.rate_limits import Pacer
 from teg.domain.server.reconnect import ConnectionPolicy
 from teg.domain.telemetry.publisher import Publisher
 from teg.domain.telemetry.reporting import LogLines, Reporter
-from teg.domain.telemetry.scaling import Numbers, parse_scale
+from teg.domain.telemetry.scaling import Numbers
 from teg.domain.telemetry.storage_proof import StorageProof
 from teg.settings import Settings
 from teg.wiring.storage import Storage
@@ -49,7 +49,7 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
     if (limits := remembered_limits(storage.state)) is not None:
         pacer.remember(limits, clock.monotonic_s())
     session = _session(settings, output, policy, pacer, clock)
-    numbers = Numbers(parse_scale(settings.telemetry_scale))
+    numbers = Numbers(settings.telemetry_scale)
     publisher = Publisher(storage.records, session, clock, pacer=pacer, scaled=numbers.scaling)
     log_lines = LogLines(storage.records, clock, records_stored)
     output.forward_to(log_lines.add)

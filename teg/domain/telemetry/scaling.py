@@ -7,14 +7,11 @@ controller wrote.
 """
 
 import logging
-import math
 import re
 import threading
 from collections.abc import Callable, Mapping
 
 import orjson
-
-from teg.domain.errors import Refused
 
 logger = logging.getLogger("gateway.numbers")
 
@@ -25,24 +22,6 @@ TOO_SMALL = 1e-15
 DECIMALS = 15
 #: A text without any of these holds no such number; nearly all records end here.
 _SUSPECT = re.compile(rb"\d{19}|[eE][+-]?\d")
-
-
-def parse_scale(text: str) -> Mapping[str, float]:
-    """`key:factor,key:factor`.
-
-    Raises:
-        Refused: an entry is not of that form, or a factor is 0 or not finite.
-    """
-    factors: dict[str, float] = {}
-    for entry in filter(None, (part.strip() for part in text.split(","))):
-        key, _, factor = entry.rpartition(":")
-        try:
-            factors[key.strip()] = float(factor)
-        except ValueError:
-            raise Refused(f"{entry!r} is not of the form key:factor") from None
-        if not key.strip() or not math.isfinite(factors[key.strip()]) or not factors[key.strip()]:
-            raise Refused(f"{entry!r}: the key must not be empty, the factor a finite number other than 0")
-    return factors
 
 
 class Numbers:

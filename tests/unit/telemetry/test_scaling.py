@@ -6,32 +6,12 @@ from typing import Any
 import orjson
 import pytest
 
-from teg.domain.errors import Refused
-from teg.domain.telemetry.scaling import Numbers, parse_scale
+from teg.domain.telemetry.scaling import Numbers
 from teg.simulator.thingsboard.typing_rules import typed
 
 
 def record(**values: Any) -> bytes:
     return orjson.dumps({"ts": 1_767_225_600_000, "values": values})
-
-
-@pytest.mark.parametrize(
-    ("text", "factors"),
-    [
-        ("", {}),
-        ("xch4:1e-19", {"xch4": 1e-19}),
-        (" a:2 , b:-0.5 ,", {"a": 2.0, "b": -0.5}),
-        ("with:colon:1e3", {"with:colon": 1000.0}),
-    ],
-)
-def test_the_setting(text: str, factors: dict[str, float]) -> None:
-    assert parse_scale(text) == factors
-
-
-@pytest.mark.parametrize("text", ["a", "a:", ":1", "a:x", "a:0", "a:nan", "a:inf", "a=1"])
-def test_a_setting_that_is_wrong_is_refused(text: str) -> None:
-    with pytest.raises(Refused):
-        parse_scale(text)
 
 
 def test_named_keys_are_multiplied_and_nothing_else() -> None:
