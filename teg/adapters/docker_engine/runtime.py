@@ -71,6 +71,7 @@ class DockerEngine:
 
     def loosen(self, rights: Rights) -> None:
         """Of its mounts only those that are safe: the others were the reference's, and nobody asked for them here."""
+        self._make_directories()
         mounts: list[Mount] = []
         for mount in rights.mounts:
             try:
@@ -114,9 +115,12 @@ class DockerEngine:
         self._start(self._create(version, image_id, mounts), remove_failed=True)
 
     def _checked_mounts(self) -> list[Mount]:
+        self._make_directories()
+        return mount_sources.checked(self._profile.all_mounts(), self._private)
+
+    def _make_directories(self) -> None:
         make_directory(self._profile.data_path, self._profile.user, inbox=True)
         make_directory(self._profile.logs_path, self._profile.user)
-        return mount_sources.checked(self._profile.all_mounts(), self._private)
 
     def _start_old(self, container_id: str, seen: Observation, version: str) -> None:
         """Its image is gone, but the stopped container still has all it needs: better than no controller."""

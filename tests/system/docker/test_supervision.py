@@ -70,7 +70,8 @@ class SupervisedDevice:
         self.directory = directory
 
     def provide(self, version: str = "v1", script: str = CONTROLLER) -> None:
-        """As the reference gateway leaves it: an image with its name and without our label."""
+        """As the reference gateway leaves it: an image without our label, and the file that names the version."""
+        (self.gateway.data_path / "last_launched_controller_version.txt").write_text("v1")
         make_image(self.engine, image_name(version), write_context(self.directory / "context", script))
 
     def ask(self, word: str) -> None:
@@ -336,3 +337,82 @@ def _restart_with(device: SupervisedDevice, **environment: str) -> None:
     assert device.gateway.stop() == 0
     device.gateway.environment |= environment
     device.gateway.start()
+
+
+# --- the change-over ---------------------------------------------------------------------------------------------
+
+#: Ends at once where it has less than the reference gateway gave it.
+NEEDY = (
+    "import os, sys\n"
+    "rights = [line.split()[1] for line in open('/proc/self/status') if line.startswith('CapEff')][0]\n"
+    "if not int(rights, 16) & 1 << 13 or not os.path.exists('/dev/sensor') or not os.path.exists('/maps/map'):\n"
+    "    sys.exit('a right is missing')\n"
+    "if os.listdir('/sys/class/net') == ['lo']:\n"
+    "    sys.exit('the network is missing')\n"
+) + CONTROLLER
+
+
+def test_a_controller_of_the_reference_gateway_goes_on_with_what_it_had(
+    tmp_path: Path,
+    clean_engine: Engine,
+) -> None:
+    """Privileged containers cannot run everywhere; the single rights that stand for them here can."""
+    device = SupervisedDevice(tmp_path, clean_engine)
+    device.provide(script=NEEDY)
+    (tmp_path / "maps").mkdir()
+    (tmp_path / "maps" / "map").write_text("a map")
+    with closing_client(clean_engine.client) as client:
+        host = client.create_host_config(
+            network_mode="host",
+            cap_add=["NET_RAW"],
+            devices=["/dev/null:/dev/sensor:rw"],
+            binds=[
+                f"{device.gateway.controller_path}:/root/data",
+                f"{tmp_path}/maps:/maps:ro",
+                f"{device.gateway.data_path}:/private",
+            ],
+        )
+        theirs = make_container(clean_engine, CONTAINER_NAME, image_name("v1"), host_config=host)
+        client.start(theirs)
+    with device.gateway as gateway:
+        wait_until(lambda: (found := device.container()) and found["Id"] != theirs, 40, "a container of our own")
+        device.wait_state("running")
+        device.wait_measured()
+        found = device.container()
+        assert found is not None
+        host = found["HostConfig"]
+        assert (host["NetworkMode"], host["CapAdd"], host["CapDrop"]) == ("host", ["NET_RAW"], ["ALL"])
+        assert [mount["Target"] for mount in host["Mounts"]] == ["/root/data", "/root/logs", "/maps"]
+        assert "the controller keeps what the previous gateway gave it" in gateway.log()
+        assert "a mount of the former container is not kept" in gateway.log(), "the gateway's own files are not its"
+        before = device.run_id()
+        gateway.stop()
+        gateway.start()
+        device.wait_measured()
+        assert device.run_id() == before, "the next life of the gateway knows them, too"
+        gateway.stop()
+        gateway.environment |= {"TEG_CONTROLLER_CAPABILITIES": "none", "TEG_CONTROLLER_NETWORK": "bridge"}
+        gateway.start()
+        kept = found["Id"]
+        wait_until(lambda: (found := device.container()) and found["Id"] != kept, 40, "a container by the settings")
+        found = device.container()
+        assert found is not None and not found["HostConfig"]["CapAdd"]
+        assert found["HostConfig"]["NetworkMode"] == "bridge"
+
+
+STUBBORN = CONTROLLER.replace("lambda *_: sys.exit(0)", "lambda *_: None")
+
+
+def test_a_stop_in_the_middle_of_a_stop_of_the_controller(
+    tmp_path: Path,
+    clean_engine: Engine,
+) -> None:
+    """A controller that does not end takes a minute to be killed; the gateway neither waits for that nor stumbles."""
+    device = SupervisedDevice(tmp_path, clean_engine, TEG_HEALTH_LIMIT_S="3", TEG_START_GRACE_S="5")
+    device.provide(script=STUBBORN)
+    with device.gateway as gateway:
+        device.wait_state("running")
+        device.ask("silence")
+        gateway.wait_log("restart of controller v1", 60)
+        assert gateway.stop() == 0
+        assert "Traceback" not in gateway.log()
