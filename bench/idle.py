@@ -68,7 +68,7 @@ def main() -> None:
         with gateway:
             inbox.insert(message(0))
             server.wait(1, 20)
-            time.sleep(12)  # past the start-up work and the lingering drainers
+            time.sleep(12)  # past the start-up work and the idle time-out of the drainers
             assert gateway.process is not None
             pid = gateway.process.pid
             before = usage(pid)

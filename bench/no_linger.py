@@ -1,4 +1,4 @@
-"""The gateway with drainers that give their worker back at once, to measure what lingering is worth."""
+"""The gateway with drainers that give their worker back at once, to measure what their idle time-out is worth."""
 
 from gateway import huey as huey
 from teg.domain.concurrency import WorkSignal

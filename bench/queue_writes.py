@@ -1,4 +1,4 @@
-"""Bytes that the queue writes to flash: per trigger by page size, and per message with and without lingering.
+"""Bytes that the queue writes to flash: per trigger by page size, per message with and without idle drainers.
 
 python -m bench.queue_writes [--seconds 30]     (needs strace)
 """
@@ -112,9 +112,9 @@ def main() -> None:
         (directory / "a").mkdir()
         (directory / "b").mkdir()
         queue, archive = message_cost(directory / "a", "gateway.huey", arguments.seconds)
-        print(f"a message a second, lingering:     {queue:.0f} bytes into huey.db, {archive:.0f} into gateway.db")
+        print(f"a message a second, drainers wait:   {queue:.0f} bytes into huey.db, {archive:.0f} into gateway.db")
         alone, archive = message_cost(directory / "b", "bench.no_linger.huey", arguments.seconds)
-        print(f"a message a second, not lingering: {alone:.0f} bytes into huey.db, {archive:.0f} into gateway.db")
+        print(f"a message a second, drainers leave:  {alone:.0f} bytes into huey.db, {archive:.0f} into gateway.db")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Watches the controller's inbox and rings the recorder: one thread, asleep until something is written."""
+"""Watches the controller's inbox and notifies the recorder: one thread, asleep until something is written."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ from teg.domain.errors import Unavailable
 
 logger = logging.getLogger("gateway.feed")
 
-#: Pause after a ring: a controller that writes a thousand rows a second rings 25 times, not 1,000.
+#: Pause after a notification: a controller that writes a thousand rows a second notifies 25 times, not 1,000.
 COALESCE_S = 0.04
 #: The event comes when a commit's pages are written, but its rows can be seen only after the fsync that follows. So
 #: after a write we look again, with growing pauses, for as long as an SD card may take for that fsync.

@@ -134,7 +134,7 @@ class GatewayConsumer(Consumer):
             super().stop(graceful)
 
     def _patiently(self, attempt: Callable[[], T]) -> T:
-        """What is not available is weather: the start just takes longer, until it is or we are told to stop."""
+        """What is not available now makes the start take longer, until it is or we are told to stop."""
         while True:
             try:
                 return attempt()

@@ -28,7 +28,7 @@ from teg.settings import Settings
 T = TypeVar("T")
 logger = logging.getLogger("gateway.queue")
 
-#: Safety net of a waiting worker; rings wake it long before.
+#: Safety net of a waiting worker; notifications wake it long before.
 IDLE_WAIT_S = 60.0
 #: Pause of a worker whose queue cannot be read.
 DOWN_WAIT_S = 1.0

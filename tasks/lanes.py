@@ -8,7 +8,7 @@ class Lane(StrEnum):
     """Each lane has its own queue and workers, so slow work can never stand in front of fast work."""
 
     RPC = "rpc"  #: answers within milliseconds; nothing here may wait for the outside
-    TELEMETRY = "telemetry"  #: archive and publish: two drainers that linger
+    TELEMETRY = "telemetry"  #: archive and publish: two drainers, which wait a little for more before they end
     WORK = "work"  #: attributes, files, reports, periodic work
     SUPERVISION = "supervision"  #: everything that asks Docker about the controller
     OTA = "ota"  #: fetch, build, download: minutes

@@ -29,7 +29,7 @@ def task(
 ) -> Callable[[Callable[P, None]], TaskWrapper[P, None]]:
     """Declare what the queue can run. `name` and the argument types are wire format: never change them lightly.
 
-    `Unavailable` re-schedules the task with `retry`'s growing, jittered delay, without a limit (weather passes);
+    `Unavailable` re-schedules the task with `retry`'s growing, jittered delay, without a limit;
     without `retry` it is logged and dropped, for work that a sweep finds again. `Refused` is logged and dropped.
     """
 

@@ -1,4 +1,4 @@
-"""What the queue runs for a call from the server: take it, do what takes time, and keep the books."""
+"""What the queue runs for a call from the server: take it, do what takes time, and keep the journal."""
 
 from typing import Any
 

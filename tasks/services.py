@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything a task may call. `stopping` is set when the consumer begins to stop: lingering work ends then."""
+    """Everything a task may call. `stopping` is set when the consumer begins to stop: idle drainers end then."""
 
     session: Session
     recorder: Recorder

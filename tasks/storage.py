@@ -262,7 +262,7 @@ def _open_postgresql(url: str, name: str) -> BaseStorage:
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Whatever the storage's library raises becomes Unavailable: a queue that is away is weather."""
+    """Whatever the storage's library raises becomes Unavailable: a queue that is away comes back."""
     try:
         yield
     except _library_errors(url) as error:

@@ -29,13 +29,13 @@ def prove_stored() -> None:
 
 
 def records_waiting() -> None:
-    """There are rows in the inbox: ring the running recorder, or start one."""
+    """There are rows in the inbox: notify the running recorder, or start one."""
     if not huey.services.recorder.signal.notify():
         archive_records()
 
 
 def records_stored() -> None:
-    """There is something in the outbox: ring the running publisher, or start one if it could send."""
+    """There is something in the outbox: notify the running publisher, or start one if it could send."""
     services = huey.services
     if not services.publisher.signal.notify() and services.session.connected:
         publish_records()

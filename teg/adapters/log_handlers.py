@@ -1,4 +1,4 @@
-"""Where log lines go: standard error, a ring for `get_logs`, and (INFO and above) the server. Secrets go nowhere.
+"""Where log lines go: standard error, `get_logs`, and (INFO and above) the server. Secrets go nowhere.
 
 Whatever a line is made of, it is one line: control characters of others (names of methods, output of programs) are
 escaped here, for all lines, so that nobody can write a line of ours. And no caller can flood the log.

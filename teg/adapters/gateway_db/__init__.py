@@ -1,1 +1,1 @@
-"""`gateway.db`: the archive, the outbox, dead letters, small state and the call ledger, behind one database file."""
+"""`gateway.db`: the archive, the outbox, dead letters, small state, the journal of the calls, in one database file."""

@@ -1,6 +1,6 @@
 """The file itself: one connection a thread, short write transactions, and a sound file at its path at any time.
 
-A busy, locked, full or failing disk is weather (`Unavailable`). A file that is corrupt, or that somebody else touched,
+A busy, locked, full or failing disk passes (`Unavailable`). A file that is corrupt, or that somebody else touched,
 is moved aside together with its -wal and -shm, never deleted, and a sound one takes its place at once: with all rows
 when the open file still holds them (SQLite's backup), else an empty one that the salvage fills (`salvage.py`).
 """

@@ -119,7 +119,7 @@ class ArchiveMaintenance:
         return dict(zip(names, found[0], strict=True)) if found else None
 
     def retry_dead_letters(self, ids: Sequence[int] | None) -> int:
-        """Judge letters again by today's rules and put the acceptable ones on their way; returns how many."""
+        """Validate letters again by today's rules and put the acceptable ones on their way; returns how many."""
         return sum(self._retry(chosen) for chosen in self._chosen(ids))
 
     def _retry(self, ids: Sequence[int]) -> int:

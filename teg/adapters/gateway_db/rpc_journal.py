@@ -1,4 +1,4 @@
-"""The journal of the remote calls in `gateway.db`: table `rpc_call`, the at-most-once ledger and the audit in one."""
+"""The journal of the remote calls in `gateway.db`: table `rpc_call`, at most once and the audit in one."""
 
 from collections.abc import Sequence
 from typing import Any

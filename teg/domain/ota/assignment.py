@@ -99,7 +99,7 @@ def relevant(shared: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def is_assigned_anew(pushed: Collection[str]) -> bool:
-    """Whether a push (keys changed or deleted) shows the operator's hand on the version itself."""
+    """Whether a push (keys changed or deleted) is an operator's choice of the version itself."""
     return any(key in pushed for key in VERSION_KEYS)
 
 

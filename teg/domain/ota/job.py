@@ -185,7 +185,7 @@ class Wanted:
     serial: int = 0
     attributes: Mapping[str, Any] | None = None
     changed_ms: int = 0
-    anew: bool = False  #: the operator's hand was seen on the version since it was last read
+    anew: bool = False  #: the operator chose the version anew since it was last read
 
 
 @dataclass(frozen=True, slots=True)

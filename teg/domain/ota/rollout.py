@@ -102,7 +102,7 @@ class TrialRules:
 
 
 class Replacement:
-    """Takes a job from REPLACING to the point where it is decided and done: COMMITTING's or FAILING's door."""
+    """Takes a job from REPLACING to the point where it is decided and done: COMMITTING or FAILING."""
 
     def __init__(
         self,

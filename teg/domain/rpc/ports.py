@@ -8,7 +8,7 @@ from teg.domain.ports import Host
 
 
 class ArchiveControl(Protocol):
-    """The operator's hand on the archive; every range includes both ends; raises Unavailable."""
+    """What an operator can do with the archive; every range includes both ends; raises Unavailable."""
 
     def mark_for_publishing(self, start_ms: int, end_ms: int) -> int:
         """Put the archived rows of a range on their way again, in one transaction; returns how many."""

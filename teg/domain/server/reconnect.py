@@ -53,7 +53,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Wait this long (`soonest_s` if somebody is in a hurry), and log this. `ask_why`: connect with MQTT 5."""
+    """Wait this long (`soonest_s` if somebody cannot wait), and log this. `ask_why`: connect with MQTT 5."""
 
     wait_s: float
     soonest_s: float

@@ -16,7 +16,7 @@ FIRST_RESTART_S = 4.0
 NEXT_RESTARTS = Backoff(first_s=10, cap_s=900)
 #: A run this long clears the failures counted before it.
 STABLE_S = 600.0
-#: `docker pause` is somebody's hand; this long after it the controller is started anew (it may hold the inbox lock).
+#: `docker pause` is somebody's doing; this long after it the controller is started anew (it may hold the inbox lock).
 PAUSED_LIMIT_S = 900.0
 #: Look again after this at the latest, whatever the engine's events say.
 SLOW_LOOK_S = 60.0

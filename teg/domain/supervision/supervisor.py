@@ -1,4 +1,4 @@
-"""Keeps the controller running: observe, plan, act, report; with one hand at a time on the container."""
+"""Keeps the controller running: observe, plan, act, report; one thread at a time."""
 
 import logging
 import random
@@ -28,7 +28,7 @@ RIGHTS_KEY = "controller.rights"
 RETRY_S = 10.0
 #: A heartbeat alone is written to the disk no more often than this.
 STORE_HEARTBEAT_S = 600.0
-#: A stop takes 60 s and a kill at most: so long one hand waits for the other.
+#: A stop takes 60 s and a kill at most: so long one thread waits for the other.
 STOP_TIMEOUT_S = 60.0
 LOCK_WAIT_S = 90.0
 

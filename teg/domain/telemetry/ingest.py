@@ -21,7 +21,7 @@ BATCH_BYTES = 1 << 20
 #: Archived rows that may wait for a locked inbox before reading stops: bounds memory, not safety.
 MAX_ARCHIVED_ROWS = 100_000
 LOCKED_PAUSE_S = 0.5
-#: How long a finished drainer waits for the next ring before it gives its worker back.
+#: How long a finished drainer waits to be notified before it gives its worker back.
 IDLE_TIMEOUT_S = 5.0
 
 
@@ -91,7 +91,7 @@ class Recorder:
         self._tries = 0  #: in vain, to empty the inbox
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Archive everything there is, then linger for more; returns at once when another thread is at it.
+        """Archive everything there is, then wait a little for more; returns at once when another thread is at it.
 
         Raises:
             Unavailable: the inbox cannot be read or the archive not written now.

@@ -104,7 +104,7 @@ class Publisher:
         }
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Publish until nothing is left, then linger for more; returns at once when another thread is at it.
+        """Publish until nothing is left, then wait a little for more; returns at once when another thread is at it.
 
         Raises:
             NotConnected: there is no session (any more); what was not acknowledged is still in the outbox.
@@ -117,7 +117,7 @@ class Publisher:
             self._drain(stopping)
 
     def _drain(self, stopping: Callable[[], bool]) -> None:
-        gave_up = False  # a wait in vain lets go of the bell: the next publisher may be at work on this state already
+        gave_up = False  # a wait in vain lets go of the signal: the next publisher may be at work on this state already
         try:
             while not stopping() and not gave_up:
                 gave_up = not self._step()

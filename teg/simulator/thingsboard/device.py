@@ -162,7 +162,7 @@ class Device:
 
     def kick(self) -> None:
         """Close the session as a second login of the same device would."""
-        self._on_loop(lambda: self._state.end_session("kicked by another session", 0x8E))
+        self._on_loop(lambda: self._state.end_session("taken over by another session", 0x8E))
 
     def revoke_token(self) -> Credentials | None:
         """Close the session; logins get CONNACK 5 until `restore` is called with what this returns."""

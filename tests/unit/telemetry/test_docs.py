@@ -10,8 +10,7 @@ from teg.adapters.inbox import hostile_file as inbox
 from teg.domain.server import rate_limits as pacing
 from teg.domain.server import reconnect as connection
 from teg.domain.server.wire import MAX_PAYLOAD_BYTES, MAX_UNACKNOWLEDGED
-from teg.domain.telemetry import in_flight, reporting
-from teg.domain.telemetry import poison_messages as suspicion
+from teg.domain.telemetry import in_flight, poison_messages, reporting
 from teg.domain.telemetry import validation as records
 from teg.domain.telemetry.validation import Record, SetAside, validate
 
@@ -76,7 +75,7 @@ def test_the_numbers_of_the_page_are_those_of_the_code(said: str, number: float)
 
 
 def test_numbers_in_words() -> None:
-    assert (suspicion.STRIKES, "set aside after three closes" in PAGE) == (3, True)
+    assert (poison_messages.STRIKES, "set aside after three closes" in PAGE) == (3, True)
     assert (eviction.DEAD_LETTER_SHARE, "beyond a tenth of the quota" in PAGE) == (10, True)
     assert (connection.RECONNECT.cap_s, "at least every 20 s" in PAGE) == (20.0, True)
 

@@ -35,7 +35,7 @@ class Site:
         self.database.open(records.SCHEMA)
         self.table = RecordTable(self.database)
         self.inbox = Inbox(self.controller.path)
-        self.rings = 0
+        self.notifications = 0
 
     def recorder(self) -> Recorder:
         self.inbox.close()
@@ -43,7 +43,7 @@ class Site:
         return Recorder(self.inbox, self.table, self._stored, idle_timeout_s=0.0)
 
     def _stored(self) -> None:
-        self.rings += 1
+        self.notifications += 1
 
     def archived(self) -> list[str]:
         return [text for (text,) in self.database.rows("SELECT message FROM record ORDER BY id")]
@@ -81,7 +81,7 @@ def test_rows_move_in_order_and_leave_the_inbox(site: Site) -> None:
     assert site.archived() == texts(1, 2500)
     assert site.controller.count() == 0
     assert site.counter("accepted") == 2500
-    assert site.rings == 3  # one a batch of a thousand
+    assert site.notifications == 3  # one a batch of a thousand
     assert [row[0] for row in site.table.pending(Stream.DATA, 0, 9999, 1 << 30)] == list(range(1, 2501))
 
 
@@ -357,7 +357,7 @@ def test_rows_that_cannot_be_removed_for_long_are_said_once_and_so_is_the_end(
     ]
 
 
-def test_a_second_run_rings_the_first_instead_of_working_beside_it(site: Site) -> None:
+def test_a_second_run_notifications_the_first_instead_of_working_beside_it(site: Site) -> None:
     recorder = site.recorder()
     site.controller.insert(message(1))
     with recorder.signal.draining():
