@@ -1,7 +1,8 @@
 """`make demo`: a controller, the gateway and a ThingsBoard stand-in on this machine, live, with an account at the end.
 
 Real parts: the readings, the `huey_consumer` process, the supervised controller, MQTT over TLS. Nothing else has to be
-installed or running. In a terminal every key is a blow; `DEMO_SECONDS=n` plays a script of blows and ends by itself.
+installed or running. In a terminal every key is a blow; `DEMO_SECONDS=n` plays a script of blows and ends by itself,
+n seconds after the first value has arrived.
 Exit status 0 means that nothing was lost.
 """
 
@@ -140,11 +141,12 @@ class Demo:
         schedule = Schedule(seconds)
 
         def strike(now: Snapshot) -> bool:
-            for key in schedule.due(now.elapsed_s) + keys.pressed():
+            played_s = schedule.played_s(now.elapsed_s, now.first_arrival_s)
+            for key in schedule.due(played_s) + keys.pressed():
                 if key == "q":
                     return True
                 self.blows.strike(key)
-            return self._stop.is_set() or now.elapsed_s >= seconds
+            return self._stop.is_set() or schedule.is_over(now.elapsed_s, now.first_arrival_s)
 
         self._watch("running", strike)
 

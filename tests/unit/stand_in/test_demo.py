@@ -197,6 +197,22 @@ class TestDuration:
 
 
 class TestSchedule:
+    def test_nothing_strikes_before_the_first_value_has_arrived(self) -> None:
+        """On a slow machine the gateway may need longer to start than the whole run was to take."""
+        schedule = Schedule(6)
+        for elapsed_s in (0.0, 5.9, 6.0, 30.0):
+            assert schedule.due(schedule.played_s(elapsed_s, None)) == ""
+            assert not schedule.is_over(elapsed_s, None)
+        assert schedule.due(schedule.played_s(30.7, 30.0)) == "n"
+        assert not schedule.is_over(35.9, 30.0)
+        assert schedule.is_over(36.0, 30.0)
+
+    def test_a_run_without_any_value_ends_all_the_same(self) -> None:
+        assert Schedule(6).is_over(60.0, None)
+        assert not Schedule(90).is_over(60.0, None)
+        assert Schedule(90).is_over(90.0, None)
+        assert not Schedule(math.inf).is_over(1e9, None)
+
     def test_a_script_strikes_in_order_and_once(self) -> None:
         schedule = Schedule(20)
         struck = [schedule.due(second) for second in range(21)]
