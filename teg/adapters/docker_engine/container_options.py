@@ -50,7 +50,7 @@ def host_options(
         "cap_drop": ["ALL"],
         "cap_add": list(profile.capabilities),
         "security_opt": ["no-new-privileges"],
-        "group_add": group_of(profile.data_path),
+        "group_add": [] if _has_own_accounts(info) else group_of(profile.data_path),
     }
 
 
@@ -99,6 +99,12 @@ def disks_of(paths: Iterable[Path]) -> list[str]:
             if entry.is_dir() and stat.S_ISBLK(node.stat().st_mode):
                 found[str(node)] = None
     return list(found)
+
+
+def _has_own_accounts(info: Mapping[str, Any]) -> bool:
+    """With `userns-remap` or a rootless engine a group of the host has no number in the container: no start."""
+    options = " ".join(map(str, info.get("SecurityOptions") or ()))
+    return "name=userns" in options or "name=rootless" in options
 
 
 def group_of(path: Path) -> list[str]:

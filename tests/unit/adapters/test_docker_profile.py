@@ -66,6 +66,13 @@ def test_the_group_of_the_data_directory_is_added(tmp_path: Path) -> None:
     assert options["group_add"] == [str(tmp_path.stat().st_gid)]
 
 
+@pytest.mark.parametrize("option", ["name=userns", "name=rootless"])
+def test_a_group_of_the_host_means_nothing_to_an_engine_with_accounts_of_its_own(option: str, tmp_path: Path) -> None:
+    """The container would not start: setgroups: invalid argument."""
+    directories = ControllerProfile(data_path=tmp_path, logs_path=tmp_path)
+    assert host_options(directories, None, {"SecurityOptions": ["name=seccomp", option]})["group_add"] == []
+
+
 @pytest.mark.parametrize(
     "changed",
     [
