@@ -5,6 +5,7 @@ input. Everything that is needed later is imported and used once before the proc
 library to load.
 """
 
+import select
 import socket
 import sqlite3
 import struct
@@ -16,11 +17,11 @@ import orjson
 
 from teg.adapters.inbox import confinement, wire
 from teg.adapters.inbox.hostile_file import Unsafe
-from teg.adapters.inbox.queue_file import TABLES, Absent, QueueFile, Replaced
+from teg.adapters.inbox.queue_file import Absent, QueueFile, Replaced
+from teg.adapters.inbox.read_ahead import TABLE_NAMES, ReadAhead
 from teg.adapters.inbox.wire import Answer, Op
 from teg.domain.telemetry.validation import Record, SetAside, validate
 
-TABLE_NAMES = tuple(TABLES)
 MESSAGES = TABLE_NAMES.index("messages")
 #: Messages that lead through all of the validation, so that what it loads late is loaded before the way is shut.
 _REHEARSAL = (
@@ -40,11 +41,14 @@ def main() -> None:
     layers = confinement.confine(directory_fd, name)
     wire.send(channel, orjson.dumps(layers))
     file = QueueFile(name, names)
+    ahead = ReadAhead(file, answer)
     try:
         while True:
             request = wire.receive(channel)
             confinement.renew_cpu_limit()
-            wire.send(channel, answer(file, request))
+            wire.send(channel, ahead.answer(request))
+            if ahead.wanted and not select.select([channel], [], [], 0)[0]:
+                ahead.prepare()
             confinement.rest()
     except (EOFError, ConnectionError):
         file.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from teg.adapters.inbox import wire
-from teg.adapters.inbox.child import TABLE_NAMES
+from teg.adapters.inbox.read_ahead import TABLE_NAMES
 from teg.adapters.inbox.reader import HostileFile
 from teg.adapters.inbox.staging import stage, unstage
 from teg.adapters.inbox.wire import BrokenFrame, Op

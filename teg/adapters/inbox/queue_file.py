@@ -51,6 +51,11 @@ class QueueFile:
         with self._reading(table) as (connection, row_id):
             return bool(row_id and connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone())
 
+    def has_rows_between(self, table: str, first_id: int, end_id: int) -> bool:
+        with self._reading(table) as (connection, row_id):
+            sql = f"SELECT 1 FROM {table} WHERE {row_id} >= ? AND {row_id} < ? LIMIT 1"
+            return bool(row_id and connection.execute(sql, (first_id, end_id)).fetchone())
+
     def last_heartbeat_ms(self) -> int | None:
         with self._reading("health_check") as (connection, row_id):
             if not row_id:

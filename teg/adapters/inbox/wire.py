@@ -137,6 +137,12 @@ def _parts(message: Any, verdict: Record | SetAside) -> tuple[int, int, int, int
     return row_id, ts_ms, points, kind, message, b"" if payload is None else payload.encode()
 
 
+def batch_end(data: bytes) -> tuple[int, int]:
+    """(number of rows, id of the last) of an encoded batch."""
+    (count,) = _LENGTH.unpack_from(data)
+    return count, _ROW.unpack_from(data, _LENGTH.size + (count - 1) * _ROW.size)[0] if count else 0
+
+
 def decode_batch(data: bytes, generation: int) -> Batch:
     """Raises BrokenFrame unless every row is of the right shape and size and the ids ascend."""
     try:
