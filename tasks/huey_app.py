@@ -64,6 +64,7 @@ class GatewayHuey(Huey):
         self.triggers = Triggers()
         self._kept = KeptTasks()
         self._trouble: Unavailable | None = None
+        self._outages_ended = 0
         return self.lanes[Lane.WORK]
 
     def open(self, url: str) -> None:
@@ -123,11 +124,21 @@ class GatewayHuey(Huey):
         self._look_again()
 
     def _use(self, call: Callable[[], T]) -> T:
-        """Every use of the storage. A server gets a second chance: a connection that died unnoticed is no outage.
+        """Every use of the storage. A call that broke in an outage that is over says nothing of now: it is tried again.
 
         Raises:
             Unavailable: the storage cannot do it now.
         """
+        while True:
+            outages = self._outages_ended
+            try:
+                return self._try(call)
+            except Unavailable:
+                if outages == self._outages_ended:
+                    raise
+
+    def _try(self, call: Callable[[], T]) -> T:
+        """A server gets a second chance: a connection that died unnoticed is no outage."""
         if self._url and self._queue_file is None:
             with suppress(Unavailable), storage_errors(self._url):
                 return call()
@@ -148,6 +159,7 @@ class GatewayHuey(Huey):
         self.storage.delete_data("written")
 
     def _storage_works(self) -> None:
+        self._outages_ended += 1
         self._trouble = None
         logger.warning("the queue is back")
         self._look_again()

@@ -676,6 +676,27 @@ def test_a_queue_that_can_be_read_and_not_written_is_not_back(
     assert caplog.text.count("trying again") == caplog.text.count("the queue is back") == 1
 
 
+def test_a_call_that_broke_in_an_outage_that_is_over_is_no_news(
+    queue: GatewayHuey, declare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker hangs on a dying connection; when it is told, the others have met the outage and seen its end."""
+    look = declare("look", lambda: None)
+    real = queue.storage.enqueue
+    outages = iter(["one"])
+
+    def enqueue(*arguments: Any) -> None:
+        for _ in outages:
+            queue.storage_failed(Unavailable("the queue cannot be used now: the server was shut down"))
+            queue.enqueue_due()
+            raise sqlite3.OperationalError("disk I/O error")
+        real(*arguments)
+
+    monkeypatch.setattr(queue.storage, "enqueue", enqueue)
+    look()
+    assert caplog.text.count("trying again") == caplog.text.count("the queue is back") == 1
+    assert queue.pending_count() == 1
+
+
 def test_a_line_of_the_timetable_that_cannot_be_judged_now_holds_up_no_other(
     queue: GatewayHuey, declare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
