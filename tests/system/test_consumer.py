@@ -148,7 +148,7 @@ def test_a_second_consumer_on_the_same_data_is_refused(site: Site) -> None:
 
 
 def test_wrong_settings_are_all_named_in_one_message(site: Site) -> None:
-    wrong = {"TB_HOST": "", "TB_PORT": "mqtt", "TB_TLS": "perhaps", "LOG_LEVEL": "LOUD", "TEG_QUEUE_URL": "mysql://h"}
+    wrong = {"TB_HOST": "", "TB_PORT": "mqtt", "TB_TLS": "perhaps", "TEG_QUEUE_URL": "mysql://h"}
     done = run({**site.gateway.environment, **wrong}, "gateway.huey")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

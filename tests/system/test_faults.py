@@ -214,7 +214,8 @@ def test_a_second_session_with_our_token_is_said_plainly(tmp_path: Path, server:
             site.wait_connections(number)
             time.sleep(0.3)  # nothing of ours is on its way: the other one came without a reason of ours
             PahoDevice("T1").opened(server.host, server.port).close()
-        site.gateway.wait_log("most likely another program or a second device", 30)
+        # How sure it is depends on the rhythm, which a busy machine spoils.
+        site.gateway.wait_log("another program or a second device (a cloned SD card?) uses the same access token", 30)
         site.record(5)
         site.wait_delivered()
 

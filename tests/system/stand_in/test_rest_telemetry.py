@@ -163,7 +163,7 @@ def test_series_that_cannot_be_written_are_said(rest: Rest, path: str, body: str
 
 
 def test_only_what_is_stored_is_found(server: ThingsBoard, rest: Rest, client: PahoDevice, path: str) -> None:
-    server.faults.store_delay_s = 0.2
+    server.faults.store_delay_s = 3.0
     client.publish(TELEMETRY, '{"ts": 5, "values": {"a": 1}}')
     client.publish(ATTRIBUTES, '{"b": 1}')
     assert rest.get(f"{path}/values/timeseries").json() == {}
