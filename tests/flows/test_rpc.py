@@ -215,7 +215,8 @@ def test_status_says_how_it_is(rig: Rig) -> None:
     assert status["versions"] == {"gateway": "0.1.0"}
     assert status["uptime_s"] == 60
     assert status["host_uptime_s"] == 10_000
-    assert status["connection"] == {"connected": True, "sessions": 1}
+    link = status["connection"]
+    assert (link["connected"], link["sessions"], link["last_end"], link["shared_token"]) == (True, 1, "", False)
     assert status["archive"]["pending"] == 10
     assert status["archive"]["oldest_pending_age_s"] == 60
     assert status["disk"] == {"total_bytes": 32_000_000_000, "free_bytes": 8_000_000_000}

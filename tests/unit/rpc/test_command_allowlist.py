@@ -83,7 +83,7 @@ def test_no_value_becomes_more_than_its_argument(value: str) -> None:
     try:
         command = free.command(call("say", text=value))
     except Refused:
-        assert value.startswith("-")
+        assert value.startswith("-") or "\0" in value
     else:
         assert command.argv == ("echo", value)
 
