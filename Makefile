@@ -8,7 +8,7 @@ WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := $(BIN)/pytest -q -n $(WORKERS)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: help demo setup check test torture conformance pythons bench run image deb release clean
+.PHONY: help demo setup check test torture conformance pythons bench run image deb release lock sbom audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -74,5 +74,24 @@ image: setup  ## the gateway as a container image
 release: setup  ## wheel, Debian package and a directory that installs without a network, in dist/
 	@deploy/make-release dist
 
+# Tools that look at what we install; in an environment of their own, so that they change nothing of it.
+.venv-tools/bin/cyclonedx-py:
+	@$(PYTHON) -m venv .venv-tools
+	@.venv-tools/bin/pip --disable-pip-version-check --quiet install uv cyclonedx-bom pip-audit
+
+lock: .venv-tools/bin/cyclonedx-py  ## requirements.lock from pyproject.toml and constraints.txt: versions and hashes
+	@.venv-tools/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --quiet --constraint constraints.txt --output-file requirements.lock.new
+	@{ grep '^# ' requirements.lock | head -2; cat requirements.lock.new; } > requirements.lock.next
+	@rm requirements.lock.new && mv requirements.lock.next requirements.lock
+
+sbom: .venv-tools/bin/cyclonedx-py  ## build/sbom.cdx.json: what the lock holds, as CycloneDX
+	@mkdir -p build
+	@.venv-tools/bin/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.cdx.json
+
+audit: .venv-tools/bin/cyclonedx-py  ## known holes in what the lock holds; asks the package index
+	@.venv-tools/bin/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-tools build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

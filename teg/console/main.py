@@ -21,6 +21,7 @@ COMMANDS = {
     "bundle": "teg.console.bundle",
     "migrate": "teg.console.migrate",
     "uninstall": "teg.console.uninstall",
+    "erase": "teg.console.erase",
 }
 
 

@@ -29,7 +29,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "producers": frozenset({"teg.domain", "tasks", "producers"}),
     "gateway": frozenset({"teg.wiring", "teg.domain", "teg.settings", "teg.adapters", "tasks", "producers"}),
     "teg.wiring": frozenset({"teg.wiring", "teg.domain", "teg.settings", "teg.adapters", "tasks", "producers"}),
-    "teg.console": frozenset({"teg.domain", "teg.settings", "teg.adapters", "tasks", "teg.console"}),
+    "teg.console": frozenset({"teg.domain", "teg.places", "teg.settings", "teg.adapters", "tasks", "teg.console"}),
     "teg.simulator": frozenset({"teg.domain", "teg.simulator", "controller_client"}),
     "controller_client": frozenset({"controller_client"}),
 }

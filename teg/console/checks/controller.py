@@ -14,7 +14,7 @@ from teg.adapters.git_repository import GitRepository
 from teg.adapters.inbox.mailbox import Inbox
 from teg.adapters.inbox.reader import confinement
 from teg.adapters.inbox.wire import BrokenFrame
-from teg.console.checks.finding import Finding, Site, fine, problem, skipped, warning
+from teg.console.checks.finding import Finding, Site, aged, fine, problem, skipped, warning
 from teg.console.health import CONTROLLER_REMEDY, QUIET_CONTROLLER_S
 from teg.console.wording import age, harmless
 from teg.domain.errors import Refused, Unavailable
@@ -41,7 +41,7 @@ def check_docker(site: Site) -> Iterator[Finding]:
         yield problem("docker", harmless(str(reason)), remedy)
         yield from (skipped(subject, "not tried: no Docker") for subject in DOCKER_SUBJECTS[1:])
         return
-    yield fine("docker", f"{versions.get('Version')} at {site.settings.docker_host}")
+    yield aged("docker", "docker", str(versions.get("Version")), f"{{}} at {site.settings.docker_host}")
     yield _runc(versions)
     yield from _image(site.settings, engine)
     yield from _container(site, engine)
@@ -52,7 +52,7 @@ DOCKER_SUBJECTS = ("docker", "container runtime", "controller image", "controlle
 
 def _runc(versions: dict[str, Any]) -> Finding:
     parts = {part.get("Name"): part.get("Version") for part in versions.get("Components", [])}
-    return fine("container runtime", f"runc {parts.get('runc', 'of an unknown version')}")
+    return aged("container runtime", "runc", str(parts.get("runc", "of an unknown version")), "runc {}")
 
 
 def _image(settings: Settings, engine: Engine) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from teg.domain.minimum_versions import Judgement, advice, judge_version
 from teg.settings import Settings
 
 
@@ -59,3 +60,12 @@ def warning(subject: str, text: str, remedy: str) -> Finding:
 
 def problem(subject: str, text: str, remedy: str) -> Finding:
     return Finding(Level.PROBLEM, subject, text, remedy)
+
+
+def aged(subject: str, program: str, version: str, text: str) -> Finding:
+    """A version and what its age means; `text` has its place. An open hole is only a hint: distributions mend."""
+    judgement = judge_version(program, version)
+    found = text.format(version)
+    if judgement is Judgement.TOO_OLD:
+        return problem(subject, f"{found}: {advice(program, judgement)}", "upgrade the operating system")
+    return fine(subject, found + (f" ({hint})" if (hint := advice(program, judgement)) else ""))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from teg.adapters.host import condition
-from teg.console.checks.finding import Finding, Site, fine, problem, skipped, warning
+from teg.console.checks.finding import Finding, Site, aged, fine, problem, skipped, warning
 from teg.console.health import is_full
 from teg.console.wording import moment, size
 from teg.domain.errors import Unavailable
@@ -19,9 +19,6 @@ SLOW_WRITE_MS = 500
 WORN_PERCENT = 80
 FEW_INODES = 1000
 LITTLE_MEMORY_BYTES = 50_000_000
-#: The oldest SQLite whose write-ahead log is known to be safe with several readers (WAL-reset bug, 3.7.0 to 3.51.2,
-#: needs two writers at a checkpoint; ours takes one at a time), and that has what we use.
-OLDEST_SQLITE = (3, 38)
 
 
 def check_clock(site: Site) -> Iterator[Finding]:
@@ -117,11 +114,7 @@ def check_python(site: Site) -> Iterator[Finding]:
 
 
 def check_sqlite(site: Site) -> Iterator[Finding]:
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        wanted = ".".join(map(str, OLDEST_SQLITE))
-        yield problem("sqlite", f"{sqlite3.sqlite_version} is older than {wanted}", "upgrade the operating system")
-    else:
-        yield fine("sqlite", sqlite3.sqlite_version)
+    yield aged("sqlite", "sqlite", sqlite3.sqlite_version, "{}")
 
 
 def _existing(path: Path) -> Path:
