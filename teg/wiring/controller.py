@@ -91,8 +91,8 @@ def _docker(settings: Settings, state: StateTable) -> ControllerRuntime:
 
 
 def _image_ids(settings: Settings, state: StateTable) -> ImageIds:
-    """A device that was updated by a gateway without ids has its images by name; nothing else is taken over so."""
-    known = (_controller_version(settings, state).remembered(), state.get(PREVIOUS_KEY))
+    """By name only what this device ran before ids were kept, and the version that its own settings name."""
+    known = (_controller_version(settings, state).committed(), state.get(PREVIOUS_KEY))
     return ImageIds(state, [version for version in known if isinstance(version, str)])
 
 

@@ -26,12 +26,8 @@ class ControllerVersion:
     def committed(self) -> str | None:
         """The version that has to run: what was committed last, else what the reference gateway ran last
         (`last_launched_controller_version.txt`), else the default of the settings, else None."""
-        return self.remembered() or self._default
-
-    def remembered(self) -> str | None:
-        """`committed` without the default of the settings: a version that did run on this device."""
         stored = self._state.get(VERSION_KEY)
-        return stored if isinstance(stored, str) else self._taken_over()
+        return stored if isinstance(stored, str) else self._taken_over() or self._default
 
     def was_committed(self, version: str) -> bool:
         """Whether `version` has to run because it proved itself here, not because settings or a file say so."""

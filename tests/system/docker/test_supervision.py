@@ -14,7 +14,7 @@ from docker.errors import APIError
 
 from teg.domain.supervision.runtime import CONTAINER_NAME, image_name
 from teg.simulator.thingsboard.server import ThingsBoard
-from tests.support.engine import BASE_IMAGE, Engine, closing_client, make_container, make_image, write_context
+from tests.support.engine import BASE_IMAGE, Engine, closing_client, make_container, make_image, save, write_context
 from tests.support.running import CLOSED_PORT, ControllerInbox, RunningGateway, message, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
@@ -296,13 +296,17 @@ def test_the_gateway_starts_before_the_engine(engine_to_stop: Engine, prepared: 
         prepared.wait_state("running")
 
 
-def test_an_image_removed_by_hand_is_told_and_the_rest_goes_on(device: SupervisedDevice) -> None:
+def test_an_image_removed_by_hand_is_told_and_the_rest_goes_on(device: SupervisedDevice, tmp_path: Path) -> None:
+    """Another image of that name is not taken for it; the same one is."""
+    archive = save(device.engine, tmp_path / "v1.tar", image_name("v1"))
     with closing_client(device.engine.client) as client:
         client.remove_container(CONTAINER_NAME, force=True)
         client.remove_image(image_name("v1"), force=True)
     device.wait_state("image missing")
     insert(device, message(1))
-    device.provide()
+    device.provide(script=CONTROLLER + "# another one\n")
+    with closing_client(device.engine.client) as client:
+        list(client.load_image(archive.read_bytes()))
     device.wait_state("running", timeout_s=90)
 
 
