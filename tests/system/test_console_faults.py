@@ -241,7 +241,7 @@ def image_missing(site: Site) -> None:
     site.environment |= {"TEG_DEFAULT_CONTROLLER_VERSION": "v7"}
 
 
-@fault(r"✗ controller repository: asking the remote 'origin' failed: fatal: .* → check its address and credentials")
+@fault(r"✗ controller repository: asking the remote 'origin' failed: .* → check its address and credentials")
 def git_remote_gone(site: Site) -> None:
     path = site.directory / "repository"
     subprocess.run(["git", "init", "-q", path], check=True)

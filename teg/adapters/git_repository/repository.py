@@ -80,8 +80,11 @@ class GitRepository:
         name = _chosen(remotes)
         local = local_path(remotes[name])
         if local is not None:
-            with opened(self._git, local) as source:
-                source.find("HEAD")
+            try:
+                with opened(self._git, local) as source:
+                    source.find("HEAD")
+            except Unavailable as reason:
+                raise Unavailable(f"asking the remote '{name}' failed: {reason}") from reason
             return name
         done = self._git.run("ls-remote", "--quiet", "--end-of-options", remotes[name], "HEAD", deadline_s=deadline_s)
         _require_answer(done, f"asking the remote '{name}'")
