@@ -118,6 +118,8 @@ def connect(name: str, expected: Identity, names: int) -> sqlite3.Connection:
     """Open and read the schema; `expected` is what `identity` saw, and what must be open in the end."""
     connection = sqlite3.connect(f"file:{name}?mode=rw", uri=True, isolation_level=None, timeout=BUSY_S)
     try:
+        # Before the first statement: that one would roll the journal of one file back into another.
+        check_descriptors(name, expected, names)
         connection.text_factory = bytearray
         for limit, value in LIMITS.items():
             connection.setlimit(limit, value)
