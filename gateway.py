@@ -70,7 +70,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             log_level=log_level,
             stopping=stopping,
         )
-        recover_from_last_life(operator)
+        storage.keeper.when_open(lambda: recover_from_last_life(operator))
         with huey.serving(services):
             with running_producers(settings, storage, server, controller, operator):
                 service.ready()

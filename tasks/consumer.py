@@ -125,6 +125,11 @@ class GatewayConsumer(Consumer):
     def gets_on(self, now_s: float) -> bool:
         return now_s - max(self.turns.values(), default=now_s) < STUCK_S
 
+    def _set_signal_handlers(self) -> None:
+        """SIGHUP does not end us, and does not re-execute in place, as Huey would: that skips every closing."""
+        super()._set_signal_handlers()
+        signal.signal(signal.SIGHUP, lambda *_: logger.warning("SIGHUP is ignored; restart to read the settings again"))
+
     def stop(self, graceful: bool = False) -> None:
         self.stop_flag.set()
         try:

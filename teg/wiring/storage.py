@@ -1,8 +1,6 @@
 """The gateway's own database and the controller's inbox."""
 
 import logging
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -19,7 +17,6 @@ from teg.adapters.gateway_db.telemetry_keys import ArchivedKeys
 from teg.adapters.gateway_db.unproven import UnprovenTable
 from teg.adapters.inbox.legacy_databases import LegacyDatabases
 from teg.adapters.inbox.mailbox import Inbox
-from teg.domain.errors import Unavailable
 from teg.domain.ports import Clock
 from teg.domain.telemetry.legacy_import import LegacyImport
 from teg.domain.telemetry.retention import Retention
@@ -45,11 +42,15 @@ class Storage:
 
 
 def open_storage(settings: Settings, stack: ExitStack, clock: Clock) -> Storage:
-    """Returns when the disk lets us."""
+    """What the disk does not let us open now is opened later (`tend_storage`); until then its users hear Unavailable.
+
+    Raises:
+        Unavailable: the directories cannot be made ready now.
+    """
     _prepare_directories(settings)
     keeper = DatabaseKeeper(settings.data_path / "gateway.db", clock.monotonic_s)
     stack.callback(keeper.close)
-    _until_available(lambda: keeper.open(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA))
+    keeper.open_when_possible(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA)
     database = keeper.database
     inbox = Inbox(settings.inbox_path)
     stack.callback(inbox.close)
@@ -70,8 +71,8 @@ def open_storage(settings: Settings, stack: ExitStack, clock: Clock) -> Storage:
 def _prepare_directories(settings: Settings) -> None:
     """Nobody else reads our files; those of an earlier layout are brought to where the controller cannot see them."""
     data, before = settings.data_path, settings.shared_before
-    _until_available(lambda: private_files.make_private(data))
-    _until_available(lambda: private_files.bring(settings.former_files, before, data))
+    private_files.make_private(data)
+    private_files.bring(settings.former_files, before, data)
     if before:
         logger.warning("%s is the controller's directory; what is the gateway's alone lies in %s", before, data)
     if private_files.is_open_to_others(env_file()):
@@ -85,13 +86,3 @@ def build_retention(settings: Settings, storage: Storage, clock: Clock) -> Reten
 
 def build_legacy_import(settings: Settings, storage: Storage) -> LegacyImport:
     return LegacyImport(LegacyDatabases(settings.legacy_data_path, settings.inbox_path), storage.legacy_import)
-
-
-def _until_available(opening: Callable[[], None]) -> None:
-    """A full or locked disk at the start passes, too."""
-    while True:
-        try:
-            return opening()
-        except Unavailable as reason:
-            logger.error("%s; trying again in 5 s", reason)
-            time.sleep(5.0)

@@ -61,6 +61,7 @@ class Database:
         self._files: OpenFiles | None = None
         self._names = Names(path, self._close)
         self._statements: list[str] = []
+        self._opened = read_only
         self.last_ids = LastIds()
 
     # --- opening and closing -------------------------------------------------------------------------------
@@ -78,6 +79,7 @@ class Database:
             self._names.finish_interrupted()
             if quarantine.orphan_log(self.path):  # before SQLite sees it
                 self._begin_anew(f"{self.path} is missing or empty, its write-ahead log is not")
+                self._opened = True
                 return
             try:
                 self._begin()
@@ -87,6 +89,7 @@ class Database:
             except BaseException:
                 self._close()
                 raise
+            self._opened = True
 
     def _begin(self) -> None:
         self._create()
@@ -165,6 +168,10 @@ class Database:
         with self._using() as connection, self._write_turn():
             self._checkpoint(connection, "TRUNCATE")
 
+    @property
+    def opened(self) -> bool:
+        return self._opened
+
     def check(self) -> None:
         """Look through the whole file.
 
@@ -237,6 +244,8 @@ class Database:
         """A new connection opens by name, so it is here that a name which leads elsewhere is met."""
         if getattr(self._local, "connection", None) is not None:
             return
+        if not (self._opened or self._gate.alone_here):
+            raise Unavailable(f"{self.path} is not available yet")
         try:
             with self._gate.using() as outermost, sqlite_errors(self.path):
                 self._connection()

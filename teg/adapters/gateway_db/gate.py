@@ -28,6 +28,11 @@ class Gate:
             if depth == 0:
                 self._leave()
 
+    @property
+    def alone_here(self) -> bool:
+        """True in the thread that is inside of `alone`."""
+        return self._owner == threading.get_ident()
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Never inside of `using`: it would wait for itself."""

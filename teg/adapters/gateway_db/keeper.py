@@ -9,6 +9,7 @@ from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.marker import COUNTERS, LAST_IDS, Marker
 from teg.adapters.gateway_db.salvage import Salvage
+from teg.domain.errors import Unavailable
 
 logger = logging.getLogger("gateway.database")
 
@@ -24,6 +25,27 @@ class DatabaseKeeper:
         self._marker = Marker(path)
         self._monotonic_s = monotonic_s
         self._marked_s = float("-inf")
+        self._schemas: tuple[Iterable[str], ...] = ()
+        self._waiting: list[Callable[[], None]] = []
+
+    def open_when_possible(self, *schemas: Iterable[str]) -> None:
+        """Now, if the disk lets us; else at the first `tend` that can: a start does not wait for a disk.
+
+        Raises:
+            Refused: a newer gateway wrote the file.
+        """
+        self._schemas = schemas
+        try:
+            self.open(*schemas)
+        except Unavailable as reason:
+            logger.error("%s; going on without the archive until it is available", reason)
+
+    def when_open(self, action: Callable[[], None]) -> None:
+        """Run `action` before the archive is used for anything else: now, or when it is opened."""
+        if self.database.opened:
+            action()
+        else:
+            self._waiting.append(action)
 
     def open(self, *schemas: Iterable[str]) -> None:
         """
@@ -49,7 +71,7 @@ class DatabaseKeeper:
     @property
     def care_due(self) -> bool:
         """True when `tend` has something to do: a look of microseconds, for the timetable."""
-        return self._monotonic_s() - self._marked_s >= MARK_EVERY_S or self.unsound
+        return not self.database.opened or self._monotonic_s() - self._marked_s >= MARK_EVERY_S or self.unsound
 
     @property
     def salvage_due(self) -> bool:
@@ -60,6 +82,12 @@ class DatabaseKeeper:
         Raises:
             Unavailable: the file is not sound, and could not be made so yet.
         """
+        if not self.database.opened:
+            self.open(*self._schemas)
+            logger.warning("%s is available", self.database.path)
+        while self._waiting:
+            self._waiting[0]()
+            del self._waiting[0]
         self.database.verify()
         self._marker.write(self._numbers())
         self._marked_s = self._monotonic_s()
