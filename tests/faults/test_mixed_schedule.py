@@ -130,7 +130,7 @@ class Schedule:
         assert process is not None
         wanted = {str(self.site.database) + suffix for suffix in ("", "-wal", "-shm")}
         try:
-            opened = {os.readlink(entry) for entry in Path(f"/proc/{process.pid}/fd").iterdir()}
+            opened = {str(entry.readlink()) for entry in Path(f"/proc/{process.pid}/fd").iterdir()}
         except OSError:
             return False
         return wanted <= opened
