@@ -202,7 +202,7 @@ def test_opening_again_keeps_everything(path: Path) -> None:
         database.open(TABLE, records.SCHEMA, state.SCHEMA)
         put(database, str(number))
         database.close()
-    database = Database(path)
+    database = Database(path, read_only=True)
     assert things(database) == ["0", "1", "2"]
     database.close()
 
@@ -216,3 +216,11 @@ def test_a_checkpoint_shrinks_the_log(database: Database, path: Path) -> None:
     with database.transaction() as connection:
         connection.execute("DELETE FROM thing")
     assert database.size_bytes() < 100_000
+
+
+def test_before_it_is_opened_it_is_not_available(path: Path) -> None:
+    """A thread that looked into a file that was not looked through would trust it."""
+    database = Database(path)
+    with pytest.raises(Unavailable, match="not available yet"):
+        things(database)
+    assert not path.exists()
