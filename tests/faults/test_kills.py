@@ -1,4 +1,4 @@
-"""kill -9 again and again while rows come in and go out: none lost, the archive has exactly as many as were recorded."""
+"""kill -9 again and again while rows come in and go out: none lost, and the archive has each exactly once."""
 
 import os
 import random
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from teg.domain.telemetry.in_flight import WINDOW
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.fault_site import FaultSite, settle
 
@@ -31,8 +30,6 @@ def test_ten_thousand_records_and_two_hundred_kills(tmp_path: Path) -> None:
         site.gateway.start()
         site.wait_settled(180)
         site.assert_exact()
-        twice = site.device.duplicates
-        print(f"{len(site.produced())} records, {kills} kills, 0 lost, {twice} sent again")
-        assert twice <= kills * WINDOW * 60_000 / 40, "a kill repeats at most the window of unmarked publishes"
+        print(f"{len(site.produced())} records, {kills} kills, 0 lost, {site.device.duplicates} values came again")
         assert site.gateway.stop() == 0
         site.close()

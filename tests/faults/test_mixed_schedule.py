@@ -73,9 +73,10 @@ class Schedule:
         self.site.gateway.start()
 
     def stop(self) -> None:
-        if self.site.gateway.process is not None:
+        """Of a gateway that is up: before Python runs, SIGTERM still means what the kernel says."""
+        if self.site.gateway.process is not None and self.settled_files():
             assert self.site.gateway.stop() == 0
-        self.site.gateway.start()
+            self.site.gateway.start()
 
     def pause(self) -> None:
         process = self.site.gateway.process
