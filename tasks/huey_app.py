@@ -23,6 +23,7 @@ from tasks.services import Services
 from tasks.storage import Damaged, PlainSerializer, WatchedFile, move_aside, open_storage, sqlite_path, storage_errors
 from tasks.triggers import Triggers, is_trigger
 from teg.domain.errors import Refused, Unavailable
+from teg.domain.troubles import Troubles
 from teg.settings import Settings
 
 T = TypeVar("T")
@@ -48,6 +49,7 @@ class GatewayHuey(Huey):
         self.timetable: tuple[Every, ...] = ()
         self.alive: Callable[[], None] = lambda: None  #: told once a second while the workers get on
         self._services: Services | None = None
+        self.troubles = Troubles(logger.warning)
         self._worker = threading.local()
         self._url = ""
         self._queue_file: WatchedFile | None = None

@@ -68,6 +68,12 @@ def salvage_storage() -> None:
         publish_records()
 
 
+@task(name="report_troubles", lane=Lane.WORK, expires_s=15)
+def report_troubles() -> None:
+    """Tell the server which tasks cannot do their work, when that has changed."""
+    huey.troubles.tell(lambda troubles: huey.services.reporter.attributes({"troubles": troubles}))
+
+
 @task(name="take_over_reference", lane=Lane.COMMAND, retry=Backoff(first_s=5.0, cap_s=300.0))
 def take_over_reference() -> None:
     """Bring in what the reference gateway left behind; after the first time there is nothing."""
@@ -82,6 +88,7 @@ TIMETABLE = (
     Every(MINUTE_S, sweep),
     Every(MINUTE_S, tend_rpc),
     Every(MINUTE_S, advance_update),
+    Every(20, report_troubles, when=lambda: huey.troubles.untold),
     Every(20, salvage_storage, when=lambda: huey.services.storage.salvage_due),
     Every(10 * MINUTE_S, read_wanted_state),
     Every(10, tidy_archive, when=lambda: huey.services.retention.due),

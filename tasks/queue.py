@@ -15,7 +15,7 @@ from tasks.consumer import GatewayConsumer
 from tasks.huey_app import GatewayHuey
 from tasks.lanes import Lane
 from teg.domain.backoff import Backoff
-from teg.domain.errors import Refused, Unavailable
+from teg.domain.errors import NotConnected, Refused, Unavailable
 
 P = ParamSpec("P")
 logger = logging.getLogger("gateway.queue")
@@ -30,7 +30,8 @@ def task(
     """Declare what the queue can run. `name` and the argument types are wire format: never change them lightly.
 
     `Unavailable` re-schedules the task with `retry`'s growing, jittered delay, without a limit;
-    without `retry` it is logged and dropped, for work that a sweep finds again. `Refused` is logged and dropped.
+    without `retry` it is dropped, for work that a sweep finds again. What fails again and again is said once, and once
+    when it works again (`huey.troubles`). `Refused` is logged and dropped.
     """
 
     def decorate(body: Callable[P, None]) -> TaskWrapper[P, None]:
@@ -39,8 +40,13 @@ def task(
             current: Task = kwargs.pop("task")
             try:
                 body(*args, **kwargs)
-            except Unavailable as reason:
+                huey.troubles.worked(name)
+            except NotConnected as reason:  # the session says how the network is
                 logger.debug("%s not done now: %s", name, reason)
+                if retry is not None:
+                    _try_later(current, retry, reason)
+            except Unavailable as reason:
+                huey.troubles.failed(name, str(reason))
                 if retry is not None:
                     _try_later(current, retry, reason)
             except Refused as reason:

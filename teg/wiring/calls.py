@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from tasks.queue import huey
 from teg.adapters.confined_files import ConfinedFiles, gateway_own_paths
 from teg.adapters.host.machine import HostMachine
 from teg.adapters.log_handlers import LogOutput
@@ -62,6 +63,7 @@ def build_operator_side(
         log_level=log_level,
         clock=clock,
         delivery=delivery_summary(storage, server),
+        troubles=huey.troubles.current,
         inbox_trouble=lambda: storage.inbox.trouble,
     )
     ports = MethodPorts(

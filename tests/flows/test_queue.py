@@ -29,7 +29,7 @@ from tasks.queue import huey as the_huey
 from tasks.queue import task
 from tasks.telemetry import archive_records
 from teg.domain.backoff import Backoff
-from teg.domain.errors import Refused, Unavailable
+from teg.domain.errors import NotConnected, Refused, Unavailable
 from tests.support.running import remove_tree, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -870,3 +870,43 @@ def test_nothing_of_one_test_is_left_for_the_next(immediate: GatewayHuey, declar
     """Same as above, on purpose: a retry remembered from there would make this one fail."""
     declare("look", unavailable, retry=RETRY)()
     assert len(immediate.scheduled()) == 1
+
+
+# --- trouble ------------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_cannot_do_its_work_says_so_once_and_once_when_it_can(
+    queue: GatewayHuey, declare: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before, it was said at DEBUG: telemetry could stand still in silence."""
+    failing = [True]
+
+    def body() -> None:
+        if failing[0]:
+            raise Unavailable("gateway.db: disk is full")
+
+    look = declare("look_for_trouble", body)
+    for _ in range(5):
+        look()
+        run_next()
+    assert caplog.text.count("look_for_trouble cannot do its work: gateway.db: disk is full") == 1
+    assert queue.troubles.current()["look_for_trouble"] == "gateway.db: disk is full"
+    failing[0] = False
+    for _ in range(3):
+        look()
+        run_next()
+    assert caplog.text.count("look_for_trouble does its work again") == 1
+    assert "look_for_trouble" not in queue.troubles.current()
+
+
+def test_no_connection_is_no_trouble_of_a_task(
+    queue: GatewayHuey, declare: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    def body() -> None:
+        raise NotConnected("no session")
+
+    look = declare("look_without_connection", body)
+    for _ in range(5):
+        look()
+        run_next()
+    assert "look_without_connection" not in caplog.text

@@ -221,6 +221,7 @@ def test_status_says_how_it_is(rig: Rig) -> None:
     assert status["archive"]["oldest_pending_age_s"] == 60
     assert status["disk"] == {"total_bytes": 32_000_000_000, "free_bytes": 8_000_000_000}
     assert status["controller"]["controller_state"] == "running"
+    assert status["troubles"] == {"archive_records": "gateway.db: disk is full"}
     assert status["last_errors"] == ["an error"]
     assert status["log_level"] == "INFO"
 

@@ -251,6 +251,7 @@ class Rig:
             log_level=self.log_level,
             clock=self.clock,
             delivery=lambda: {"rows_per_s": 5.0, "backlog_rows_per_s": 4.0, "server_gives_proofs": True},
+            troubles=lambda: {"archive_records": "gateway.db: disk is full"},
         )
         ports = MethodPorts(
             machine=self.machine,

@@ -86,6 +86,7 @@ def test_task_names() -> None:
         "tasks.files.restart_controller_for_files",
         "tasks.ota.advance_update",
         "tasks.periodic.read_wanted_state",
+        "tasks.periodic.report_troubles",
         "tasks.periodic.salvage_storage",
         "tasks.periodic.send_auxiliary_telemetry",
         "tasks.periodic.store_log_lines",

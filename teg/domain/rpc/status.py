@@ -32,6 +32,8 @@ class StatusSources:
     clock: Clock
     #: How the way to the server is: what it carries, what is proven stored, what is in the way.
     delivery: Callable[[], Mapping[str, Any]]
+    #: Tasks that cannot do their work, each with its reason.
+    troubles: Callable[[], Mapping[str, str]]
     #: Why the controller's inbox cannot be read, empty while it can.
     inbox_trouble: Callable[[], str] = str
 
@@ -49,6 +51,7 @@ def status(sources: StatusSources) -> dict[str, Any]:
         "archive": _or_error(lambda: _backlog(sources)),
         "disk": _or_error(lambda: _disk(sources.machine)),
         "controller": _or_error(lambda: dict(sources.controller.summary())),
+        "troubles": dict(sources.troubles()),
         "log_level": sources.log_level.current,
         "last_errors": sources.log.recent(LAST_ERRORS, logging.ERROR),
     }

@@ -1,5 +1,6 @@
 """The table of calls: found by key, bounded, and safe to reopen."""
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,9 +136,10 @@ def test_pruning_nothing_writes_nothing(table: RpcJournalTable, database: Databa
 
 
 def test_a_locked_database_is_weather(table: RpcJournalTable, database: Database) -> None:
-    other = Database(database.path)
+    other = sqlite3.connect(database.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
     database.rows("PRAGMA busy_timeout=50")
-    with other.transaction(), pytest.raises(Unavailable):
+    with pytest.raises(Unavailable):
         table.begin(key(), "null", NOW)
     other.close()
 
