@@ -29,6 +29,7 @@ def synchronise() -> None:
         huey.services.synchroniser.read_limits()
     finally:
         publish_attributes()
+        compare_attributes()
         read_software()
         reconcile_files()
         huey.services.synchroniser.tell_system()
@@ -43,6 +44,12 @@ def read_software() -> None:
 def read_limits() -> None:
     """No retry: a server that does not answer this once does not know it."""
     huey.services.synchroniser.read_limits()
+
+
+@task(name="compare_attributes", lane=Lane.WORK, expires_s=300)
+def compare_attributes() -> None:
+    """Tell again what the server shows otherwise than it was told."""
+    huey.services.reporter.tell_what_differs()
 
 
 @task(name="publish_attributes", lane=Lane.WORK, retry=RETRY)

@@ -51,12 +51,13 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
     session = _session(settings, output, policy, pacer, clock)
     numbers = Numbers(settings.telemetry_scale)
     publisher = Publisher(storage.records, session, clock, pacer=pacer, scaled=numbers.scaling)
+    attributes = ServerAttributes(session)
     log_lines = LogLines(storage.records, clock, records_stored)
     output.forward_to(log_lines.add)
     return ServerSide(
         session=session,
         policy=policy,
-        attributes=ServerAttributes(session),
+        attributes=attributes,
         publisher=publisher,
         reporter=Reporter(
             storage.records,

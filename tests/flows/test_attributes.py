@@ -62,6 +62,7 @@ def test_a_connect_reads_and_tells_everything_limits_first(services: Any, queue:
     assert set(services.done) == {
         "synchroniser.read_limits",
         "reporter.publish_attributes",
+        "reporter.tell_what_differs",
         "synchroniser.read_software",
         "files.reconcile",
         "synchroniser.tell_system",

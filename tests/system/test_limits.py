@@ -24,7 +24,8 @@ def record(number: int) -> str:
 
 
 def closed_sessions(server: ThingsBoard) -> list[str]:
-    reasons = [session.close_reason for session in server.device("pi-07").sessions]
+    """After the first one: that had to learn the limits, with whatever its connect had left of them."""
+    reasons = [session.close_reason for session in server.device("pi-07").sessions[1:]]
     return [reason for reason in reasons if "rate limit" in reason]
 
 

@@ -1,7 +1,7 @@
 """One run at a time, and none forgotten."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import pytest
@@ -78,6 +78,12 @@ class Pending:
 
     def pending(self) -> list[tuple[str, bytes, int]]:
         return [(key, value, change) for key, (value, change, sent) in self.rows.items() if not sent]
+
+    def told(self) -> list[tuple[str, bytes]]:
+        return []
+
+    def tell_again(self, keys: Sequence[str] | None = None) -> None:
+        raise NotImplementedError
 
     def mark(self, sent: list[tuple[str, int]]) -> None:
         for key, change in sent:

@@ -76,6 +76,7 @@ def test_names_in_the_engine() -> None:
 def test_task_names() -> None:
     """Messages of the last release may wait in the queue."""
     assert sorted(gateway.huey._registry._registry) == [
+        "tasks.attributes.compare_attributes",
         "tasks.attributes.handle_attribute_push",
         "tasks.attributes.publish_attributes",
         "tasks.attributes.read_limits",

@@ -1,5 +1,6 @@
 """Small persisted facts of `gateway.db`: one JSON value a key."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -64,10 +65,19 @@ class ClientAttributeTable:
             )
         ]
 
-    def tell_again(self) -> None:
-        """The server has lost what it was told: every attribute waits to be sent again."""
+    def told(self) -> list[tuple[str, bytes]]:
+        """(key, encoded value) of everything that the server has acknowledged."""
+        found = self._database.rows("SELECT key, value FROM client_attribute WHERE published = 1 ORDER BY key")
+        return [(key, value.encode()) for key, value in found]
+
+    def tell_again(self, keys: Sequence[str] | None = None) -> None:
+        """The server has lost what it was told: these, or every attribute, wait to be sent again."""
         with self._database.transaction() as connection:
-            connection.execute("UPDATE client_attribute SET published = 0")
+            if keys is None:
+                connection.execute("UPDATE client_attribute SET published = 0")
+            else:
+                one = "UPDATE client_attribute SET published = 0 WHERE key = ?"
+                connection.executemany(one, [(key,) for key in keys])
 
     def mark(self, sent: list[tuple[str, int]]) -> None:
         with self._database.transaction(durable=False) as connection:

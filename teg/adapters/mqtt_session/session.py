@@ -71,7 +71,7 @@ class MqttSession:
 
     @property
     def second_user(self) -> str | None:
-        """How sure we are that somebody else uses our token ("may be", "most likely", "certain"); None: no reason."""
+        """How sure we are that somebody else uses our token ("may be", "most likely"); None: no reason."""
         return self._policy.second_user.suspicion
 
     def start(self) -> None:

@@ -37,10 +37,7 @@ CONNACK_NUMBERS = {0x84: 1, 0x85: 2, 0x88: 3, 0x86: 4, 0x87: 5}
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one attempt to be connected went. `refusal` is a CONNACK code, `lasted_s` counts from the SUBACK.
-
-    `taken_over`: the server said (MQTT 5, 0x8E) that another session with our token took the place of this one.
-    """
+    """How one attempt to be connected went. `refusal` is a CONNACK code, `lasted_s` counts from the SUBACK."""
 
     established: bool
     by_peer: bool
@@ -48,18 +45,16 @@ class Ended:
     lasted_s: float = 0.0
     unacknowledged: int = 0
     refusal: int | None = None
-    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Wait this long (`soonest_s` if somebody cannot wait), and log this. `ask_why`: connect with MQTT 5."""
+    """Wait this long (`soonest_s` if somebody cannot wait), and log this."""
 
     wait_s: float
     soonest_s: float
     level: int
     reason: str
-    ask_why: bool = False
 
     @property
     def text(self) -> str:
@@ -111,10 +106,8 @@ class ConnectionPolicy:
 
     def _advice(self, ended: Ended) -> Advice:
         self.second_user.ended(ended.established, ended.by_peer and not ended.unacknowledged, ended.lasted_s)
-        if ended.taken_over:
-            self.second_user.told()
         soonest_s, wait_s = self._waits_s(ended)
-        return Advice(wait_s, min(soonest_s, wait_s), *self._say(ended), self.second_user.worth_asking)
+        return Advice(wait_s, min(soonest_s, wait_s), *self._say(ended))
 
     def _waits_s(self, ended: Ended) -> tuple[float, float]:
         with self._lock:

@@ -1,7 +1,7 @@
 """Telling a second user of our access token from a bad link.
 
 ThingsBoard allows one session a device: whoever connects ends the other's. On MQTT 3.1.1 that looks like any other
-close. What tells them apart: with MQTT 5 the server says so (0x8E). Without, there is the rhythm: the other side
+close. What tells them apart: there is the rhythm: the other side
 comes back when we do, so each of our sessions lasts as long as its wait, every connect of ours succeeds at once, and
 nothing of ours was on the way. A bad link also refuses connects, and cuts when it likes.
 """
@@ -21,7 +21,6 @@ class Suspicion(StrEnum):
 
     MAYBE = "may be"
     LIKELY = "most likely"
-    CERTAIN = "certain"
 
 
 _SAID = {
@@ -32,10 +31,6 @@ _SAID = {
     Suspicion.LIKELY: (
         "closed by the server {closes} times in a row, in the rhythm of our connects: most likely another program or a"
         " second device (a cloned SD card?) uses the same access token"
-    ),
-    Suspicion.CERTAIN: (
-        "the server says that another session took over: another program or a second device (a cloned SD card?) uses"
-        " the same access token"
     ),
 }
 
@@ -50,7 +45,6 @@ class SecondUser:
         self._lasted_s: deque[float] = deque(maxlen=CLOSES)
         self._closes = 0
         self._connects_failed = False
-        self._told = False
 
     def ended(self, established: bool, suspicious: bool, lasted_s: float) -> None:
         """`suspicious`: closed by the server with nothing of ours on the way."""
@@ -62,20 +56,9 @@ class SecondUser:
         else:
             self._forget()
 
-    def told(self) -> None:
-        """The server said so."""
-        self._told = True
-
-    @property
-    def worth_asking(self) -> bool:
-        """True when a session in MQTT 5 could bring certainty."""
-        return self._closes >= CLOSES - 1 and not self._told
-
     @property
     def suspicion(self) -> Suspicion | None:
         """None while there is no reason for any."""
-        if self._told:
-            return Suspicion.CERTAIN
         if self._closes < CLOSES:
             return None
         if not self._connects_failed and max(self._lasted_s) <= RHYTHM * min(self._lasted_s) + 1.0:

@@ -6,14 +6,14 @@ Everything but the auxiliary telemetry is kept until the server has acknowledged
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
 
 from teg.domain.concurrency import SingleFlight
 from teg.domain.errors import NotConnected, Refused
-from teg.domain.ports import Clock, Controller, Heartbeat, Session
+from teg.domain.ports import AttributeSource, Clock, Controller, Heartbeat, Session
 from teg.domain.server import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, Pacer, encodable, encode_telemetry
 from teg.domain.telemetry.ports import OwnRecords
 
@@ -25,6 +25,8 @@ MAX_WAITING_LINES = 1000
 #: Log lines a minute that go to the server; the rest is counted and said in one line.
 MAX_LINES_A_MINUTE = 60
 AUXILIARY_TIMEOUT_S = 15.0
+#: Client attributes up to this size are compared with the server's copy after a connect.
+COMPARED_BYTES = 1024
 
 
 class PendingAttributes(Protocol):
@@ -33,6 +35,10 @@ class PendingAttributes(Protocol):
     def pending(self) -> list[tuple[str, bytes, int]]: ...
 
     def mark(self, sent: list[tuple[str, int]]) -> None: ...
+
+    def told(self) -> list[tuple[str, bytes]]: ...
+
+    def tell_again(self, keys: Sequence[str] | None = None) -> None: ...
 
 
 class Reporter:
@@ -47,7 +53,10 @@ class Reporter:
         stored: Callable[[], None],
         attributes_waiting: Callable[[], None],
         pacer: Pacer | None = None,
+        source: AttributeSource | None = None,
     ) -> None:
+        self._source = source
+        self._in_vain: dict[str, tuple[bytes, str]] = {}
         self._pacer = pacer or Pacer()
         self._own = own
         self._pending = pending
@@ -79,11 +88,48 @@ class Reporter:
         """
         self._sending.run(self._publish_pending)
 
+    def tell_what_differs(self) -> None:
+        """After a connect: what the server shows otherwise than it was told (a crash, a restored backup) goes again.
+
+        Large values are left out, they cost as much to read as to tell; one that the server keeps in its own way is
+        told again once.
+
+        Raises:
+            Unavailable: no session or no answer.
+        """
+        told = {key: value for key, value in self._pending.told() if len(value) <= COMPARED_BYTES and "," not in key}
+        if self._source is None or not told:
+            return
+        shown, _ = self._source.request_attributes(client_keys=tuple(told))
+        again = [key for key in differing(told, shown) if self._in_vain.get(key) != (told[key], repr(shown.get(key)))]
+        self._in_vain = {key: (told[key], repr(shown.get(key))) for key in differing(told, shown)}
+        if again:
+            logger.info("the server shows other values than it was told, told again: %s", ", ".join(again))
+            self._pending.tell_again(again)
+            self._attributes_waiting()
+
     def _publish_pending(self) -> None:
         for group in _grouped(self._pending.pending(), self._pacer.limits.max_points):
             body = b",".join(orjson.dumps(key) + b":" + value for key, value, _ in group)
             self._session.deliver(ATTRIBUTES, b"{" + body + b"}")
             self._pending.mark([(key, change) for key, _, change in group])
+
+
+def differing(told: Mapping[str, bytes], shown: Mapping[str, Any]) -> Sequence[str]:
+    """Keys of client attributes whose value on the server is not what we told it."""
+    return [key for key, value in told.items() if not _same(orjson.loads(value), shown.get(key))]
+
+
+def _same(told: Any, shown: Any) -> bool:
+    """Text that looks like a number comes back as that number (`"1.10"` as 1.1)."""
+    if told == shown:
+        return True
+    if isinstance(told, str) and isinstance(shown, int | float) and not isinstance(shown, bool):
+        try:
+            return float(told) == shown
+        except ValueError:
+            return False
+    return False
 
 
 def _encode_attribute(key: str, value: Any) -> bytes:

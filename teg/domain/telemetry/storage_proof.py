@@ -10,7 +10,7 @@ The words: *accepted* (archived), *acknowledged* (PUBACK), *stored* (proven).
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -301,20 +301,3 @@ class StorageProof:
                 "%d records were acknowledged on a connection that ended and not proven stored: sent again", rows
             )
             self._send_again()
-
-
-def differing(told: Mapping[str, bytes], shown: Mapping[str, Any]) -> Sequence[str]:
-    """Keys of client attributes whose value on the server is not what we told it."""
-    return [key for key, value in told.items() if not _same(orjson.loads(value), shown.get(key))]
-
-
-def _same(told: Any, shown: Any) -> bool:
-    """Text that looks like a number comes back as that number (`"1.10"` as 1.1)."""
-    if told == shown:
-        return True
-    if isinstance(told, str) and isinstance(shown, int | float) and not isinstance(shown, bool):
-        try:
-            return float(told) == shown
-        except ValueError:
-            return False
-    return False

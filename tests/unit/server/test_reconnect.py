@@ -132,17 +132,6 @@ def test_three_cuts_of_a_bad_link_are_no_accusation() -> None:
     assert "the link is bad, or it may be" in advice.text
 
 
-def test_a_session_that_the_server_says_was_taken_over_is_certain_at_once() -> None:
-    advice = ConnectionPolicy().after(Ended(True, True, "Session taken over", lasted_s=5.0, taken_over=True))
-    assert "the server says that another session took over" in advice.text
-
-
-def test_before_it_is_certain_the_server_is_asked_in_mqtt_5() -> None:
-    policy = ConnectionPolicy()
-    asks = [policy.after(CLOSED).ask_why for _ in range(CLOSES)]
-    assert asks == [False] * (CLOSES - 2) + [True, True]
-
-
 def test_the_history_for_people() -> None:
     now_s = [100.0]
     policy = ConnectionPolicy(now_s=lambda: now_s[0])

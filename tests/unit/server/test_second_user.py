@@ -2,7 +2,7 @@
 
 import pytest
 
-from teg.domain.server.second_user import CLOSES, SecondUser, Suspicion
+from teg.domain.server.second_user import SecondUser, Suspicion
 
 
 def closed(user: SecondUser, *lasted_s: float, failing: bool = False) -> SecondUser:
@@ -31,25 +31,8 @@ def test_connects_that_fail_in_between_speak_for_the_link() -> None:
     assert closed(SecondUser(), 8.0, 9.0, 10.0, failing=True).suspicion is Suspicion.MAYBE
 
 
-def test_what_the_server_says_is_certain() -> None:
-    user = SecondUser()
-    user.ended(True, True, 5.0)
-    user.told()
-    assert user.suspicion is Suspicion.CERTAIN
-    assert not user.worth_asking
-
-
 def test_a_session_that_held_ends_it() -> None:
     user = closed(SecondUser(), 8.0, 9.0, 10.0)
-    user.told()
     user.ended(True, True, 3600.0)
     assert user.suspicion is None
     assert user.text() == ""
-
-
-def test_the_server_is_asked_once_it_is_worth_it() -> None:
-    user = SecondUser()
-    for _ in range(CLOSES - 1):
-        assert not user.worth_asking
-        closed(user, 5.0)
-    assert user.worth_asking

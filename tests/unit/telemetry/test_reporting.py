@@ -206,6 +206,12 @@ def test_any_attributes_arrive_in_messages_below_the_limit(values: dict[str, str
         def pending(self) -> list[tuple[str, bytes, int]]:
             return [(key, value, 1) for key, value in pending.items()]
 
+        def told(self) -> list[tuple[str, bytes]]:
+            return []
+
+        def tell_again(self, keys: Sequence[str] | None = None) -> None:
+            raise NotImplementedError
+
         def mark(self, sent: list[tuple[str, int]]) -> None:
             for key, _ in sent:
                 del pending[key]

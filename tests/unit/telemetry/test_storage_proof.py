@@ -19,7 +19,6 @@ from teg.domain.telemetry.storage_proof import (
     WATERMARK,
     StorageProof,
     Watermark,
-    differing,
 )
 from tests.support.links import FakeClock
 from tests.support.outboxes import TS, Archive
@@ -382,9 +381,3 @@ def test_the_watermark_of_another_archive_is_another_user_and_no_proof(
 @pytest.mark.parametrize("text", [None, 7, "", "x", "a.b.c", "a.-1.c", "a.²,c", {"a": 1}, True])
 def test_what_is_no_watermark_is_none(text: Any) -> None:
     assert Watermark.parse(text) is None
-
-
-def test_what_the_server_shows_differently_is_told_again() -> None:
-    told = {"a": b"1", "b": b'"1.10"', "c": b'{"x":[1,2]}', "d": b'"text"', "e": b"true", "f": b'"x"'}
-    shown = {"a": 1, "b": 1.1, "c": {"x": [1, 2]}, "d": "other", "e": True}
-    assert differing(told, shown) == ["d", "f"]
