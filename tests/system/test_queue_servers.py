@@ -104,22 +104,19 @@ def test_the_server_dies_and_comes_back(site: Site, queue_server: QueueServer) -
     assert log.count("trying again until it is back") == log.count("the queue is back") == 2, "said once an outage"
 
 
-def test_records_of_a_long_silence_are_found_when_the_queue_is_back(site: Site, queue_server: QueueServer) -> None:
-    """The drainers have stopped lingering, so only a task can start them again, and none can be queued."""
+def test_records_after_a_long_silence_go_through_while_the_queue_is_away(site: Site, queue_server: QueueServer) -> None:
+    """The drainers have stopped lingering, so only a task can start them again; it runs from memory."""
     site.gateway.start()
     site.record(1)
     site.wait_all()
     queue_server.kill()
     site.gateway.wait_log("trying again until it is back")
-    while len(site.numbers()) == site.sent:  # until the recorder and the publisher have given up their workers
+    for _ in range(2):
+        threading.Event().wait(6.0)  # until the recorder and the publisher have given up their workers
         site.record(1)
-        try:
-            site.wait_all(timeout_s=7.0)
-        except AssertionError:
-            break
-        threading.Event().wait(6.0)
-    assert site.inbox.count() > 0 or len(site.numbers()) < site.sent
+        site.wait_all()
     queue_server.start()
+    site.record(1)
     site.wait_all()
     assert site.gateway.stop() == 0
 

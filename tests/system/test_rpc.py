@@ -54,13 +54,15 @@ def message(handle: RpcHandle, timeout_s: float | None = None) -> Any:
 
 
 def ask(device: Device, method: str, params: Any = None, timeout_s: float = 20.0) -> Any:
-    return message(device.rpc_async(method, params, timeout_s))
+    """The answer; what the gateway refused because of too many calls did nothing and is asked again."""
+    while str(answer := message(device.rpc_async(method, params, timeout_s))).startswith("Error - too many calls"):
+        time.sleep(0.3)
+    return answer
 
 
 def archive(device: Device) -> dict[str, Any]:
-    """The archive's account; nothing while so much was asked that the gateway wants a pause."""
-    answer = ask(device, "status")
-    return dict(answer["archive"]) if isinstance(answer, dict) else {}
+    """The archive's account."""
+    return dict(ask(device, "status")["archive"])
 
 
 def noting(path: Path, then: str = "") -> dict[str, Any]:

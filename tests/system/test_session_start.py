@@ -217,7 +217,7 @@ def test_own_log_lines_arrive_also_those_from_before_the_connection(tmp_path: Pa
         assert len(found) < 60
         time.sleep(6)  # one more round of storing lines: publishing them made no new ones
         assert len(lines(site)) - len(found) <= 2
-        wait_until(lambda: site.gateway.rows("SELECT count(*) FROM record WHERE kind = 1") == [(0,)], 20, "not kept")
+        wait_until(lambda: site.gateway.rows("SELECT count(*) FROM record WHERE kind = 1") == [(0,)], 120, "not kept")
     site.inbox.close()
 
 
