@@ -1,5 +1,6 @@
 """The promise of `telemetry.ports.Outbox`, kept by the tables of `gateway.db` and by what publishing is tested with."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from teg.adapters.gateway_db.database import Database
 from teg.domain.telemetry.ports import Delivery, Outbox, Stream
 from tests.support.links import FakeOutbox
 from tests.support.outboxes import TS, Archive
@@ -53,6 +55,21 @@ class InMemory:
     def republish(self, first: int, last: int) -> None:
         waiting = self._fake.rows[Stream.DATA]
         self._fake.add(Stream.REPUBLISH, [row_id for row_id in range(first, last + 1) if row_id not in waiting])
+
+
+@pytest.fixture(autouse=True)
+def closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    opened: list[Database] = []
+    opening = Database.open
+
+    def noted(database: Database, schema: tuple[str, ...]) -> None:
+        opened.append(database)
+        opening(database, schema)
+
+    monkeypatch.setattr(Database, "open", noted)
+    yield
+    for database in opened:
+        database.close()
 
 
 @pytest.fixture(params=["tables", "memory"])

@@ -1,6 +1,6 @@
 """The promise of `ports.State`, kept by the table of `gateway.db` and by what other tests use in its place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,21 @@ KINDS: dict[str, Callable[[Path], State]] = {
     "memory of supervision": lambda _: BreakableState(),
     "memory of updates": lambda _: FakeState(Effects()),
 }
+
+
+@pytest.fixture(autouse=True)
+def closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    opened: list[Database] = []
+    opening = Database.open
+
+    def noted(database: Database, schema: tuple[str, ...]) -> None:
+        opened.append(database)
+        opening(database, schema)
+
+    monkeypatch.setattr(Database, "open", noted)
+    yield
+    for database in opened:
+        database.close()
 
 
 @pytest.fixture(params=KINDS)
