@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.files import confinement as file_paths
+from teg.domain.files import confinement
 from teg.domain.files.confinement import Place, Root
 from teg.domain.files.definitions import MAX_FILE_BYTES
 from teg.domain.files.ports import FileState
@@ -77,7 +77,7 @@ class ConfinedFiles:
                     os.unlink(name, dir_fd=folder)
 
     def _place(self, path: str) -> Place:
-        return file_paths.locate(path, self._roots, self._protected)
+        return confinement.locate(path, self._roots, self._protected)
 
     def _before(self, place: Place, folder: int) -> os.stat_result | None:
         """What will be replaced, None when there is nothing yet."""
@@ -111,7 +111,7 @@ def gateway_own_paths(
     *, data: Path, controller_data: Path, program: Path, others: Sequence[Path] = ()
 ) -> tuple[str, ...]:
     """The glob patterns for `protected`: see `teg.domain.files.confinement.gateway_own_paths`."""
-    return file_paths.gateway_own_paths(
+    return confinement.gateway_own_paths(
         data_path=os.path.realpath(data),
         controller_data_path=os.path.realpath(controller_data),
         program_path=os.path.realpath(program),

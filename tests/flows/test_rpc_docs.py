@@ -10,16 +10,16 @@ import orjson
 import pytest
 
 from tasks.lanes import WORKERS, Lane
-from teg.adapters.gateway_db import rpc_journal as rpc_journal
+from teg.adapters.gateway_db import rpc_journal
 from teg.adapters.host.command import run_command
 from teg.domain.ports import CommandResult
-from teg.domain.rpc import dispatcher as rpc
+from teg.domain.rpc import dispatcher
 from teg.domain.rpc import methods as rpc_methods
 from teg.domain.rpc import parameters as rpc_parameters
 from teg.domain.rpc.command_allowlist import CommandList, parse_command_list
 from teg.domain.rpc.journal import ACKNOWLEDGED_STANDS_S, UNACKNOWLEDGED_STANDS_S
 from teg.domain.rpc.methods import Group
-from teg.domain.server import wire as thingsboard
+from teg.domain.server import wire
 from tests.support.rpc import FakeMachine, Rig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,11 +119,11 @@ def test_the_parameters_are_those_that_are_read() -> None:
 
 def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
     assert (rpc_journal.KEPT_EFFECTS, rpc_journal.KEPT_QUICK) == (2_000, 2_000)
-    assert (rpc.CALLS_PER_S, rpc.CALL_BURST, rpc.LATEST_START_MS) == (5, 20, 10_000)
+    assert (dispatcher.CALLS_PER_S, dispatcher.CALL_BURST, dispatcher.LATEST_START_MS) == (5, 20, 10_000)
     assert rpc_methods.POWER_SPACING_S == 300
     assert (rpc_parameters.COMMAND_TIMEOUT_S, rpc_parameters.MAX_COMMAND_TIMEOUT_S) == (30, 60)
     assert (rpc_parameters.MAX_LINES, rpc_parameters.MAX_DEAD_LETTERS, rpc_parameters.MAX_MINUTES) == (1000, 100, 1440)
-    assert thingsboard.MAX_PAYLOAD_BYTES == 60_000
+    assert wire.MAX_PAYLOAD_BYTES == 60_000
 
 
 def test_the_decision_names_what_the_code_does() -> None:

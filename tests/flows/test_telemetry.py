@@ -8,7 +8,7 @@ import pytest
 
 from tasks.huey_app import GatewayHuey
 from tasks.telemetry import archive_records, publish_records, records_stored, records_waiting
-from teg.adapters.gateway_db import outbox as records
+from teg.adapters.gateway_db import outbox
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.inbox.mailbox import Inbox
@@ -27,7 +27,7 @@ class Site:
     def __init__(self, path: Path) -> None:
         self.controller = ControllerInbox(path / "communication_queue.db")
         self.database = Database(path / "gateway.db")
-        self.database.open(records.SCHEMA)
+        self.database.open(outbox.SCHEMA)
         self.table = RecordTable(self.database)
         self.inbox = Inbox(self.controller.path)
         self.link = FakeLink()

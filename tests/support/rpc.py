@@ -13,7 +13,7 @@ import orjson
 from tasks.queue import huey
 from tasks.rpc import handle_rpc, refuse_rpc
 from tasks.services import Services
-from teg.adapters.gateway_db import rpc_journal as rpc_journal
+from teg.adapters.gateway_db import rpc_journal
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.rpc_journal import RpcJournalTable
 from teg.domain.errors import NotConnected, Unavailable

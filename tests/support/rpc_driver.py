@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from teg.adapters.clock import SystemClock
-from teg.adapters.gateway_db import rpc_journal as rpc_journal
+from teg.adapters.gateway_db import rpc_journal
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.rpc_journal import RpcJournalTable
 from teg.domain.ports import CommandResult

@@ -9,7 +9,7 @@ import pytest
 from teg.adapters.mqtt_session import MqttSession, Server
 from teg.adapters.package_store import PackagesOnDisk
 from teg.domain.errors import Unavailable
-from teg.domain.ota import package_download as ota_package
+from teg.domain.ota import package_download
 from teg.domain.ota.assignment import Source
 from teg.domain.ota.checksums import ALGORITHMS
 from teg.domain.ota.package_download import CHUNK_BYTES
@@ -70,7 +70,7 @@ class Rig:
 
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
-    monkeypatch.setattr(ota_package, "CHUNK_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(package_download, "CHUNK_TIMEOUT_S", 2.0)
     with ThingsBoard(packet_log=0) as server:
         rig = Rig(tmp_path, server)
         rig.session.start()

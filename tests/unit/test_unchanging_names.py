@@ -9,14 +9,11 @@ from pathlib import Path
 import gateway
 from teg.adapters.docker_engine import parsing
 from teg.adapters.gateway_db import outbox as records
-from teg.adapters.gateway_db import rpc_journal as rpc_journal
-from teg.adapters.gateway_db import state
+from teg.adapters.gateway_db import rpc_journal, state
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.process_runtime import ProcessRuntime
-from teg.domain.files import definitions as file_definitions
-from teg.domain.files import desired as file_wanted
-from teg.domain.files import reports as file_reports
-from teg.domain.ota import store as ota_records
+from teg.domain.files import definitions, desired, reports
+from teg.domain.ota import store
 from teg.domain.server import wire
 from teg.domain.supervision import image_ids
 from teg.domain.supervision import runtime as controller_runtime
@@ -115,25 +112,25 @@ def test_state_keys() -> None:
         *("ota.wanted", "ota.job", "ota.settled", "ota.previous", "ota.titles", "ota.contents"),
         *("ota.signed", "ota.told_of_nothing"),
     ] == [
-        ota_records.WANTED_KEY,
-        ota_records.JOB_KEY,
-        ota_records.SETTLED_KEY,
-        ota_records.PREVIOUS_KEY,
-        ota_records.TITLES_KEY,
-        ota_records.CONTENTS_KEY,
-        ota_records.SIGNED_KEY,
-        ota_records.UNKNOWN_TOLD_KEY,
+        store.WANTED_KEY,
+        store.JOB_KEY,
+        store.SETTLED_KEY,
+        store.PREVIOUS_KEY,
+        store.TITLES_KEY,
+        store.CONTENTS_KEY,
+        store.SIGNED_KEY,
+        store.UNKNOWN_TOLD_KEY,
     ]
 
 
 def test_attribute_names() -> None:
-    assert (file_definitions.FILES, file_definitions.CONTENT) == ("FILES", "FILE_CONTENT_")
-    assert (file_reports.READ, file_reports.ERROR, file_reports.CONFIRM) == (
+    assert (definitions.FILES, definitions.CONTENT) == ("FILES", "FILE_CONTENT_")
+    assert (reports.READ, reports.ERROR, reports.CONFIRM) == (
         "FILE_READ_",
         "FILE_ERROR_",
         "FILE_CONFIRM_",
     )
-    assert (file_reports.FILES_ERROR, file_wanted.FILE_HASHES) == ("FILES_ERROR", "FILE_HASHES")
+    assert (reports.FILES_ERROR, desired.FILE_HASHES) == ("FILES_ERROR", "FILE_HASHES")
 
 
 def test_topics() -> None:

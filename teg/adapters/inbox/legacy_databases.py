@@ -15,7 +15,7 @@ from teg.adapters.inbox.staging import stage, unstage
 from teg.adapters.inbox.wire import BrokenFrame, Op
 from teg.domain.errors import Unavailable
 
-logger = logging.getLogger("gateway.takeover")
+logger = logging.getLogger("gateway.legacy_import")
 
 BATCH_BYTES = 4 << 20
 

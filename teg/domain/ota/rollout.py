@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.ota import job as ota_job
+from teg.domain.ota import job as jobs
 from teg.domain.ota.job import Job, Phase, Trial
 from teg.domain.ota.ports import ControllerLock
 from teg.domain.ota.store import UpdateStore
@@ -149,7 +149,7 @@ class Replacement:
         keys = job.trial.keys_before if job.trial else self._regular_keys()
         self._controller.note_trial(job.version)
         self._runtime.stop()
-        job = self._records.put_job(replace(ota_job.succeeded(job), trial=self._new_trial(keys)))
+        job = self._records.put_job(replace(jobs.succeeded(job), trial=self._new_trial(keys)))
         self._runtime.start(job.version)
         return self._note_run(job)
 
@@ -187,7 +187,7 @@ class Replacement:
             Unavailable: the engine is away for longer than a moment.
         """
         if job.trial is None or (job.trial.run_id is None and not self._runtime.observe().runs(job.version)):
-            return self._records.put_job(ota_job.again(job))
+            return self._records.put_job(jobs.again(job))
         if job.trial.run_id is None:
             job = self._note_run(job)
         verdict = self._verdict(job)
@@ -199,11 +199,11 @@ class Replacement:
 
     def _decided(self, job: Job, verdict: Verdict) -> Job:
         if verdict.result is Result.PASSED:
-            return ota_job.succeeded(job)
+            return jobs.succeeded(job)
         if verdict.result is Result.AGAIN:
             job = replace(job, reason=verdict.reason)
-            return ota_job.ended(job) if ota_job.is_exhausted(job) else ota_job.again(job)
-        return ota_job.ended(replace(job, reason=verdict.reason + self._last_lines()))
+            return jobs.ended(job) if jobs.is_exhausted(job) else jobs.again(job)
+        return jobs.ended(replace(job, reason=verdict.reason + self._last_lines()))
 
     def _verdict(self, job: Job) -> Verdict:
         assert job.trial is not None
@@ -264,9 +264,9 @@ class Replacement:
             except Refused as reason:  # the supervisor goes on trying to start it
                 logger.error("version %s does not start either: %s", job.previous, reason)
             self._controller.note_trial(None)
-            return self._records.put_job(ota_job.succeeded(job))
+            return self._records.put_job(jobs.succeeded(job))
         return self._stay(job, "there is no earlier version to go back to")
 
     def _stay(self, job: Job, why: str) -> Job:
         self._controller.commit_version(job.version)
-        return self._records.put_job(ota_job.succeeded(replace(job, reason=f"{job.reason} ({why}; it is kept)")))
+        return self._records.put_job(jobs.succeeded(replace(job, reason=f"{job.reason} ({why}; it is kept)")))

@@ -1,7 +1,7 @@
 """Brings the controller to the version the server wants: one persisted step after the other.
 
 `wanted` stores what the server says, `advance` does what follows from it until nothing is left to do now. What comes
-next is decided in `ota_plan`, how a job moves on in `ota_job`, and the container is touched in `ota_replacement` only.
+next and how a job moves on is decided in `job`, and the container is touched in `rollout` only.
 """
 
 import logging
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.ota import job as ota_job
+from teg.domain.ota import job as jobs
 from teg.domain.ota.assignment import (
     NO_VERSION_KNOWN,
     AcceptRules,
@@ -179,7 +179,7 @@ class SoftwareUpdate:
             self._records.settle(now.serial, failed=True, restore_failed_ms=self._clock.now_ms())
             return
         kept = self._runtime.has_image(assignment.version) and self._is_good(assignment)
-        job = ota_job.begin(now.serial, assignment, self._fallback(now, assignment.version), kept)
+        job = jobs.begin(now.serial, assignment, self._fallback(now, assignment.version), kept)
         self._records.put_title(assignment)
         self._records.put_job(replace(job, commit=self._records.pinned_commit(job.version)))
         logger.info("update to version %s from %s begins", assignment.version, assignment.source.value)
@@ -249,12 +249,12 @@ class SoftwareUpdate:
     def _turn_back(self, _: Situation, job: Job | None) -> None:
         assert job is not None
         reason = f"version {job.version} was called off: version {job.previous} is wanted again"
-        self._records.put_job(ota_job.ended(replace(job, reason=reason)))
+        self._records.put_job(jobs.ended(replace(job, reason=reason)))
 
     def _continue(self, _: Situation, job: Job | None) -> None:
         assert job is not None
         self._records.tell_phase(job)
-        if left_ms := ota_job.wait_ms(job, self._clock.now_ms()):
+        if left_ms := jobs.wait_ms(job, self._clock.now_ms()):
             raise Unavailable(f"update to version {job.version} goes on in {left_ms / 1000:.0f} s: {job.reason}")
         if job.phase in UNTOUCHED:
             self._prepare(job)
@@ -265,12 +265,12 @@ class SoftwareUpdate:
                 self._replace(job)
 
     def _prepare(self, job: Job) -> None:
-        if ota_job.is_exhausted(job):
+        if jobs.is_exhausted(job):
             self._give_up(job)
             return
         source, begun = self._sources[job.assignment.source], job
         try:
-            begun = self._records.put_job(ota_job.attempted(job, source.held_bytes(job)))
+            begun = self._records.put_job(jobs.attempted(job, source.held_bytes(job)))
             done = self._work(source, begun)
         except CalledOff:
             self._records.put_job(job)  # the stop of the gateway is no attempt, and what is not wanted has none left
@@ -284,7 +284,7 @@ class SoftwareUpdate:
             self._records.put_content(done)
             if job.phase is Phase.VERIFYING and self._rules.signed_only:
                 self._records.put_signed(done)
-            self._records.put_job(ota_job.succeeded(done))
+            self._records.put_job(jobs.succeeded(done))
 
     def _work(self, source: SoftwareSource, job: Job) -> Job:
         cancelled = lambda: self._is_cancelled(job)  # noqa: E731
@@ -304,11 +304,11 @@ class SoftwareUpdate:
 
     def _failed(self, job: Job, reason: str, *, can_pass: bool) -> Job:
         logger.warning("update to version %s, %s: %s", job.version, job.phase.value, reason)
-        return self._records.put_job(ota_job.failed(job, reason, can_pass=can_pass, now_ms=self._clock.now_ms()))
+        return self._records.put_job(jobs.failed(job, reason, can_pass=can_pass, now_ms=self._clock.now_ms()))
 
     def _give_up(self, job: Job) -> Job:
         reason = f"given up after {job.attempt} attempts: {job.reason or 'the gateway was interrupted each time'}"
-        return self._records.put_job(ota_job.ended(replace(job, reason=reason)))
+        return self._records.put_job(jobs.ended(replace(job, reason=reason)))
 
     # --- with the controller locked -------------------------------------------------------------------------------
 
@@ -327,9 +327,9 @@ class SoftwareUpdate:
 
     def _start_new(self, job: Job) -> Job:
         """Of what can pass, the next attempt comes later: meanwhile the supervisor runs the committed version."""
-        if ota_job.is_exhausted(job):
+        if jobs.is_exhausted(job):
             return self._give_up(job)
-        begun = self._records.put_job(ota_job.attempted(job))
+        begun = self._records.put_job(jobs.attempted(job))
         try:
             return self._replacement.replace(begun)
         except Unavailable as reason:

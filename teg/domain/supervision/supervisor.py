@@ -10,8 +10,8 @@ from typing import Any
 
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ports import Clock, Heartbeat, Report, State
-from teg.domain.supervision import policy as supervision
-from teg.domain.supervision import report as controller_report
+from teg.domain.supervision import policy
+from teg.domain.supervision import report as reports
 from teg.domain.supervision.container_profile import describe, encode_rights, parse_rights
 from teg.domain.supervision.next_check import NextCheck
 from teg.domain.supervision.policy import Action, Decision, History, Moment, Rules
@@ -96,7 +96,7 @@ class Supervisor:
 
     def summary(self) -> Mapping[str, Any]:
         history = self._remembered or History()
-        return controller_report.attributes(self._view, history, self.running_since_ms())
+        return reports.attributes(self._view, history, self.running_since_ms())
 
     def logs(self, lines: int) -> list[str]:
         return self._runtime.logs(lines)
@@ -208,16 +208,16 @@ class Supervisor:
     def _look(self, wanted: str | None, trial: str | None) -> tuple[Observation, Decision]:
         seen = self._observe()
         if self._view.condition is Condition.ENGINE_UNREACHABLE:
-            self._remembered = supervision.at_once(self._load())
+            self._remembered = policy.at_once(self._load())
         history = self._account(seen)
         rules = Rules(**self._limits, profile=self._runtime.profile())
-        return seen, supervision.plan(self._now(), seen, history, wanted, rules, trial)
+        return seen, policy.plan(self._now(), seen, history, wanted, rules, trial)
 
     def _account(self, seen: Observation) -> History:
         heartbeat_ms = None
         with suppress(Unavailable):  # the inbox is locked; the silence goes on being measured
             heartbeat_ms = self._heartbeat.last_heartbeat_ms()
-        self._remembered = supervision.account(self._now(), seen, heartbeat_ms, self._load())
+        self._remembered = policy.account(self._now(), seen, heartbeat_ms, self._load())
         return self._remembered
 
     def _act(self, decision: Decision, version: str, seen: Observation) -> ImageMissing | MountRefused | None:
@@ -230,8 +230,8 @@ class Supervisor:
         except NameTaken:
             raise
         except Refused as reason:
-            self._remembered = supervision.failed(self._now(), str(reason), None, self._load())
-            self._teller.note(controller_report.exit_telemetry(self._remembered, ()))
+            self._remembered = policy.failed(self._now(), str(reason), None, self._load())
+            self._teller.note(reports.exit_telemetry(self._remembered, ()))
         else:
             if decision.action is Action.RESTART:
                 self._teller.note({"controller_restart_reason": decision.reason})
@@ -244,7 +244,7 @@ class Supervisor:
                 self._runtime.prepare(version)
             self._runtime.stop(STOP_TIMEOUT_S)
             self._remembered = replace(self._load(), run_id=None, ended_run_id=seen.run_id, told_run_id=seen.run_id)
-        self._remembered = supervision.at_once(self._load())
+        self._remembered = policy.at_once(self._load())
         self._runtime.start(version)
 
     # --- what others see -----------------------------------------------------------------------------------
@@ -282,7 +282,7 @@ class Supervisor:
 
     def _load(self) -> History:
         if self._remembered is None:
-            self._remembered = self._stored = supervision.parse_history(self._state.get(HISTORY_KEY))
+            self._remembered = self._stored = policy.parse_history(self._state.get(HISTORY_KEY))
         return self._remembered
 
     def _store(self) -> None:
@@ -293,7 +293,7 @@ class Supervisor:
         fresh = (history.alive_s or 0.0) - (stored.alive_s or 0.0) < STORE_HEARTBEAT_S
         if fresh and replace(history, alive_s=stored.alive_s, heartbeat_ms=stored.heartbeat_ms) == stored:
             return
-        self._state.put(HISTORY_KEY, supervision.encode_history(history))
+        self._state.put(HISTORY_KEY, policy.encode_history(history))
         self._stored = history
 
 

@@ -14,7 +14,7 @@ from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ports import Archive
 from teg.domain.telemetry.validation import Record, SetAside
 
-logger = logging.getLogger("gateway.recording")
+logger = logging.getLogger("gateway.ingest")
 
 BATCH_ROWS = 1000
 BATCH_BYTES = 1 << 20

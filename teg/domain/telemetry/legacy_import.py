@@ -18,7 +18,7 @@ from teg.domain.server import encode_telemetry
 from teg.domain.telemetry.ports import fingerprint
 from teg.domain.telemetry.validation import Record, SetAside, validate
 
-logger = logging.getLogger("gateway.takeover")
+logger = logging.getLogger("gateway.legacy_import")
 
 BATCH = 1000
 ARCHIVE, PENDING, LOGS = "archive", "pending", "logs"

@@ -30,7 +30,7 @@ def fingerprint(message: bytes) -> bytes:
 
 
 class Archive(Protocol):
-    """What `recording` needs: one durable transaction a batch."""
+    """What the recorder needs: one durable transaction a batch."""
 
     def store(self, records: Sequence[Record], set_aside: Sequence[SetAside], left_upto: int | None) -> None:
         """Keep a batch durably, put it on its way, and note it as still being in the inbox.
@@ -51,7 +51,7 @@ class Archive(Protocol):
 
 
 class Outbox(Protocol):
-    """What `publishing` needs."""
+    """What the publisher needs."""
 
     def pending(self, lane: Stream, after_id: int, max_rows: int, max_bytes: int) -> list[tuple[int, int, int, bytes]]:
         """Rows of `lane` after `after_id`, oldest first: (id, points, kind, JSON); at least one if there is one."""

@@ -22,7 +22,7 @@ from teg.domain.telemetry.in_flight import ACK_TIMEOUT_S, WINDOW, InFlight
 from teg.domain.telemetry.poison_messages import PoisonMessages
 from teg.domain.telemetry.ports import Delivery, Outbox, Stream
 
-logger = logging.getLogger("gateway.publishing")
+logger = logging.getLogger("gateway.publisher")
 
 MARK_AFTER = WINDOW // 2
 IDLE_TIMEOUT_S = 5.0

@@ -8,7 +8,7 @@ from typing import Protocol
 from teg.domain.errors import Unavailable
 from teg.domain.ports import Clock
 
-logger = logging.getLogger("gateway.housekeeping")
+logger = logging.getLogger("gateway.retention")
 
 DAY_MS = 86_400_000
 #: By age, and a checkpoint, whether the archive grew or not.

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from teg.adapters.gateway_db import connections as module
-from teg.adapters.gateway_db import outbox as records
-from teg.adapters.gateway_db import state
+from teg.adapters.gateway_db import outbox, state
 from teg.adapters.gateway_db.connections import Damaged
 from teg.adapters.gateway_db.database import SCHEMA_VERSION, Database
 from teg.domain.errors import Refused, Unavailable
@@ -199,7 +198,7 @@ def test_a_file_of_a_newer_gateway_is_refused_and_left_untouched(path: Path) -> 
 def test_opening_again_keeps_everything(path: Path) -> None:
     for number in range(3):
         database = Database(path)
-        database.open(TABLE, records.SCHEMA, state.SCHEMA)
+        database.open(TABLE, outbox.SCHEMA, state.SCHEMA)
         put(database, str(number))
         database.close()
     database = Database(path, read_only=True)

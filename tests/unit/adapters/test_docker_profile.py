@@ -16,7 +16,7 @@ from teg.adapters.docker_engine.container_options import disks_of, host_options,
 from teg.adapters.docker_engine.images import kept_images, split_reference
 from teg.adapters.docker_engine.parsing import parse_memory_bytes, parse_observation, parse_time_ms
 from teg.domain.errors import Refused
-from teg.domain.supervision import container_profile as controller_profile
+from teg.domain.supervision import container_profile
 from teg.domain.supervision.container_profile import (
     ControllerProfile,
     Device,
@@ -48,7 +48,7 @@ def test_the_default_grants_nothing() -> None:
 
 
 def test_the_reference_profile_is_the_reference_gateways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(controller_profile, "_exists", lambda path: path != "/bin/pigs")
+    monkeypatch.setattr(container_profile, "_exists", lambda path: path != "/bin/pigs")
     options = host_options(profile(privileged=True))
     assert options["privileged"] is True and options["network_mode"] == "host"
     assert not {"cap_drop", "security_opt"} & set(options)

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from teg.adapters.git_repository import GitRepository
+from teg.adapters.git_repository import GitRepository, process
 from teg.adapters.git_repository import checkout as checkout_module
-from teg.adapters.git_repository import process as process_module
 from teg.adapters.git_repository.remote import local_path
 from teg.domain.errors import Refused, Unavailable
 from tests.unit.adapters.test_git_repository import commit, git, local, remote  # noqa: F401 - fixtures
@@ -343,6 +342,6 @@ def test_a_tag_of_megabytes_is_not_held_in_memory(
     repository: GitRepository, local: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     git(local, "tag", "-a", "-m", "x" * 60_000, "v5")
-    monkeypatch.setattr(process_module, "MAX_OUTPUT_BYTES", 50_000)
+    monkeypatch.setattr(process, "MAX_OUTPUT_BYTES", 50_000)
     with pytest.raises(Refused, match="too large a tag"):
         repository.verify_signature("v5", git(local, "rev-parse", "v5^{commit}"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from controller_client import Gateway, teg_controller
-from teg.domain.telemetry import validation as records
+from teg.domain.telemetry import validation
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "controller-client.md").read_text()
@@ -79,10 +79,10 @@ def test_the_numbers_on_the_page_are_those_of_the_code() -> None:
 
 
 def test_the_client_refuses_what_the_gateway_would_set_aside() -> None:
-    assert teg_controller.EARLIEST_TS_MS == records.EARLIEST_TS_MS
-    assert teg_controller.LATEST_TS_MS == records.LATEST_TS_MS
-    assert teg_controller.MAX_KEY_LENGTH == records.MAX_KEY_CHARACTERS
-    assert teg_controller.MAX_RECORD_BYTES + len('{"ts":253402300799999,"values":}') <= records.MAX_RECORD_BYTES
+    assert teg_controller.EARLIEST_TS_MS == validation.EARLIEST_TS_MS
+    assert teg_controller.LATEST_TS_MS == validation.LATEST_TS_MS
+    assert teg_controller.MAX_KEY_LENGTH == validation.MAX_KEY_CHARACTERS
+    assert teg_controller.MAX_RECORD_BYTES + len('{"ts":253402300799999,"values":}') <= validation.MAX_RECORD_BYTES
 
 
 @pytest.mark.parametrize("target", re.findall(r"\]\((\.\./[^)]+)\)", PAGE))

@@ -8,8 +8,7 @@ import orjson
 import pytest
 
 from teg.adapters import confined_files as adapter
-from teg.domain.files import definitions as file_definitions
-from teg.domain.files import reconciler as files
+from teg.domain.files import definitions, reconciler
 from teg.domain.files import reports as file_reports
 from tests.support.remote_files import Device
 
@@ -83,9 +82,9 @@ def test_every_block_of_the_page_is_executed() -> None:
         f"`{file_reports.NOT_TEXT} ",
         f"`{file_reports.FILES_ERROR}`",
         f"`{adapter.NEW_FILE_MODE:04o}`",
-        f"{file_definitions.MAX_FILE_BYTES >> 20} MiB",
-        f"{file_definitions.MAX_TOTAL_BYTES >> 20} MiB for all",
-        f"within {files.CHECK_INTERVAL_S:.0f} seconds",
+        f"{definitions.MAX_FILE_BYTES >> 20} MiB",
+        f"{definitions.MAX_TOTAL_BYTES >> 20} MiB for all",
+        f"within {reconciler.CHECK_INTERVAL_S:.0f} seconds",
         *(f"| `{field}` |" for field in ("path", "encoding", "write_version", "restart_controller_on_change")),
         *(f"| `{field}` |" for field in ("create_if_not_exist", "mode", "confirm_s")),
     ],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teg.domain.ota import job as ota_job
+from teg.domain.ota import job as jobs
 from teg.domain.ota.assignment import Assignment, Source
 from teg.domain.ota.job import MAX_ATTEMPTS, MAX_WAIT_MS, RETRY, SW_STATES, UNTOUCHED, Job, Phase, Trial
 
@@ -22,20 +22,20 @@ def a_job(phase: Phase = Phase.FETCHING, attempt: int = 1, previous: str = "v1")
 
 
 def test_the_good_way() -> None:
-    job, way = ota_job.begin(1, ASSIGNMENT, "v1", kept_image=False), []
+    job, way = jobs.begin(1, ASSIGNMENT, "v1", kept_image=False), []
     while job.phase is not Phase.COMMITTING:
         way.append(job.phase)
-        job = ota_job.succeeded(ota_job.attempted(job))
+        job = jobs.succeeded(jobs.attempted(job))
     assert way == [Phase.FETCHING, Phase.VERIFYING, Phase.INSTALLING, Phase.REPLACING, Phase.TRIAL]
 
 
 def test_a_kept_image_begins_with_the_replacement() -> None:
-    assert ota_job.begin(1, ASSIGNMENT, "v1", kept_image=True).phase is Phase.REPLACING
+    assert jobs.begin(1, ASSIGNMENT, "v1", kept_image=True).phase is Phase.REPLACING
 
 
 @pytest.mark.parametrize("phase", UNTOUCHED)
 def test_what_was_not_touched_needs_no_rollback(phase: Phase) -> None:
-    assert ota_job.failed(a_job(phase), "no", can_pass=False, now_ms=NOW_MS).phase is Phase.FAILING
+    assert jobs.failed(a_job(phase), "no", can_pass=False, now_ms=NOW_MS).phase is Phase.FAILING
 
 
 def test_a_replacement_that_was_not_begun_touches_nothing() -> None:
@@ -45,15 +45,15 @@ def test_a_replacement_that_was_not_begun_touches_nothing() -> None:
 
 @pytest.mark.parametrize("phase", TOUCHED)
 def test_what_was_touched_is_rolled_back(phase: Phase) -> None:
-    assert ota_job.failed(a_job(phase), "no", can_pass=False, now_ms=NOW_MS).phase is Phase.ROLLING_BACK
-    assert ota_job.ended(a_job(phase)).phase is Phase.ROLLING_BACK
+    assert jobs.failed(a_job(phase), "no", can_pass=False, now_ms=NOW_MS).phase is Phase.ROLLING_BACK
+    assert jobs.ended(a_job(phase)).phase is Phase.ROLLING_BACK
 
 
 @pytest.mark.parametrize("phase", [*UNTOUCHED, Phase.REPLACING])
 def test_three_attempts_then_the_end(phase: Phase) -> None:
     job, attempts = a_job(phase, attempt=0), 0
     while job.phase is phase:
-        job = ota_job.failed(ota_job.attempted(job), "weather", can_pass=True, now_ms=NOW_MS)
+        job = jobs.failed(jobs.attempted(job), "weather", can_pass=True, now_ms=NOW_MS)
         attempts += 1
     assert attempts == MAX_ATTEMPTS
     assert job.phase is (Phase.ROLLING_BACK if phase is Phase.REPLACING else Phase.FAILING)
@@ -63,31 +63,31 @@ def test_three_attempts_then_the_end(phase: Phase) -> None:
 def test_attempts_wait_longer_and_longer() -> None:
     waits = []
     for attempt in (1, 2):
-        job = ota_job.failed(a_job(attempt=attempt), "weather", can_pass=True, now_ms=NOW_MS)
-        waits.append(ota_job.wait_ms(job, NOW_MS))
+        job = jobs.failed(a_job(attempt=attempt), "weather", can_pass=True, now_ms=NOW_MS)
+        waits.append(jobs.wait_ms(job, NOW_MS))
     assert waits == [10_000, 30_000]
-    assert ota_job.wait_ms(ota_job.attempted(job), NOW_MS) == 0
+    assert jobs.wait_ms(jobs.attempted(job), NOW_MS) == 0
 
 
 @pytest.mark.parametrize(
     ("passed_ms", "expected_ms"), [(0, 10_000), (9_999, 1), (10_000, 0), (-60_000, 70_000), (-MAX_WAIT_MS, 0)]
 )
 def test_a_wait_ends_in_time_whatever_the_clock_does(passed_ms: int, expected_ms: int) -> None:
-    job = ota_job.failed(a_job(), "weather", can_pass=True, now_ms=NOW_MS)
-    assert ota_job.wait_ms(job, NOW_MS + passed_ms) == expected_ms
+    job = jobs.failed(a_job(), "weather", can_pass=True, now_ms=NOW_MS)
+    assert jobs.wait_ms(job, NOW_MS + passed_ms) == expected_ms
 
 
 def test_without_anything_to_fall_back_to_fetching_goes_on_for_ever_but_trials_do_not() -> None:
-    assert not ota_job.is_exhausted(a_job(Phase.FETCHING, attempt=99, previous=""))
-    assert ota_job.is_exhausted(a_job(Phase.REPLACING, attempt=MAX_ATTEMPTS, previous=""))
-    waited = ota_job.failed(a_job(attempt=99, previous=""), "weather", can_pass=True, now_ms=NOW_MS)
-    assert ota_job.wait_ms(waited, NOW_MS) == RETRY.cap_s * 1000
+    assert not jobs.is_exhausted(a_job(Phase.FETCHING, attempt=99, previous=""))
+    assert jobs.is_exhausted(a_job(Phase.REPLACING, attempt=MAX_ATTEMPTS, previous=""))
+    waited = jobs.failed(a_job(attempt=99, previous=""), "weather", can_pass=True, now_ms=NOW_MS)
+    assert jobs.wait_ms(waited, NOW_MS) == RETRY.cap_s * 1000
 
 
 def test_a_trial_that_begins_again_keeps_its_count() -> None:
-    job = ota_job.succeeded(ota_job.attempted(a_job(Phase.REPLACING, attempt=0)))
+    job = jobs.succeeded(jobs.attempted(a_job(Phase.REPLACING, attempt=0)))
     assert (job.phase, job.attempt) == (Phase.TRIAL, 1)
-    again = ota_job.again(replace(job, trial=TRIAL))
+    again = jobs.again(replace(job, trial=TRIAL))
     assert (again.phase, again.attempt) == (Phase.REPLACING, 1)
     assert again.trial is not None and again.trial.keys_before == ("a",)
 
@@ -95,14 +95,14 @@ def test_a_trial_that_begins_again_keeps_its_count() -> None:
 @pytest.mark.parametrize(("held", "attempt"), [(100, 3), (99, 3), (101, 1)])
 def test_only_a_download_that_grew_is_counted_anew(held: int, attempt: int) -> None:
     job = replace(a_job(attempt=2), held_bytes=100)
-    assert ota_job.attempted(job, held).attempt == attempt
+    assert jobs.attempted(job, held).attempt == attempt
 
 
 def test_only_a_download_that_went_on_from_something_counts_as_resumed() -> None:
-    begun = ota_job.attempted(a_job(attempt=0), held_bytes=0)
-    verifying = ota_job.attempted(ota_job.succeeded(begun), held_bytes=500)
+    begun = jobs.attempted(a_job(attempt=0), held_bytes=0)
+    verifying = jobs.attempted(jobs.succeeded(begun), held_bytes=500)
     assert not begun.resumed and not verifying.resumed
-    assert ota_job.attempted(a_job(), held_bytes=1).resumed
+    assert jobs.attempted(a_job(), held_bytes=1).resumed
 
 
 def test_every_phase_has_something_to_say() -> None:
@@ -135,7 +135,7 @@ EVENTS = st.lists(st.sampled_from(["success", "weather", "refusal", "crash", "ag
 
 @given(events=EVENTS, kept=st.booleans(), previous=st.sampled_from(["", "v1"]))
 def test_no_way_leads_to_a_commit_but_a_passed_trial(events: list[str], kept: bool, previous: str) -> None:
-    job = ota_job.begin(1, ASSIGNMENT, previous, kept)
+    job = jobs.begin(1, ASSIGNMENT, previous, kept)
     for event in events:
         before, job = job, _after(job, event)
         if job.phase is Phase.COMMITTING and before.phase is not Phase.COMMITTING:
@@ -148,7 +148,7 @@ def test_no_way_leads_to_a_commit_but_a_passed_trial(events: list[str], kept: bo
 
 @given(events=EVENTS, kept=st.booleans())
 def test_from_anywhere_bad_luck_alone_ends_within_a_few_steps(events: list[str], kept: bool) -> None:
-    job = ota_job.begin(1, ASSIGNMENT, "v1", kept)
+    job = jobs.begin(1, ASSIGNMENT, "v1", kept)
     for event in events:
         job = _after(job, event)
     for _ in range(2 * MAX_ATTEMPTS + 2):
@@ -163,16 +163,16 @@ def _after(job: Job, event: str) -> Job:
     if job.phase in (Phase.COMMITTING, Phase.FAILING):
         return job
     if job.phase is Phase.ROLLING_BACK:
-        return ota_job.succeeded(job) if event == "success" else job
-    if event == "end" or (event in ("weather", "crash", "again") and ota_job.is_exhausted(job)):
-        return ota_job.ended(job)
+        return jobs.succeeded(job) if event == "success" else job
+    if event == "end" or (event in ("weather", "crash", "again") and jobs.is_exhausted(job)):
+        return jobs.ended(job)
     if job.phase is Phase.TRIAL:
         if event == "success":
-            return ota_job.succeeded(job)
-        return ota_job.again(job) if event in ("again", "weather") else ota_job.ended(job)
-    begun = ota_job.attempted(job)
+            return jobs.succeeded(job)
+        return jobs.again(job) if event in ("again", "weather") else jobs.ended(job)
+    begun = jobs.attempted(job)
     if event == "success":
-        return ota_job.succeeded(begun)
+        return jobs.succeeded(begun)
     if event in ("weather", "refusal"):
-        return ota_job.failed(begun, event, can_pass=event == "weather", now_ms=NOW_MS)
+        return jobs.failed(begun, event, can_pass=event == "weather", now_ms=NOW_MS)
     return begun

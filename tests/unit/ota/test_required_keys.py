@@ -7,9 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from teg.adapters.gateway_db import outbox as records
-from teg.adapters.gateway_db import rpc_journal as rpc_journal
-from teg.adapters.gateway_db import state
+from teg.adapters.gateway_db import outbox, rpc_journal, state
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.gateway_db.telemetry_keys import ArchivedKeys
@@ -21,7 +19,7 @@ T = 1_767_225_600_000
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
     database = Database(tmp_path / "gateway.db")
-    database.open(records.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA)
+    database.open(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA)
     yield database
     database.close()
 

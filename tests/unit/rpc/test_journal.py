@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from teg.adapters.gateway_db import rpc_journal as rpc_journal
+from teg.adapters.gateway_db import rpc_journal
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.rpc_journal import KEPT_EFFECTS, KEPT_QUICK, SHORT_ANSWER, WHOLE_ANSWERS, RpcJournalTable
 from teg.domain.errors import Refused, Unavailable

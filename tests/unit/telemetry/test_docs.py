@@ -6,12 +6,10 @@ from pathlib import Path
 import pytest
 
 from teg.adapters.gateway_db import eviction
-from teg.adapters.inbox import hostile_file as inbox
-from teg.domain.server import rate_limits as pacing
-from teg.domain.server import reconnect as connection
+from teg.adapters.inbox import hostile_file
+from teg.domain.server import rate_limits, reconnect
 from teg.domain.server.wire import MAX_PAYLOAD_BYTES, MAX_UNACKNOWLEDGED
-from teg.domain.telemetry import in_flight, poison_messages, reporting
-from teg.domain.telemetry import validation as records
+from teg.domain.telemetry import in_flight, poison_messages, reporting, validation
 from teg.domain.telemetry.validation import Record, SetAside, validate
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "telemetry.md").read_text()
@@ -57,17 +55,17 @@ def test_the_tables_are_there() -> None:
         ("at most {:,} bytes", MAX_PAYLOAD_BYTES),
         ("at most {} messages on the way", MAX_UNACKNOWLEDGED),
         ("at most {} a minute", reporting.MAX_LINES_A_MINUTE),
-        ("up to {} decimals are kept", records.SERVER_DECIMALS),
-        ("rounded to {}", records.MAX_DECIMALS),
-        ("keys over {} characters", records.MAX_KEY_CHARACTERS),
-        ("records over {:,} bytes", records.MAX_RECORD_BYTES),
-        ("nested deeper than {} levels", records.MAX_NESTING),
-        ("over {} MiB", inbox.MAX_VALUE_BYTES >> 20),
-        ("the first {} KiB", inbox.BEGINNING_BYTES >> 10),
+        ("up to {} decimals are kept", validation.SERVER_DECIMALS),
+        ("rounded to {}", validation.MAX_DECIMALS),
+        ("keys over {} characters", validation.MAX_KEY_CHARACTERS),
+        ("records over {:,} bytes", validation.MAX_RECORD_BYTES),
+        ("nested deeper than {} levels", validation.MAX_NESTING),
+        ("over {} MiB", hostile_file.MAX_VALUE_BYTES >> 20),
+        ("the first {} KiB", hostile_file.BEGINNING_BYTES >> 10),
         ("no PUBACK for {:.0f} s", in_flight.ACK_TIMEOUT_S),
-        ("{:.0f} % of each limit at once", pacing.SHARE * 100),
-        ("{:.1f} % of what it allows", pacing.REFILL * 100),
-        ("for at most {:.0f} s", pacing.UNKNOWN_S),
+        ("{:.0f} % of each limit at once", rate_limits.SHARE * 100),
+        ("{:.1f} % of what it allows", rate_limits.REFILL * 100),
+        ("for at most {:.0f} s", rate_limits.UNKNOWN_S),
     ],
 )
 def test_the_numbers_of_the_page_are_those_of_the_code(said: str, number: float) -> None:
@@ -77,7 +75,7 @@ def test_the_numbers_of_the_page_are_those_of_the_code(said: str, number: float)
 def test_numbers_in_words() -> None:
     assert (poison_messages.STRIKES, "set aside after three closes" in PAGE) == (3, True)
     assert (eviction.DEAD_LETTER_SHARE, "beyond a tenth of the quota" in PAGE) == (10, True)
-    assert (connection.RECONNECT.cap_s, "at least every 20 s" in PAGE) == (20.0, True)
+    assert (reconnect.RECONNECT.cap_s, "at least every 20 s" in PAGE) == (20.0, True)
 
 
 def test_quoted_messages_are_the_ones_in_the_code() -> None:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teg.adapters.gateway_db import outbox as records
+from teg.adapters.gateway_db import outbox
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.errors import Unavailable
-from teg.domain.telemetry import ingest as recording
+from teg.domain.telemetry import ingest
 from teg.domain.telemetry.ingest import Recorder, RowsRead
 from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, SetAside
@@ -32,7 +32,7 @@ class Site:
         self.path = path
         self.controller = ControllerInbox(path / "communication_queue.db")
         self.database = Database(path / "gateway.db")
-        self.database.open(records.SCHEMA)
+        self.database.open(outbox.SCHEMA)
         self.table = RecordTable(self.database)
         self.inbox = Inbox(self.controller.path)
         self.notifications = 0
@@ -249,7 +249,7 @@ def test_a_deleted_inbox_takes_its_rows_along_and_work_goes_on(site: Site) -> No
 
 
 def test_a_locked_inbox_stops_only_the_deleting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "LOCKED_PAUSE_S", 0.01)
+    monkeypatch.setattr(ingest, "LOCKED_PAUSE_S", 0.01)
     recorder = site.recorder()
     refusals = 5
     original = site.inbox.delete
@@ -270,7 +270,7 @@ def test_a_locked_inbox_stops_only_the_deleting(site: Site, monkeypatch: pytest.
 
 
 def test_memory_is_bounded_while_the_inbox_stays_locked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "MAX_ARCHIVED_ROWS", 1500)
+    monkeypatch.setattr(ingest, "MAX_ARCHIVED_ROWS", 1500)
     recorder = site.recorder()
 
     def locked(rows: RowsRead) -> None:
@@ -347,7 +347,7 @@ def test_rows_that_cannot_be_removed_for_long_are_said_once_and_so_is_the_end(
     site.controller.insert_many(texts(1, 4))
     with monkeypatch.context() as patch:
         patch.setattr(site.inbox, "delete", read_only)
-        for _ in range(3 * recording.TRIES_UNSAID):
+        for _ in range(3 * ingest.TRIES_UNSAID):
             recorder.record_batch()
     recorder.run(never)
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
