@@ -95,7 +95,9 @@ class OtaDevice:
     # --- what is seen ----------------------------------------------------------------------------------------
 
     def updates(self) -> list[dict[str, Any]]:
-        return [values for _, values in self.device.records() if "sw_state" in values]
+        """Each once: what is not proven stored when a connection ends is sent again, with its own time stamp."""
+        told = {(ts, str(values)): values for ts, values in self.device.records() if "sw_state" in values}
+        return list(told.values())
 
     def states(self, start: int = 0) -> list[str]:
         return [values["sw_state"] for values in self.updates()[start:]]

@@ -8,8 +8,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -224,15 +225,26 @@ def test_a_damaged_queue_is_moved_aside_at_the_start(site: Site) -> None:
 def test_a_queue_damaged_while_running_is_replaced(site: Site) -> None:
     """An SD card that forgets: the next thing that reads the file finds rubbish."""
     started(site)
-    with site.queue_path.open("r+b") as file:
-        file.write(b"X" * site.queue_path.stat().st_size)
-    with site.queue_path.with_name("huey.db-wal").open("r+b") as file:
-        file.truncate(0)
+    deadline_s = time.monotonic() + 60
+    while "kept as" not in site.gateway.log():
+        assert time.monotonic() < deadline_s, "the damage is found and moved aside"
+        damage(site.queue_path)
+        time.sleep(1.0)
     site.arrives(3, timeout_s=60)
-    wait_until(lambda: "kept as" in site.gateway.log(), 30, "the damage is found and moved aside")
     wait_until(lambda: site.device.rpc("ping").response == PONG, 30, "calls are answered again")
     site.arrives(3, timeout_s=60)
     assert site.gateway.stop() == 0
+
+
+def damage(queue: Path) -> None:
+    """Overwrite everything, just after another process has written: so nobody can go on from what he has in memory."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(queue, timeout=5)) as other:
+        other.execute("INSERT OR REPLACE INTO kv (queue, key, value) VALUES ('other', 'k', x'00')")
+        other.commit()
+        with queue.open("r+b") as file:
+            file.write(b"X" * queue.stat().st_size)
+        with queue.with_name("huey.db-wal").open("r+b") as file:
+            file.truncate(0)
 
 
 def test_a_queue_held_by_another_process_is_waited_for(site: Site) -> None:

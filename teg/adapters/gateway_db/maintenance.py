@@ -1,9 +1,10 @@
 """Looking into and tending the archive: counts, ranges, republishing, dead letters, retention.
 
-Long jobs work in slices, each a short transaction, so that archiving and publishing never wait for them.
+Long jobs work in slices, each a short transaction, so that archiving and publishing wait for one slice at most.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from sqlite3 import Connection
 from typing import Any
 
 from teg.adapters.gateway_db import unproven
@@ -31,19 +32,21 @@ class ArchiveMaintenance:
         while rows := self._database.rows(
             "SELECT ts FROM record WHERE ts > ? AND ts <= ? ORDER BY ts LIMIT 1 OFFSET ?", (after_ms, end_ms, SLICE)
         ):
-            total += self._mark(after_ms + 1, rows[0][0])
+            with self._database.transaction() as connection:
+                total += self._mark(connection, after_ms + 1, rows[0][0])
             after_ms = rows[0][0]
-        return total + self._mark(after_ms + 1, end_ms)
-
-    def _mark(self, start_ms: int, end_ms: int) -> int:
-        with self._database.transaction() as connection:
+        with self._database.transaction() as connection:  # the last slice: now the whole range is on its way
             unproven.republished(connection, start_ms, end_ms)
-            return connection.execute(
-                "INSERT OR IGNORE INTO outbox (lane, record_id) SELECT ?, id FROM record"
-                f" WHERE ts BETWEEN ? AND ? AND kind = {KEPT}"
-                " AND NOT EXISTS (SELECT 1 FROM outbox WHERE lane = ? AND record_id = record.id)",
-                (Stream.REPUBLISH, start_ms, end_ms, Stream.DATA),
-            ).rowcount
+            return total + self._mark(connection, after_ms + 1, end_ms)
+
+    def _mark(self, connection: Connection, start_ms: int, end_ms: int) -> int:
+        marked: int = connection.execute(
+            "INSERT OR IGNORE INTO outbox (lane, record_id) SELECT ?, id FROM record"
+            f" WHERE ts BETWEEN ? AND ? AND kind = {KEPT}"
+            " AND NOT EXISTS (SELECT 1 FROM outbox WHERE lane = ? AND record_id = record.id)",
+            (Stream.REPUBLISH, start_ms, end_ms, Stream.DATA),
+        ).rowcount
+        return marked
 
     def discard(self, start_ms: int, end_ms: int) -> int:
         """Delete delivered records of the range; what still waits for its PUBACK stays. Returns how many went."""

@@ -45,7 +45,10 @@ FILE_CONTENT_PREFIX = "FILE_CONTENT_"
 
 def remembered_limits(state: State) -> Limits | None:
     """What the server allowed when it was last asked; None before the first time."""
-    answer = state.get(LIMITS_KEY)
+    try:
+        answer = state.get(LIMITS_KEY)
+    except Unavailable:  # a start does not wait for its storage; the server is asked again in any case
+        return None
     return parse_limits(answer) if isinstance(answer, dict) else None
 
 
