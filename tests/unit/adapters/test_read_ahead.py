@@ -50,13 +50,14 @@ def test_a_row_that_changed_since_is_not_deleted(controller: ControllerInbox, in
     assert not inbox._file.trouble
     inbox.last_heartbeat_ms()  # the answer comes after what was read ahead
     controller.connection.execute("UPDATE messages SET message = ? WHERE id = 15", (message(99),))
-    rows = inbox.read(10, 10, 1 << 20).rows
-    with pytest.raises(Replaced):
-        inbox.delete(rows)
-    assert controller.count() == 40
     batch = inbox.read(10, 10, 1 << 20)
-    assert message(99) in [record.message for record in batch.records]
-    inbox.delete(batch.rows)
+    try:
+        inbox.delete(batch.rows)
+    except Replaced:  # it was read ahead; on a busy machine the reader did not come to that, and reads it as it is now
+        assert controller.count() == 40
+        batch = inbox.read(10, 10, 1 << 20)
+        inbox.delete(batch.rows)
+    assert message(99) in [record.message for record in batch.records], "nothing is deleted that was not met"
     assert controller.count() == 30
 
 
