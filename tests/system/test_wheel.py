@@ -37,7 +37,7 @@ class Installation:
         return self.directory / "bin" / "python"
 
     @property
-    def library(self) -> Path:
+    def site_packages(self) -> Path:
         [found] = self.directory.glob("lib/python*/site-packages")
         return found
 
@@ -63,12 +63,12 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     install: list[str | Path] = ["--python", found.python, "install", "--no-deps", "--no-index", wheel]
     subprocess.run([*pip, *install], check=True, timeout=120)
     # Links in the directory that is named here are not followed, that of an editable installation among them.
-    (found.library / LIBRARIES).write_text(sysconfig.get_path("purelib"))
+    (found.site_packages / LIBRARIES).write_text(sysconfig.get_path("purelib"))
     return found
 
 
 def test_it_puts_five_names_on_top_and_no_other(installation: Installation) -> None:
-    found = {path.name for path in installation.library.iterdir()} - {"__pycache__", LIBRARIES}
+    found = {path.name for path in installation.site_packages.iterdir()} - {"__pycache__", LIBRARIES}
     [metadata] = filter(METADATA.fullmatch, found)
     assert found - {metadata} == ON_TOP
     assert {path.name for path in (installation.directory / "bin").iterdir() if "teg" in path.name} == {"teg"}
@@ -146,7 +146,7 @@ def state_of(library: Path) -> dict[str, tuple[int, int]]:
     shutil.which("strace") is None and os.environ.get("CI", "").lower() != "true", reason="needs strace"
 )
 def test_the_gateway_neither_reads_nor_writes_data_in_its_library(installation: Installation, tmp_path: Path) -> None:
-    library = installation.library
+    library = installation.site_packages
     (library / ".env").write_text("TB_HOST=192.0.2.1\nTEG_RPC_RUN_COMMAND=on\n")
     before = state_of(library)
     with ThingsBoard() as server:
