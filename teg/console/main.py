@@ -13,6 +13,7 @@ COMMANDS = {
     "check": "teg.console.check",
     "logs": "teg.console.logs",
     "dead-letters": "teg.console.dead_letters",
+    "archive": "teg.console.archive",
     "salvage": "teg.console.salvage",
     "send": "teg.console.send",
     "audit": "teg.console.audit",

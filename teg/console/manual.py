@@ -23,14 +23,19 @@ def manual() -> str:
     for name in main.list_commands(context):
         command = main.get_command(context, name)
         assert command is not None
-        lines += [".SS", f"teg {_escaped(name)} {_escaped(_usage(command, name, context))}", *_paragraphs(command)]
-        lines += _options(command)
+        lines += _described(command, name, context)
     lines += [".SH FILES", ".TP", "/etc/teg/teg.env", "Settings.", ".TP", "/var/lib/teg", "Data.", ".SH SEE ALSO"]
     return "\n".join([*lines, "/usr/share/doc/teg\\-gateway/docs", ""])
 
 
-def _usage(command: click.Command, name: str, parent: click.Context) -> str:
-    return " ".join(command.collect_usage_pieces(click.Context(command, info_name=name, parent=parent)))
+def _described(command: click.Command, name: str, parent: click.Context) -> list[str]:
+    """A command, and those below it."""
+    context = click.Context(command, info_name=name, parent=parent)
+    usage = " ".join(command.collect_usage_pieces(context))
+    lines = [".SS", f"{_escaped(context.command_path)} {_escaped(usage)}", *_paragraphs(command), *_options(command)]
+    for below, found in command.commands.items() if isinstance(command, click.Group) else ():
+        lines += _described(found, below, context)
+    return lines
 
 
 def _paragraphs(command: click.Command) -> list[str]:

@@ -10,11 +10,12 @@ from producers.drift_watch import DriftWatch
 from producers.network_watch import NetworkWatch
 from tasks.files import check_files
 from tasks.supervision import supervise_controller
-from tasks.telemetry import records_waiting
+from tasks.telemetry import records_stored, records_waiting
 from teg.adapters.inbox.changes import InboxChanges
 from teg.adapters.network_changes import NetworkChanges
-from teg.adapters.status_socket import StatusSocket
+from teg.adapters.status_socket import Answer, Say, StatusSocket
 from teg.domain.errors import Unavailable
+from teg.domain.rpc.local_orders import obey
 from teg.domain.rpc.status import local_status
 from teg.domain.supervision.supervisor import Supervisor
 from teg.settings import Settings
@@ -24,6 +25,19 @@ from teg.wiring.server import ServerSide
 from teg.wiring.storage import Storage
 
 logger = logging.getLogger("gateway")
+
+
+def _answers(storage: Storage, operator: OperatorSide) -> Answer:
+    """What the console on this machine asks for: how it is, or something done with the archive."""
+
+    def answer(request: bytes, say: Say) -> bytes:
+        if not request:
+            return local_status(operator.status, storage.inbox)
+        done = obey(storage.maintenance, request, say)
+        records_stored()
+        return done
+
+    return answer
 
 
 @contextmanager
@@ -44,7 +58,7 @@ def running_producers(
         watch = ControllerWatch(controller.runtime, supervisor.next_check, lambda: supervise_controller())
         producers.append(watch)
     with ExitStack() as stack:
-        status_socket = StatusSocket(settings.data_path, lambda: local_status(operator.status, storage.inbox))
+        status_socket = StatusSocket(settings.data_path, _answers(storage, operator))
         stack.callback(status_socket.stop)
         status_socket.start()
         stack.callback(server.session.stop)

@@ -179,7 +179,7 @@ class FakeArchive:
             raise Unavailable("gateway.db: database is locked")
         return 10
 
-    def mark_for_publishing(self, start_ms: int, end_ms: int) -> int:
+    def mark_for_publishing(self, start_ms: int, end_ms: int, progress: Callable[[int], None] = lambda _: None) -> int:
         return self._ask("mark", start_ms, end_ms)
 
     def discard(self, start_ms: int, end_ms: int) -> int:

@@ -3,7 +3,7 @@
 Long jobs work in slices, each a short transaction, so that archiving and publishing wait for one slice at most.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any
 
@@ -26,7 +26,7 @@ class ArchiveMaintenance:
         self._database = database
         self._eviction = Eviction(database)
 
-    def mark_for_publishing(self, start_ms: int, end_ms: int) -> int:
+    def mark_for_publishing(self, start_ms: int, end_ms: int, progress: Callable[[int], None] = lambda _: None) -> int:
         """Put kept records of the range into the outbox again, in slices; returns how many are in range."""
         total, after_ms = 0, start_ms - 1
         while rows := self._database.rows(
@@ -35,6 +35,7 @@ class ArchiveMaintenance:
             with self._database.transaction() as connection:
                 total += self._mark(connection, after_ms + 1, rows[0][0])
             after_ms = rows[0][0]
+            progress(total)
         with self._database.transaction() as connection:  # the last slice: now the whole range is on its way
             unproven.republished(connection, start_ms, end_ms)
             return total + self._mark(connection, after_ms + 1, end_ms)

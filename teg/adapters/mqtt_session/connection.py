@@ -8,7 +8,7 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -57,8 +57,10 @@ class Connection:
         on_message: Callable[[str, bytes], None],
         on_established: Callable[[], None],
         keepalive_s: int,
+        subscriptions: Sequence[str] = SUBSCRIPTIONS,
     ) -> None:
         self.usable = False
+        self._subscriptions = subscriptions
         self._server = server
         self._on_message = on_message
         self._on_established = on_established
@@ -130,7 +132,8 @@ class Connection:
         if self._over.is_set():
             return
         try:
-            self._subscribe([(topic_filter, 1) for topic_filter in SUBSCRIPTIONS])
+            if self._subscriptions:
+                self._subscribe([(topic_filter, 1) for topic_filter in self._subscriptions])
         except Refused as reason:
             logger.error("%s; remote control or attribute updates will not work on this connection", reason)
         except Unavailable as reason:

@@ -7,14 +7,14 @@ leak into the next. What was not acknowledged is reported as such; the sender, n
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done, Server
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.server.rate_limits import Limits, Pacer, data_points
 from teg.domain.server.reconnect import Advice, ConnectionPolicy, Ended
-from teg.domain.server.wire import RPC_REQUEST, RPC_RESPONSE, TELEMETRY
+from teg.domain.server.wire import GATEWAY_TELEMETRY, RPC_REQUEST, RPC_RESPONSE, SUBSCRIPTIONS, TELEMETRY
 
 logger = logging.getLogger("gateway.session")
 
@@ -40,10 +40,13 @@ class MqttSession:
         keepalive_s: int = KEEPALIVE_S,
         pacer: Pacer | None = None,
         now_s: Callable[[], float] = time.monotonic,
+        subscriptions: Sequence[str] = SUBSCRIPTIONS,
     ) -> None:
+        """`subscriptions` are made on every connection; none for whoever only sends."""
         self._pacer = pacer or _unlimited()
         self._unanswered = 0
         self._now_s = now_s
+        self._subscriptions = subscriptions
         self._server = server
         self._token = token
         self._on_message = on_message
@@ -88,7 +91,7 @@ class MqttSession:
 
     def publish(self, topic: str, payload: bytes, on_done: Done) -> None:
         """Telemetry has waited for the server's limits already; everything else does so here."""
-        if topic != TELEMETRY:
+        if topic not in (TELEMETRY, GATEWAY_TELEMETRY):
             self._wait_for_limits(topic, payload)
         self._live().publish(topic, payload, on_done)
 
@@ -195,7 +198,9 @@ class MqttSession:
         while (wait_s := self._pacer.wait_to_connect_s(self._now_s(), CONNECT_MESSAGES)) > 0:
             if self._stopping.wait(min(wait_s, 1.0)):
                 return Ended(False, False, "the gateway stops")
-        connection = Connection(self._server, token, self._on_message, self._established, self._keepalive_s)
+        connection = Connection(
+            self._server, token, self._on_message, self._established, self._keepalive_s, self._subscriptions
+        )
         self._connection = self._last = connection
         try:
             return connection.run(self._stopping)

@@ -3,7 +3,7 @@
 Texts and order of the first nine are the reference gateway's; docs/rpc.md describes each for operators.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -212,10 +212,15 @@ def _run(machine: Machine, command: parameters.Command) -> str:
     return f"OK - Command executed - Command '{argv}' exited with code {result.exit_code}. Output: {result.output}"
 
 
-def _republish(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
+def archive_orders(archive: ArchiveControl, progress: Callable[[int], None]) -> Mapping[str, Callable[[Any], CallPlan]]:
+    """What may be asked for on the device, too (`local_orders`); `progress` hears the rows done so far."""
+    return {"dead_letters": _dead_letters(archive), "archive_republish_messages": _republish(archive, progress)}
+
+
+def _republish(archive: ArchiveControl, progress: Callable[[int], None] = lambda _: None) -> Callable[[Any], CallPlan]:
     def run(span: parameters.Span) -> str:
         with _archive_available("Republishing"):
-            count = archive.mark_for_publishing(span.start_ms, span.end_ms)
+            count = archive.mark_for_publishing(span.start_ms, span.end_ms, progress)
         return f"OK - {count} messages republished - {span.start_ms} -> {span.end_ms}"
 
     def plan(params: Any) -> CallPlan:

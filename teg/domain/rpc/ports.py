@@ -1,7 +1,7 @@
 """What the remote methods need beside the common ports of `teg/domain/ports.py`."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from teg.domain.ports import Host
@@ -10,8 +10,11 @@ from teg.domain.ports import Host
 class ArchiveControl(Protocol):
     """What an operator can do with the archive; every range includes both ends; raises Unavailable."""
 
-    def mark_for_publishing(self, start_ms: int, end_ms: int) -> int:
-        """Put the archived rows of a range on their way again, in one transaction; returns how many."""
+    def mark_for_publishing(self, start_ms: int, end_ms: int, progress: Callable[[int], None] = lambda _: None) -> int:
+        """Put the archived rows of a range on their way again, in slices; returns how many.
+
+        `progress` hears, after each slice, how many so far.
+        """
         ...
 
     def discard(self, start_ms: int, end_ms: int) -> int:

@@ -14,6 +14,8 @@ import orjson
 from teg.domain.errors import Refused
 
 TELEMETRY = "v1/devices/me/telemetry"
+#: Of a device that the server knows as a gateway: for other devices, each by its name.
+GATEWAY_TELEMETRY = "v1/gateway/telemetry"
 ATTRIBUTES = "v1/devices/me/attributes"
 ATTRIBUTE_REQUEST = "v1/devices/me/attributes/request/{id}"
 ATTRIBUTE_RESPONSE = "v1/devices/me/attributes/response/{id}"
@@ -119,6 +121,16 @@ def encode_attribute_request(client_keys: Iterable[str] = (), shared_keys: Itera
         if joined := ",".join(keys):
             wanted[name] = joined
     return orjson.dumps(wanted)
+
+
+def addressed_to(device: str, payload: bytes) -> tuple[str, bytes]:
+    """Topic and payload of telemetry: the session's own (empty name), or, through a gateway, that of another device.
+
+    What is no array (a probe) is the session's own in any case.
+    """
+    if not device or not payload.startswith(b"["):
+        return TELEMETRY, payload
+    return GATEWAY_TELEMETRY, b"{%s:%s}" % (orjson.dumps(device), payload)
 
 
 def encode_telemetry(ts_ms: int, values: Mapping[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from teg.domain.concurrency import WorkSignal
 from teg.domain.errors import NotConnected
 from teg.domain.ports import Clock, Session
-from teg.domain.server import TELEMETRY, Pacer
+from teg.domain.server import Pacer, addressed_to
 from teg.domain.telemetry.backlog import Backlog, Batch
 from teg.domain.telemetry.drain_rate import DrainRate
 from teg.domain.telemetry.in_flight import ACK_TIMEOUT_S, WINDOW, InFlight
@@ -64,11 +64,14 @@ class Publisher:
         idle_timeout_s: float = IDLE_TIMEOUT_S,
         pacer: Pacer | None = None,
         scaled: Callable[[bytes], bytes] | None = None,
+        device: str = "",
     ) -> None:
+        """`device` is another one's name, in whose place a gateway's session speaks; empty: the session's own."""
         self.signal = WorkSignal()
         self.pacer = pacer or Pacer()
         self.acknowledged_bytes = self.acknowledged_publishes = 0
         self._outbox = outbox
+        self._device = device
         self._link = link
         self._clock = clock
         self._idle_timeout_s = idle_timeout_s
@@ -225,12 +228,13 @@ class Publisher:
         self._pace(batch.points)
         self._serial += 1
         self._flight.add(self._serial, batch, self._clock.monotonic_s())
-        self._link.publish(TELEMETRY, batch.payload(), partial(self._done, self._epoch, self._serial))
+        topic, payload = addressed_to(self._device, batch.payload())
+        self._link.publish(topic, payload, partial(self._done, self._epoch, self._serial))
 
     def _probe(self) -> None:
         """Acknowledged: the server is well, so the next close is the record's."""
         try:
-            self._link.deliver(TELEMETRY, self._poison.probe)
+            self._link.deliver(*addressed_to(self._device, self._poison.probe))
         except NotConnected:
             self._poison.probed(acknowledged=False)
             raise

@@ -44,6 +44,10 @@ class Device:
         """The UUID by which the REST API knows it."""
         return self._state.id
 
+    def make_gateway(self) -> None:
+        """It may speak for other devices from now on."""
+        self._state.is_gateway = True
+
     # --- what arrived
 
     def telemetry(self) -> dict[Point, Any]:

@@ -67,6 +67,8 @@ class DeviceState:
         #: Fields of the device that only the REST API reads and writes.
         self.details: dict[str, Any] = {}
         self.credentials = credentials
+        #: "Is gateway" in its details: it may speak for other devices.
+        self.is_gateway = False
         self.telemetry = TelemetryStore(depth)
         self.attributes = AttributeStore()
         self.rpc = PendingCalls(schedule)

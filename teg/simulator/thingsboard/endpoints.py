@@ -57,12 +57,12 @@ class Endpoints:
             Kind.CLIENT_RPC: self._client_rpc,
             Kind.CLAIM: self._claim,
             Kind.PACKAGE_CHUNK: self._package_chunk,
+            Kind.GATEWAY: self._gateway,
             Kind.PROTOBUF: self._protobuf,
             Kind.UNKNOWN: self._unknown,
         }
 
     def handle(self, publish: Publish) -> None:
-        """A topic of the gateway API has no handler: it is never acknowledged."""
         route = topics.route(publish.topic)
         handler = self._handlers.get(route.kind)
         if handler is not None:
@@ -77,9 +77,24 @@ class Endpoints:
         if elements:
             self._session.acknowledge(publish)
 
-    def _queue_telemetry(self, payload: bytes, elements: int) -> None:
+    def _gateway(self, _route: Route, publish: Publish) -> None:
+        """Telemetry for other devices, made when the name is new; of a device that is no gateway, and of the rest of
+        the gateway API, nothing is acknowledged."""
+        if not self._device.is_gateway or publish.topic != topics.GATEWAY_TELEMETRY:
+            return
+        for name, elements in parse_object(publish.payload).items():
+            if not isinstance(elements, list):
+                raise ConversionFailed(f"an array is wanted for {name!r}")
+            payload = orjson.dumps(elements)
+            self._admit_points(count_points(check_telemetry(payload)))
+            device = self._core.devices.get(name) or self._core.add_device(name, None)
+            self._queue_telemetry(payload, len(elements), device)
+            if elements:
+                self._session.acknowledge(publish)
+
+    def _queue_telemetry(self, payload: bytes, elements: int, device: DeviceState | None = None) -> None:
         """Each element of an array is a message of its own: a crash may leave a part of them."""
-        store, arrival_ms = self._device.telemetry, time.time_ns() // 1_000_000
+        store, arrival_ms = (device or self._device).telemetry, time.time_ns() // 1_000_000
         store.accept(payload, arrival_ms, elements)
         if self._core.queue.is_immediate:
             store.store(payload, arrival_ms)

@@ -61,6 +61,7 @@ _V2_PROTO = Family("v2/t/p", "v2/a/p", "v2/a/req/p/", "v2/a/res/p/", "v2/r/req/p
 #: Longest prefixes first: `v2/a/req/j/` before `v2/a/req/`.
 _FAMILIES = (V1, V2_JSON, _V2_PROTO, V2)
 
+GATEWAY_TELEMETRY = wire.GATEWAY_TELEMETRY
 CLAIM = "v1/devices/me/claim"
 _CHUNK = re.compile(r"v2/(fw|sw)/request/(\d+)/chunk/(\d+)")
 _CHUNK_FILTERS = {f"v2/{kind}/response/+/chunk/+": kind for kind in ("fw", "sw")}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from teg.adapters.status_socket import NAME, StatusSocket, ask
+from teg.adapters.status_socket import NAME, Say, StatusSocket, ask, order
 from teg.domain.errors import Unavailable
 from tests.support.running import wait_until
 
@@ -19,7 +19,7 @@ def start() -> Iterator[Start]:
     started: list[StatusSocket] = []
 
     def make(directory: Path, answer: Callable[[], bytes]) -> StatusSocket:
-        started.append(StatusSocket(directory, answer))
+        started.append(StatusSocket(directory, lambda request, say: answer()))
         started[-1].start()
         return started[-1]
 
@@ -90,7 +90,7 @@ def test_a_gateway_that_hangs_is_told_from_none(tmp_path: Path, start: Start) ->
 
 
 def test_without_a_place_for_it_the_gateway_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    place = StatusSocket(tmp_path / "missing", lambda: b"")
+    place = StatusSocket(tmp_path / "missing", lambda request, say: b"")
     place.start()
     place.stop()
     assert "'teg status' will know less" in caplog.text
@@ -103,3 +103,67 @@ def test_stopping_leaves_no_descriptor_and_no_thread(tmp_path: Path, start: Star
     server.stop()
     assert set(Path("/proc/self/fd").iterdir()) == before
     wait_until(lambda: "status-socket" not in {thread.name for thread in threading.enumerate()}, 5, "its thread's end")
+
+
+def test_an_order_is_heard_its_progress_told_and_its_answer_comes_last(tmp_path: Path) -> None:
+    def obey(request: bytes, say: Say) -> bytes:
+        say(b"1")
+        say(b"2")
+        return b"did " + request
+
+    place = StatusSocket(tmp_path, obey)
+    place.start()
+    told = order(tmp_path, b"that", 5.0)
+    assert told is not None
+    assert list(told) == [b"1", b"2", b"did that"]
+    place.stop()
+
+
+def test_who_orders_and_goes_away_does_not_stop_the_work(tmp_path: Path) -> None:
+    told, gone, done = threading.Event(), threading.Event(), threading.Event()
+
+    def obey(_: bytes, say: Say) -> bytes:
+        say(b"begun")
+        told.set()
+        assert gone.wait(10)
+        for _turn in range(100):
+            say(b"x" * 10_000)
+        done.set()
+        return b""
+
+    place = StatusSocket(tmp_path, obey)
+    place.start()
+    lines = order(tmp_path, b"that", 5.0)
+    assert lines is not None
+    assert next(lines) == b"begun"
+    assert told.wait(10)
+    del lines
+    gone.set()
+    assert done.wait(10)
+    place.stop()
+
+
+def test_how_it_is_can_be_asked_while_an_order_is_obeyed(tmp_path: Path) -> None:
+    let_go = threading.Event()
+
+    def obey(request: bytes, _: Say) -> bytes:
+        if request:
+            let_go.wait(30)
+        return b"fine"
+
+    place = StatusSocket(tmp_path, obey)
+    place.start()
+    lines = order(tmp_path, b"long", 30.0)
+    assert ask(tmp_path) == b"fine"
+    let_go.set()
+    assert lines is not None
+    assert list(lines) == [b"fine"]
+    place.stop()
+
+
+def test_a_console_of_an_earlier_version_only_connects(tmp_path: Path, start: Start) -> None:
+    start(tmp_path, lambda: b"fine")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(str(tmp_path / NAME))
+        assert connection.recv(100) == b"fine"

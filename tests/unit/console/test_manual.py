@@ -21,6 +21,13 @@ def test_every_command_and_option_is_in_the_manual() -> None:
                 assert each.opts[0] in text
 
 
+def test_what_stands_below_a_command_is_in_it_too() -> None:
+    text = manual().replace("\\-", "-")
+    assert "teg dead-letters retry" in text
+    assert "teg archive import" in text
+    assert "--own-token" in text
+
+
 def test_no_line_of_text_is_a_request() -> None:
     requests = {line.split()[0] for line in manual().splitlines() if line.startswith((".", "'"))}
     assert requests <= {".TH", ".SH", ".SS", ".PP", ".TP"}
