@@ -18,7 +18,9 @@ from huey.consumer import Consumer, Scheduler, Worker
 
 from tasks.huey_app import GatewayHuey
 from tasks.lanes import WORKERS, Lane
+from tasks.queue_name import queue_name
 from tasks.services import Services
+from tasks.storage import sqlite_path
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ports import EXIT_SIGNAL, EXIT_STATUS
 from teg.settings import InvalidSettings, Settings
@@ -104,7 +106,7 @@ class GatewayConsumer(Consumer):
             with ExitStack() as stack:
                 lock = settings.data_path / "gateway.lock"
                 self._patiently(lambda: stack.enter_context(single_instance(lock)))
-                self._patiently(lambda: self.huey.open(settings.queue_url))
+                self._patiently(lambda: self.huey.open(settings.queue_url, own_name(settings)))
                 stack.callback(self.huey.close)
                 self._patiently(lambda: stack.enter_context(self._lifespan(settings)))
                 super().run()
@@ -163,6 +165,15 @@ def settings_or_exit() -> Settings:
         return Settings.from_environment()
     except InvalidSettings as problems:
         raise SystemExit(str(problems)) from problems
+
+
+def own_name(settings: Settings) -> str:
+    """A queue file is ours alone; on a server we need a name.
+
+    Raises:
+        Unavailable: the name cannot be read or written now.
+    """
+    return "teg" if sqlite_path(settings.queue_url) else queue_name(settings.queue_name_path)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ class GatewayHuey(Huey):
         self._services: Services | None = None
         self.troubles = Troubles(logger.warning)
         self._worker = threading.local()
-        self._url = ""
+        self._url, self._name = "", "teg"
         self._queue_file: WatchedFile | None = None
         self._damaged = False
         self.tended = False  #: a scheduler of this process queues later what cannot be queued now
@@ -69,23 +69,26 @@ class GatewayHuey(Huey):
         self._outages_ended = 0
         return self.lanes[Lane.WORK]
 
-    def open(self, url: str) -> None:
+    def open(self, url: str, name: str = "teg") -> None:
         """Use the storage at `sqlite:///path`, `redis://…` or `postgresql://…` from now on.
+
+        `name` keeps our tasks apart from those of other gateways on the same server.
 
         Raises:
             Refused: the URL names no storage we can use.
             Unavailable: the storage cannot be reached now.
         """
         try:
-            lanes = {lane: open_storage(url, f"teg-{lane}") for lane in Lane}
+            lanes = {lane: open_storage(url, f"{name}-{lane}") for lane in Lane}
         except Damaged as damage:
             self._move_aside(url, damage)
-            lanes = {lane: open_storage(url, f"teg-{lane}") for lane in Lane}
+            lanes = {lane: open_storage(url, f"{name}-{lane}") for lane in Lane}
         path = sqlite_path(url)
         with storage_errors(url):
             queue_file = WatchedFile(path) if path else None
         self._close_storages()
         self.lanes, self.storage, self._queue_file, self._url = lanes, lanes[Lane.WORK], queue_file, url
+        self._name = name
         self.triggers = Triggers()
         self._damaged = False
 
@@ -122,7 +125,7 @@ class GatewayHuey(Huey):
                 if self._queue_file.written():
                     self.wake_up.notify_all()
                 return
-        self.open(self._url)
+        self.open(self._url, self._name)
         self._look_again()
 
     def _use(self, call: Callable[[], T]) -> T:

@@ -17,9 +17,10 @@ PRIVATE_ENDING = "-private"
 RECORD = "brought-from.txt"
 INBOX = "communication_queue.db"
 TOKEN = "tb_access_token"  # noqa: S105 - the name of a file
+QUEUE_NAME = "queue_name"
 
 #: The gateway's own, in its data directory and of its program; none of it may be reached by the controller.
-PRIVATE_FILES = ("gateway.db", "gateway.lock", TOKEN, "last_launched_controller_version.txt")
+PRIVATE_FILES = ("gateway.db", "gateway.lock", TOKEN, "last_launched_controller_version.txt", QUEUE_NAME)
 PRIVATE_DIRECTORIES = ("huey_data", "quarantine", "ota", "controller_process")
 PROGRAM_PARTS = ("gateway.py", "teg", "tasks", "producers", "pyproject.toml", ".env", ".git")
 
@@ -77,7 +78,9 @@ def former_files(
     if before := where.shared_before:
         names = [f"{name}{ending}" for name in PRIVATE_FILES for ending in _endings(name)]
         before = Path(os.path.realpath(before))
-        yield from ((before / name, where.data / name) for name in names if name not in ("gateway.lock", TOKEN))
+        yield from (
+            (before / name, where.data / name) for name in names if name not in ("gateway.lock", TOKEN, QUEUE_NAME)
+        )
         yield from ((_parent_without_links(path), where.belongs(path)) for path in named if within(path, before))
     if token == where.data / TOKEN:
         former = [Path(os.path.realpath(where.shared_before))] if where.shared_before else []

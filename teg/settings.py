@@ -128,6 +128,10 @@ class Settings:
         return self.controller_data_path / places.INBOX
 
     @property
+    def queue_name_path(self) -> Path:
+        return self.data_path / places.QUEUE_NAME
+
+    @property
     def private_paths(self) -> tuple[tuple[str, Path], ...]:
         """What each private file or directory is called, and where it lies: nothing of it may be the controller's."""
         return tuple(_private(self))

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import pytest
 
+from teg.simulator.thingsboard.tls import ServerTls
 from tests.support.running import own_address, wait_until
 
 
@@ -24,6 +25,8 @@ class QueueServer(Protocol):
     def start(self) -> None: ...
 
     def kill(self) -> None: ...
+
+    def secure(self, directory: Path, password: str) -> None: ...
 
 
 def needed(program: str, package: str) -> str:
@@ -78,9 +81,19 @@ class RedisServer(_Server):
     def __init__(self) -> None:
         self._program = needed("redis-server", "redis-server")
         super().__init__("redis", 6379, "0")
+        self._security: list[str] = []
+
+    def secure(self, directory: Path, password: str) -> None:
+        """Only TLS and only with the password from the next start on; the URL carries both."""
+        tls = ServerTls.create(directory, names=(self.host,))
+        files = ["--tls-cert-file", tls.certificate_file, "--tls-key-file", tls.key_file, "--tls-auth-clients", "no"]
+        self._security = [*map(str, files), "--tls-port", str(self.port), "--requirepass", password]
+        self.url = f"rediss://default:{password}@{self.host}:{self.port}/0?ssl_ca_certs={tls.ca_file}"
 
     def command(self) -> list[str]:
-        return [self._program, "--port", str(self.port), "--bind", self.host, "--save", "", "--appendonly", "no"]
+        plain_port = 0 if self._security else self.port
+        options = ["--bind", self.host, "--save", "", "--appendonly", "no", *self._security]
+        return [self._program, "--port", str(plain_port), *options]
 
 
 class PostgresqlServer(_Server):
@@ -92,6 +105,32 @@ class PostgresqlServer(_Server):
         self._directory = Path(tempfile.mkdtemp(prefix="teg-postgresql-"))
         self._as_postgres(["chown", "postgres", str(self._directory)], user="root")
         self._as_postgres([self._initdb, "-D", str(self._directory / "data"), "-U", "teg", "-A", "trust", "-N"])
+        self._security: list[str] = []
+
+    def secure(self, directory: Path, password: str) -> None:
+        """Only TLS and only with the password from the next start on; the URL carries both."""
+        tls = ServerTls.create(directory, names=(self.host,))
+        for source in (tls.certificate_file, tls.key_file):
+            copy = self._directory / source.name
+            shutil.copy(source, copy)
+            copy.chmod(0o600)
+            self._as_postgres(["chown", "postgres", str(copy)], user="root")
+        self._set_password(password)
+        files = {"ssl_cert_file": tls.certificate_file, "ssl_key_file": tls.key_file}
+        self._security = ["-c", "ssl=on"]
+        for name, path in files.items():
+            self._security += ["-c", f"{name}={self._directory / path.name}"]
+        rules = self._directory / "pg_hba.conf"
+        rules.write_text("hostssl all all 0.0.0.0/0 scram-sha-256\n")
+        rules.chmod(0o644)
+        self._security += ["-c", f"hba_file={rules}"]
+        trust = f"sslmode=verify-full&sslrootcert={tls.ca_file}"
+        self.url = f"postgresql://teg:{password}@{self.host}:{self.port}/postgres?{trust}"
+
+    def _set_password(self, password: str) -> None:
+        single = [self._program, "--single", "-D", str(self._directory / "data"), "postgres"]
+        text = f"alter user teg password '{password}'\n".encode()
+        subprocess.run([*self._prefix(), *single], input=text, cwd="/", check=True, capture_output=True, timeout=60)
 
     def _prefix(self) -> list[str]:
         return ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
@@ -103,7 +142,7 @@ class PostgresqlServer(_Server):
 
     def command(self) -> list[str]:
         data = str(self._directory / "data")
-        options = ["-p", str(self.port), "-h", self.host, "-k", str(self._directory), "-F"]
+        options = ["-p", str(self.port), "-h", self.host, "-k", str(self._directory), "-F", *self._security]
         return [*self._prefix(), self._program, "-D", data, *options]
 
     def _workers(self) -> list[str]:

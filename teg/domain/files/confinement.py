@@ -82,6 +82,7 @@ _DATA = (
     "controller_process",
     "tb_access_token*",
     "last_launched_controller_version.txt",
+    "queue_name",
     ".env",
 )
 _PROGRAM = (
