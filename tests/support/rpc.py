@@ -27,6 +27,9 @@ from teg.domain.rpc.status import StatusSources
 from teg.domain.server.reconnect import LinkHistory
 from teg.domain.server.wire import RpcRequest
 
+#: A day of the archive, both ends included.
+RANGE = {"start_timestamp_ms": 1_767_225_600_000, "end_timestamp_ms": 1_767_312_000_000}
+
 
 class FakeClock:
     def __init__(self) -> None:

@@ -1,10 +1,5 @@
-"""Every variable, good and bad; `.env` under the environment; only InvalidSettings ever escapes, naming everything."""
+"""Every variable, good and bad; only InvalidSettings ever escapes, naming everything."""
 
-import ast
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,42 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teg import settings as settings_module
-from teg.settings import InvalidSettings, Settings, read_env_file
+from teg.settings import InvalidSettings, Settings
+from tests.support.environments import REQUIRED, ROOT, problems, read, variables_read
 
-ROOT = Path(__file__).resolve().parents[2]
-REQUIRED = {"TB_HOST": "things.example.org", "TB_PORT": "8883"}
 GIB = 1 << 30
 
 
-def read(**variables: str) -> Settings:
-    return Settings.from_environment({**REQUIRED, **variables})
-
-
-def problems(**variables: str) -> list[str]:
-    with pytest.raises(InvalidSettings) as raised:
-        read(**variables)
-    return raised.value.problems
-
-
-def variables_read() -> set[str]:
-    """The names that `_Reader` asks for."""
-    tree = ast.parse((ROOT / "teg" / "settings.py").read_text())
-    reader = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "_Reader")
-    return {
-        call.args[0].value
-        for call in ast.walk(reader)
-        if isinstance(call, ast.Call)
-        and isinstance(call.func, ast.Attribute)
-        and call.args
-        and isinstance(call.args[0], ast.Constant)
-        and isinstance(call.args[0].value, str)
-        and re.fullmatch(r"[A-Z][A-Z0-9_]+", call.args[0].value)
-    }
-
-
 HERE = str(ROOT / "pyproject.toml")
+
+
 FOLDER = str(ROOT / "tests")
+
 
 #: variable, text, field, value
 GOOD: list[tuple[str, str, str, Any]] = [
@@ -135,8 +105,13 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("TEG_CONSOLE", "[::1]:8765", "console", "[::1]:8765"),
 ]
 
+
 LONG = "/" + "a" * 5000
+
+
 NOBODY = "~no-such-user-here/x"
+
+
 BAD: list[tuple[str, str]] = [
     ("TB_HOST", ""),
     ("TB_HOST", "mqtts://things.example.org"),
@@ -219,6 +194,8 @@ BAD: list[tuple[str, str]] = [
     ("TEG_CONSOLE", "localhost:65536"),
     ("TEG_CONSOLE", "::1:8765"),
 ]
+
+
 #: Any text will do for these; only a zero byte will not.
 FREE_TEXT = {
     "LOG_LEVEL",
@@ -337,183 +314,3 @@ def test_only_invalid_settings_escapes(environment: dict[str, str]) -> None:
     else:
         assert 1 <= found.tb_port <= 65_535
         assert found.tb_host
-
-
-# --- .env --------------------------------------------------------------------------------------------------
-
-ENV_FILE = """\
-# a comment
-TB_HOST=things.example.org
-export TB_PORT=8883
-  THINGSBOARD_DEVICE_NAME = "roof # 7"
-TEG_CONTROLLER_ENVIRONMENT='A=1,B=2'
-LOG_LEVEL=DEBUG # louder
-TEG_RPC_DISABLED=
-not a line
-1BAD=name
-=nothing
-"""
-
-
-def test_the_lines_of_an_env_file(tmp_path: Path) -> None:
-    path = tmp_path / ".env"
-    path.write_text(ENV_FILE)
-    assert read_env_file(path) == {
-        "TB_HOST": "things.example.org",
-        "TB_PORT": "8883",
-        "THINGSBOARD_DEVICE_NAME": "roof # 7",
-        "TEG_CONTROLLER_ENVIRONMENT": "A=1,B=2",
-        "LOG_LEVEL": "DEBUG",
-        "TEG_RPC_DISABLED": "",
-    }
-
-
-def test_a_missing_env_file_is_fine(tmp_path: Path) -> None:
-    assert read_env_file(tmp_path / ".env") == {}
-
-
-def test_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfTB_HOST=h\r\nTB_PORT=1\r\n")
-    assert read_env_file(tmp_path / ".env") == {"TB_HOST": "h", "TB_PORT": "1"}
-
-
-@pytest.mark.parametrize("content", [b"TB_HOST=\xff\xfe", None])
-def test_an_env_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
-    path = tmp_path / ".env"
-    path.mkdir() if content is None else path.write_bytes(content)
-    with pytest.raises(InvalidSettings, match=r"\.env cannot be read"):
-        read_env_file(path)
-
-
-def test_the_environment_wins_over_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".env").write_text("TB_HOST=from-file\nTB_PORT=1\nTHINGSBOARD_DEVICE_NAME=file\n")
-    as_checkout(tmp_path, monkeypatch)
-    monkeypatch.setenv("TB_HOST", "from-process")
-    monkeypatch.setenv("THINGSBOARD_DEVICE_NAME", "")
-    found = Settings.from_environment()
-    assert found.tb_host == "from-process"
-    assert found.tb_port == 1
-    assert found.device_name != "file", "set but empty means none, as compose files write it"
-
-
-def as_checkout(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the program stood in `directory`, with nothing set by whoever runs the tests."""
-    (directory / "pyproject.toml").touch()
-    monkeypatch.setattr(settings_module, "PROGRAM", directory)
-    for name in variables_read():
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.mark.parametrize("library", ["lib/python3.11/site-packages", "lib/python3/dist-packages", "opt/teg"])
-def test_an_installed_program_has_neither_data_nor_env_file_in_the_library(
-    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = tmp_path / library
-    directory.mkdir(parents=True)
-    (directory / ".env").write_text("TB_HOST=from-file\nTB_PORT=1\n")
-    as_checkout(directory, monkeypatch)  # some packages litter the library with files such as `pyproject.toml`
-    if library == "opt/teg":
-        (directory / "pyproject.toml").unlink()
-    with pytest.raises(InvalidSettings, match="TB_HOST is not set"):
-        Settings.from_environment()
-    assert read().data_path == Path("/var/lib/teg")
-
-
-@given(st.binary(max_size=200))
-def test_any_env_file_is_read_or_refused(data: bytes) -> None:
-    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"teg-env-{os.getpid()}"
-    path.write_bytes(data)
-    try:
-        found = read_env_file(path)
-        assert all(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) for name in found)
-    except InvalidSettings:
-        pass
-    finally:
-        path.unlink()
-
-
-# --- the documents -----------------------------------------------------------------------------------------
-
-ROW = re.compile(r"^\| `([A-Z_]+)` \| (.*?) \| (.+) \|$", re.MULTILINE)
-DOCUMENTED = {
-    name: (default, meaning) for name, default, meaning in ROW.findall((ROOT / "docs" / "settings.md").read_text())
-}
-EXAMPLE = (ROOT / ".env.example").read_text()
-EXAMPLE_LINES = dict(re.findall(r"^#?([A-Z_]+)=(.*)$", EXAMPLE, re.MULTILINE))
-#: Worked out by the program; tested below.
-IN_WORDS = {
-    "THINGSBOARD_DEVICE_NAME",
-    "TEG_DATA_PATH",
-    "TEG_ARCHIVE_MAX_BYTES",
-    "TEG_CONTROLLER_DOCKERCONTEXT_PATH",
-    "TEG_CONTROLLER_CPU_PERCENT",
-}
-
-
-def test_every_variable_is_documented_and_no_other() -> None:
-    assert set(DOCUMENTED) == variables_read()
-    assert set(EXAMPLE_LINES) == variables_read()
-
-
-def literal(default: str) -> str | None:
-    found = re.fullmatch(r"`([^`]+)`", default)
-    return found.group(1) if found else None
-
-
-@pytest.mark.parametrize("name", sorted(variables_read() - set(REQUIRED) - IN_WORDS))
-def test_the_documented_default_is_the_default(name: str) -> None:
-    """Setting it to what the page says changes nothing."""
-    default = DOCUMENTED[name][0]
-    text = literal(default) or ""
-    assert text or default == "none", f"{name}: neither a literal nor 'none': {default}"
-    text = text.replace("$TEG_CONTROLLER_DATA_PATH", str(read().controller_data_path))
-    text = text.replace("$TEG_DATA_PATH", str(read().data_path))
-    assert read(**{name: text}) == read()
-
-
-def test_the_defaults_in_words() -> None:
-    assert set(IN_WORDS) == {n for n, (default, _) in DOCUMENTED.items() if default not in ("none", "required")} - {
-        n for n, (default, _) in DOCUMENTED.items() if literal(default)
-    }
-    assert read().data_path == ROOT / "data"
-    assert read(STATE_DIRECTORY="/var/lib/site:/var/lib/other").data_path == Path("/var/lib/site")
-    assert read().queue_url == f"sqlite://{ROOT}/huey_data/huey.db"
-    assert read().device_name == os.uname().nodename
-    assert read().controller_cpu_percent == 75 * (os.cpu_count() or 1)
-    assert read(TEG_CONTROLLER_GIT_PATH="/srv/c/.git").controller_docker_context == Path("/srv/c/docker")
-    partition = os.statvfs(ROOT)
-    assert read().archive_max_bytes == partition.f_frsize * partition.f_blocks // 4
-
-
-def test_the_required_ones_are_marked_and_given_an_example() -> None:
-    assert {name for name, (default, _) in DOCUMENTED.items() if default == "required"} == set(REQUIRED)
-    assert set(re.findall(r"^([A-Z_]+)=.+$", EXAMPLE, re.MULTILINE)) == set(REQUIRED)
-    for name in REQUIRED:
-        left = {key: value for key, value in REQUIRED.items() if key != name}
-        with pytest.raises(InvalidSettings, match=f"{name} is not set"):
-            Settings.from_environment(left)
-
-
-def test_the_example_shows_the_documented_defaults() -> None:
-    for name, (default, _) in DOCUMENTED.items():
-        text = literal(default)
-        if name not in REQUIRED:
-            assert EXAMPLE_LINES[name] == (text if text and "$" not in text else ""), name
-
-
-def test_the_example_works_as_it_is_and_with_every_line_uncommented(tmp_path: Path) -> None:
-    path = tmp_path / ".env"
-    path.write_text(EXAMPLE)
-    as_it_is = Settings.from_environment(read_env_file(path))
-    path.write_text(re.sub(r"^#([A-Z_]+=)", r"\1", EXAMPLE, flags=re.MULTILINE))
-    assert set(read_env_file(path)) == variables_read()
-    assert Settings.from_environment(read_env_file(path)) == as_it_is
-
-
-def test_settings_need_nothing_but_the_standard_library() -> None:
-    """`python -S` has no site packages: the console and scripts may read settings on a half-installed machine."""
-    code = (
-        "from teg import settings; print(settings.Settings.from_environment({'TB_HOST': 'h', 'TB_PORT': '1'}).tb_host)"
-    )
-    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "h\n", done.stderr

@@ -1,7 +1,6 @@
 """Attributes over a real socket: publishing, requesting, pushing, deleting, and their faults."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,24 +19,6 @@ from tests.support.stand_in_client import (
 
 REQUEST = "v1/devices/me/attributes/request/"
 RESPONSE = "v1/devices/me/attributes/response/"
-
-
-@pytest.fixture
-def server() -> Iterator[ThingsBoard]:
-    with ThingsBoard() as server:
-        yield server
-
-
-@pytest.fixture
-def device(server: ThingsBoard) -> Device:
-    return server.add_device("pi-07", token="T1")
-
-
-@pytest.fixture
-def client(server: ThingsBoard, device: Device) -> Iterator[PahoDevice]:
-    client = PahoDevice("T1").opened(server.host, server.port)
-    yield client
-    client.close()
 
 
 def ask(client: PahoDevice, number: int, body: Any, prefix: str = REQUEST, reply: str = RESPONSE) -> Any:

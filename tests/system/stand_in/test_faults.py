@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,24 +18,6 @@ from tests.support.stand_in_client import (
     logged_in,
     publish_packet,
 )
-
-
-@pytest.fixture
-def server() -> Iterator[ThingsBoard]:
-    with ThingsBoard() as server:
-        yield server
-
-
-@pytest.fixture
-def device(server: ThingsBoard) -> Device:
-    return server.add_device("pi-07", token="T1")
-
-
-@pytest.fixture
-def client(server: ThingsBoard, device: Device) -> Iterator[PahoDevice]:
-    client = PahoDevice("T1").opened(server.host, server.port)
-    yield client
-    client.close()
 
 
 def record(ts: int) -> str:

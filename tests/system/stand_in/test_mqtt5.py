@@ -24,17 +24,6 @@ V5 = MQTTProtocolVersion.MQTTv5
 
 
 @pytest.fixture
-def server() -> Iterator[ThingsBoard]:
-    with ThingsBoard() as server:
-        yield server
-
-
-@pytest.fixture
-def device(server: ThingsBoard) -> Device:
-    return server.add_device("pi-07", token="T1")
-
-
-@pytest.fixture
 def client(server: ThingsBoard, device: Device) -> Iterator[PahoDevice]:
     client = PahoDevice("T1", version=V5).opened(server.host, server.port)
     yield client

@@ -19,17 +19,6 @@ DATA = bytes(range(256)) * 20
 
 
 @pytest.fixture
-def server() -> Iterator[ThingsBoard]:
-    with ThingsBoard() as server:
-        yield server
-
-
-@pytest.fixture
-def device(server: ThingsBoard) -> Device:
-    return server.add_device("pi-07", token="T1")
-
-
-@pytest.fixture
 def client(server: ThingsBoard, device: Device) -> Iterator[PahoDevice]:
     client = PahoDevice("T1").opened(server.host, server.port)
     client.subscribe(ATTRIBUTES)

@@ -1,7 +1,6 @@
 """Calls in both directions over a real socket."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,24 +22,6 @@ from tests.support.stand_in_client import (
 
 REQUEST = "v1/devices/me/rpc/request/"
 RESPONSE = "v1/devices/me/rpc/response/"
-
-
-@pytest.fixture
-def server() -> Iterator[ThingsBoard]:
-    with ThingsBoard() as server:
-        yield server
-
-
-@pytest.fixture
-def device(server: ThingsBoard) -> Device:
-    return server.add_device("pi-07", token="T1")
-
-
-@pytest.fixture
-def client(server: ThingsBoard, device: Device) -> Iterator[PahoDevice]:
-    client = PahoDevice("T1").opened(server.host, server.port)
-    yield client
-    client.close()
 
 
 def echo(_topic: str, payload: bytes) -> bytes:

@@ -22,18 +22,6 @@ def server() -> Iterator[ThingsBoard]:
         yield server
 
 
-@pytest.fixture
-def device(server: ThingsBoard) -> Device:
-    return server.add_device("pi-07", token="T1")
-
-
-@pytest.fixture
-def client(server: ThingsBoard, device: Device) -> Iterator[PahoDevice]:
-    client = PahoDevice("T1").opened(server.host, server.port)
-    yield client
-    client.close()
-
-
 def records(first: int, count: int) -> str:
     return json.dumps([{"ts": ts, "values": {"a": ts}} for ts in range(first, first + count)])
 

@@ -1,7 +1,5 @@
 """Connecting, subscribing and being thrown out, over real sockets."""
 
-from collections.abc import Iterator
-
 import pytest
 from paho.mqtt.enums import MQTTProtocolVersion
 
@@ -27,17 +25,6 @@ from tests.support.stand_in_client import (
 
 ACCEPTED = b"\x20\x02\x00\x00"
 PING, PONG = b"\xc0\x00", b"\xd0\x00"
-
-
-@pytest.fixture
-def server() -> Iterator[ThingsBoard]:
-    with ThingsBoard() as server:
-        yield server
-
-
-@pytest.fixture
-def device(server: ThingsBoard) -> Device:
-    return server.add_device("pi-07", token="T1")
 
 
 def answer_to(server: ThingsBoard, *packets: bytes) -> bytes:

@@ -1,7 +1,6 @@
 """Telemetry over a real socket: what is acknowledged, what is stored, and what ends the session."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -20,24 +19,6 @@ from tests.support.stand_in_client import (
 PUBACK_1 = b"\x40\x02\x00\x01"
 PROBE = publish_packet(TELEMETRY, b"{}", mid=99)
 PUBACK_99 = b"\x40\x02\x00\x63"
-
-
-@pytest.fixture
-def server() -> Iterator[ThingsBoard]:
-    with ThingsBoard() as server:
-        yield server
-
-
-@pytest.fixture
-def device(server: ThingsBoard) -> Device:
-    return server.add_device("pi-07", token="T1")
-
-
-@pytest.fixture
-def client(server: ThingsBoard, device: Device) -> Iterator[PahoDevice]:
-    client = PahoDevice("T1").opened(server.host, server.port)
-    yield client
-    client.close()
 
 
 def test_all_three_forms_are_stored(client: PahoDevice, device: Device) -> None:

@@ -1,6 +1,5 @@
 """Recording: a real inbox file, a real archive, and a crash at every step between them."""
 
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,55 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from teg.adapters.gateway_db import outbox
-from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.outbox import RecordTable
-from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry import ingest
-from teg.domain.telemetry.ingest import Recorder, RowsRead
+from teg.domain.telemetry.ingest import RowsRead
 from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, SetAside
-from tests.support.running import ControllerInbox, message
-
-
-class Crash(BaseException):
-    """kill -9, as far as one process can play it: nothing after it runs."""
-
-
-class Site:
-    """A controller's inbox and a gateway's archive in one directory; `recorder()` is a gateway's new life."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.controller = ControllerInbox(path / "communication_queue.db")
-        self.database = Database(path / "gateway.db")
-        self.database.open(outbox.SCHEMA)
-        self.table = RecordTable(self.database)
-        self.inbox = Inbox(self.controller.path)
-        self.notifications = 0
-
-    def recorder(self) -> Recorder:
-        self.inbox.close()
-        self.inbox = Inbox(self.controller.path)
-        return Recorder(self.inbox, self.table, self._stored, idle_timeout_s=0.0)
-
-    def _stored(self) -> None:
-        self.notifications += 1
-
-    def archived(self) -> list[str]:
-        return [text for (text,) in self.database.rows("SELECT message FROM record ORDER BY id")]
-
-    def dead(self) -> list[tuple[bytes, str]]:
-        return self.database.rows("SELECT message, reason FROM dead_letter ORDER BY id")
-
-    def counter(self, name: str) -> int:
-        return sum(value for key, value in self.database.rows("SELECT name, value FROM counter") if key == name)
-
-    def close(self) -> None:
-        self.inbox.close()
-        self.controller.close()
-        self.database.close()
+from tests.support.ingest import Crash, Site, after_store, crash_at, never, recreate, texts
+from tests.support.running import message
 
 
 @pytest.fixture
@@ -65,14 +22,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path)
     yield site
     site.close()
-
-
-def never() -> bool:
-    return False
-
-
-def texts(first: int, last: int) -> list[str]:
-    return [message(number) for number in range(first, last + 1)]
 
 
 def test_rows_move_in_order_and_leave_the_inbox(site: Site) -> None:
@@ -120,25 +69,6 @@ def test_a_value_that_would_fill_the_memory_is_met_by_its_beginning(site: Site) 
     assert site.controller.count() == 0
 
 
-# --- crashes
-
-
-def crash_at(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, *, after: bool, call: int = 1) -> None:
-    original, calls = getattr(owner, name), 0
-
-    def crashing(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == call and not after:
-            raise Crash
-        result = original(*arguments, **named)
-        if calls == call:
-            raise Crash
-        return result
-
-    monkeypatch.setattr(owner, name, crashing)
-
-
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("step", ["store", "delete"])
 @pytest.mark.parametrize("call", [1, 2, 3])
@@ -170,26 +100,6 @@ def test_a_crash_in_the_middle_of_deleting_is_made_up_for(site: Site, monkeypatc
     site.recorder().run(never)
     assert site.archived() == texts(1, 1000)
     assert site.controller.count() == 0
-
-
-def after_store(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gateway that dies between archiving and deleting."""
-    with monkeypatch.context() as patch:
-        recorder = site.recorder()
-        crash_at(patch, site.inbox, "delete", after=False)
-        with pytest.raises(Crash):
-            recorder.run(never)
-
-
-def recreate(site: Site, autoincrement: bool = True) -> None:
-    site.controller.close()
-    for suffix in ("", "-wal", "-shm"):
-        site.controller.path.with_name(site.controller.path.name + suffix).unlink(missing_ok=True)
-    if not autoincrement:
-        connection = sqlite3.connect(site.controller.path)
-        connection.execute("CREATE TABLE messages (id INTEGER PRIMARY KEY, type text, message text)")
-        connection.close()
-    site.controller = ControllerInbox(site.controller.path)
 
 
 def test_an_inbox_created_anew_while_we_were_dead_loses_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,9 +153,6 @@ def test_a_deleted_inbox_takes_its_rows_along_and_work_goes_on(site: Site) -> No
     site.controller.insert_many(texts(6, 9))
     recorder.run(never)
     assert site.archived() == texts(1, 9)
-
-
-# --- a locked inbox, a failing archive
 
 
 def test_a_locked_inbox_stops_only_the_deleting(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

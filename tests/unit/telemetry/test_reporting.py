@@ -1,7 +1,7 @@
 """What the gateway says about itself: durable first, in as few messages as the limit allows, newest value last."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,62 +14,10 @@ from teg.adapters.gateway_db import state
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.state import ClientAttributeTable
 from teg.domain.errors import NotConnected, Refused, Unavailable
-from teg.domain.server.wire import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, encodable
-from teg.domain.telemetry.reporting import (
-    MAX_LINE_CHARACTERS,
-    MAX_LINES_A_MINUTE,
-    MAX_WAITING_LINES,
-    Auxiliary,
-    LogLines,
-    Reporter,
-)
+from teg.domain.server.wire import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY
+from teg.domain.telemetry.reporting import Auxiliary, Reporter
 from tests.support.links import FakeClock
-
-MINUTE_MS = 60_000
-
-
-class FakeSession:
-    """Keeps what is delivered; `fail_after` deliveries it has no connection any more."""
-
-    def __init__(self) -> None:
-        self.connected = True
-        self.sent: list[tuple[str, bytes, float]] = []
-        self.fail_after: int | None = None
-        self.on_deliver: Callable[[bytes], None] = lambda payload: None
-
-    def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
-        if self.fail_after is not None and len(self.sent) >= self.fail_after:
-            raise NotConnected("the connection ended")
-        self.on_deliver(payload)
-        self.sent.append((topic, payload, timeout_s))
-
-    def values(self) -> dict[str, Any]:
-        """What the server holds after all deliveries."""
-        found: dict[str, Any] = {}
-        for _, payload, _ in self.sent:
-            found |= orjson.loads(payload)
-        return found
-
-
-class FakeOwn:
-    """Keeps own records; `broken` makes the disk full."""
-
-    def __init__(self) -> None:
-        self.records: list[tuple[int, dict[str, Any]]] = []
-        self.broken = False
-        self.entered = threading.Event()
-        self.go_on = threading.Event()
-        self.go_on.set()
-
-    def store_own(self, records: Sequence[tuple[int, bytes]]) -> None:
-        self.entered.set()
-        assert self.go_on.wait(20)
-        if self.broken:
-            raise Unavailable("disk full")
-        for ts_ms, text in records:
-            record = orjson.loads(text)
-            assert record["ts"] == ts_ms
-            self.records.append((ts_ms, record["values"]))
+from tests.support.own_reports import FakeOwn, FakeSession
 
 
 class Rig:
@@ -314,149 +262,3 @@ def test_auxiliary_telemetry_does_not_wait_for_a_connection() -> None:
     aux.auxiliary.send()
     assert len(aux.session.sent) == 1, "the one that was not sent is not made up for"
     assert aux.session.sent[0][2] < 20, "given up before the next one is due"
-
-
-# --- log lines ---------------------------------------------------------------------------------------------
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.own, self.clock = FakeOwn(), FakeClock()
-        self.stored = 0
-        self.lines = LogLines(self.own, self.clock, self._stored)
-
-    def _stored(self) -> None:
-        self.stored += 1
-
-    def add(self, text: str = "line", ms: int = 0, severity: str = "INFO") -> None:
-        self.lines.add(self.clock.ms + ms, severity, text)
-
-    def messages(self) -> list[str]:
-        return [values["message"] for _, values in self.own.records]
-
-    def timestamps(self) -> list[int]:
-        return [ts_ms - self.clock.ms for ts_ms, _ in self.own.records]
-
-
-def test_a_line_becomes_a_record() -> None:
-    found = Lines()
-    assert not found.lines.waiting
-    found.add("started", severity="WARN")
-    assert found.lines.waiting
-    found.lines.store()
-    assert not found.lines.waiting
-    assert found.own.records == [(found.clock.ms, {"severity": "WARN", "message": "GATEWAY - started"})]
-    assert found.stored == 1
-
-
-def test_nothing_waits_nothing_is_written() -> None:
-    found = Lines()
-    found.lines.store()
-    assert (found.own.records, found.stored) == ([], 0)
-
-
-def test_lines_of_one_millisecond_stay_apart() -> None:
-    """The server keeps one value a key and millisecond."""
-    found = Lines()
-    for number in range(3):
-        found.add(f"line {number}")
-    found.lines.store()
-    found.add("line 3", ms=1)
-    found.add("line 4", ms=100)
-    found.lines.store()
-    assert found.timestamps() == [0, 1, 2, 3, 100]
-
-
-def test_a_clock_that_is_set_back_is_believed_when_it_is_far() -> None:
-    found = Lines()
-    found.add("a", ms=0)
-    found.add("b", ms=-2000)
-    found.add("c", ms=-3_600_000)
-    found.add("d", ms=-3_600_000)
-    found.lines.store()
-    assert found.timestamps() == [0, 1, -3_600_000, -3_599_999]
-
-
-def test_lines_wait_while_the_archive_fails_and_keep_their_times() -> None:
-    found = Lines()
-    for number in range(3):
-        found.add(f"line {number}")
-    found.own.broken = True
-    for _ in range(10):
-        with pytest.raises(Unavailable):
-            found.lines.store()
-    found.own.broken = False
-    found.lines.store()
-    assert found.messages() == [f"GATEWAY - line {number}" for number in range(3)]
-    assert found.timestamps() == [0, 1, 2]
-    assert found.stored == 1
-
-
-def test_a_flood_is_cut_and_said_in_one_line() -> None:
-    found = Lines()
-    for number in range(MAX_LINES_A_MINUTE + 40):
-        found.add(f"line {number}")
-    found.lines.store()
-    assert len(found.own.records) == MAX_LINES_A_MINUTE
-    found.clock.ms += MINUTE_MS
-    found.lines.store()
-    assert found.messages()[-1] == "GATEWAY - 40 log lines were not sent (rate limit)"
-    assert found.own.records[-1][1]["severity"] == "WARN"
-    found.add("next")
-    found.lines.store()
-    assert found.messages()[-1] == "GATEWAY - next", "a new minute, a new allowance; and it is said once"
-
-
-def test_memory_is_bounded_while_the_archive_fails() -> None:
-    found = Lines()
-    for minute in range(MAX_WAITING_LINES // MAX_LINES_A_MINUTE + 10):
-        for _ in range(MAX_LINES_A_MINUTE):
-            found.add(ms=minute * MINUTE_MS)
-    found.lines.store()
-    assert len(found.own.records) == MAX_WAITING_LINES + 1, "and the line that says how many were left out"
-
-
-@pytest.mark.parametrize("text", ["x" * 100_000, "\ud800", "\x00", 'quo"te\nline', ""])
-def test_any_text_can_be_a_line(text: str) -> None:
-    found = Lines()
-    found.add(text)
-    found.lines.store()
-    [message] = found.messages()
-    assert message.startswith("GATEWAY - ")
-    assert len(message) <= MAX_LINE_CHARACTERS + len("GATEWAY - ")
-
-
-@given(st.text(st.characters()))
-def test_encodable_text_is_encodable(text: str) -> None:
-    assert len(encodable(text).encode()) >= len(text)
-
-
-def test_lines_may_be_added_while_others_are_stored() -> None:
-    """A line that failing storage logs must neither wait nor be lost."""
-    found = Lines()
-    found.add("before")
-    found.own.go_on.clear()
-    storing = threading.Thread(target=found.lines.store)
-    storing.start()
-    assert found.own.entered.wait(20)
-    found.add("meanwhile")
-    found.own.go_on.set()
-    storing.join(20)
-    found.lines.store()
-    assert found.messages() == ["GATEWAY - before", "GATEWAY - meanwhile"]
-
-
-def test_two_that_store_at_once_neither_double_nor_drop() -> None:
-    found = Lines()
-    found.add("one")
-    found.own.go_on.clear()
-    both = [threading.Thread(target=found.lines.store) for _ in range(2)]
-    for thread in both:
-        thread.start()
-    assert found.own.entered.wait(20)
-    found.add("two")
-    found.own.go_on.set()
-    for thread in both:
-        thread.join(20)
-    found.lines.store()
-    assert found.messages() == ["GATEWAY - one", "GATEWAY - two"]
