@@ -23,6 +23,7 @@ COMMANDS = {
     "migrate": "teg.console.migrate",
     "uninstall": "teg.console.uninstall",
     "erase": "teg.console.erase",
+    "demo": "teg.console.demo",
 }
 
 

@@ -168,3 +168,15 @@ def test_the_gateway_neither_reads_nor_writes_data_in_its_library(installation: 
 
 def is_code(path: Path) -> bool:
     return path.suffix in (".py", ".pyc") or path.name == LIBRARIES or METADATA.fullmatch(path.parts[0]) is not None
+
+
+def test_the_demo_runs_without_the_checkout(installation: Installation, tmp_path: Path) -> None:
+    consumer = installation.directory / "bin" / "huey_consumer"  # as an installation with its libraries has it
+    consumer.write_text(f"#!{installation.python}\nfrom huey.bin.huey_consumer import consumer_main\nconsumer_main()\n")
+    consumer.chmod(0o755)
+    command: list[str | Path] = [installation.directory / "bin" / "teg", "demo", "--seconds", "3"]
+    environment = installation.environment(TMPDIR=str(tmp_path))
+    done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^account: recorded [1-9]\d*, delivered \d+, lost 0, duplicated 0$", done.stdout, re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,7 @@
 
 Real parts: the readings, the `huey_consumer` process, the supervised controller, MQTT over TLS. Nothing else has to be
 installed or running. In a terminal every key is a blow; `DEMO_SECONDS=n` plays a script of blows and ends by itself,
-n seconds after the first value has arrived.
+n seconds after the first value has arrived, or later if the last blow is not survived by then.
 Exit status 0 means that nothing was lost.
 """
 
@@ -18,13 +18,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
 
 from teg.simulator.demo.account import Snapshot
 from teg.simulator.demo.blows import LEGEND, Blows
 from teg.simulator.demo.children import ChildFailed
 from teg.simulator.demo.environment import GATEWAY_COMMAND
 from teg.simulator.demo.keyboard import Keyboard, keyboard
+from teg.simulator.demo.outlet import Outlet
 from teg.simulator.demo.places import Places
 from teg.simulator.demo.plain import PlainView, View
 from teg.simulator.demo.schedule import Schedule
@@ -93,38 +93,43 @@ def run(places: Places, seconds: float, stop: threading.Event) -> int:
     if not GATEWAY_COMMAND[0].exists():
         raise NotSetUp(f"{GATEWAY_COMMAND[0]} does not exist: run `make setup` first")
     with contextlib.ExitStack() as stack:
-        view = stack.enter_context(opened_view(sys.stdout, os.environ.get("TERM", "")))
+        outlet = Outlet(sys.stdout, stop.set)
         keys = stack.enter_context(keyboard())
+        view = stack.enter_context(opened_view(outlet, os.environ.get("TERM", ""), LEGEND if keys.usable else ""))
         view.say(f"controller -> gateway (huey_consumer) -> ThingsBoard stand-in, all in {places.directory}")
         world = World(places, stack, view.heard)
         demo = Demo(world, Blows(world, view.event), view, stop)
-        demo.play(seconds, keys)
-        last = demo.finish()
-        survived = demo.blows.account()
-    return conclude(last, survived)
+        last = demo.run(seconds, keys)
+        struck = demo.blows.account(last.missing)
+    return conclude(last, struck, outlet)
 
 
 @contextlib.contextmanager
-def opened_view(stream: TextIO, terminal: str) -> Iterator[View]:
-    """The view that suits `stream`; `terminal` is the kind of terminal ($TERM)."""
-    if stream.isatty() and terminal not in ("", "dumb"):
-        from teg.simulator.demo.screen import screen_view  # rich is needed in a terminal only
+def opened_view(outlet: Outlet, terminal: str, legend: str) -> Iterator[View]:
+    """The view that suits where it goes; `terminal` is the kind of terminal ($TERM)."""
+    if outlet.isatty() and terminal not in ("", "dumb"):
+        from teg.simulator.demo.screen import fits, screen_view  # rich is needed in a terminal only
 
-        with screen_view(stream, LEGEND) as view:
-            yield view
-    else:
-        yield PlainView(stream)
+        if fits(outlet.as_text):
+            with screen_view(outlet.as_text, legend) as drawn:
+                yield drawn
+            return
+    lines = PlainView(outlet.as_text)
+    if legend:
+        lines.say(f"keys: {legend.replace(' · ', ', ')}")
+    yield lines
 
 
-def conclude(last: Snapshot, survived: str) -> int:
+def conclude(last: Snapshot, struck: str, outlet: Outlet) -> int:
     """Print the account; 0 only if something was recorded and all of it arrived."""
+    say = PlainView(outlet.as_text).say
     way = last.on_the_way
     if last.missing and way.inbox + way.archive:
-        print(f"of what is lost below, {way.inbox + way.archive} records are safe on disk, not yet delivered")
+        say(f"of what is lost below, {way.inbox + way.archive} records are safe on disk, not yet delivered")
     if last.first_arrival_s is not None:
-        print(f"first arrival {last.first_arrival_s:.1f} s after the start")
-    print(survived)
-    print(last.account(), flush=True)
+        say(f"first arrival {last.first_arrival_s:.1f} s after the start")
+    say(struck)
+    say(last.account())
     return 0 if last.recorded.total and not last.missing else 1
 
 
@@ -137,16 +142,27 @@ class Demo:
         self._view = view
         self._stop = stop
 
+    def run(self, seconds: float, keys: Keyboard) -> Snapshot:
+        """The last frame is true also of a run that failed."""
+        try:
+            self.play(seconds, keys)
+            return self.finish()
+        except ChildFailed:
+            self.world.stop()
+            self._view.show(self.world.look("stopped"))
+            raise
+
     def play(self, seconds: float, keys: Keyboard) -> None:
         schedule = Schedule(seconds)
 
         def strike(now: Snapshot) -> bool:
-            played_s = schedule.played_s(now.elapsed_s, now.first_arrival_s)
-            for key in schedule.due(played_s) + keys.pressed():
+            scripted = schedule.due(now.elapsed_s, now.first_arrival_s, self.blows.survived)
+            for key in scripted + keys.pressed():
                 if key == "q":
                     return True
-                self.blows.strike(key)
-            return self._stop.is_set() or schedule.is_over(now.elapsed_s, now.first_arrival_s)
+                self.blows.strike(key, now)
+            ended = schedule.is_over(now.elapsed_s, now.first_arrival_s)
+            return self._stop.is_set() or (ended and (self.blows.survived or schedule.is_late(now.elapsed_s)))
 
         self._watch("running", strike)
 
@@ -169,7 +185,7 @@ class Demo:
             self._view.show(now)
             if over(now):
                 return
-            self.blows.tend()
+            self.blows.tend(now)
             self.world.tend()
             time.sleep(LOOK_EVERY_S)
 

@@ -103,9 +103,9 @@ def formatted(value: Any) -> str:
 
 
 def _count(database: Path, query: str) -> int:
-    """0 while there is no such file or table, or somebody has it locked: this is a display."""
+    """0 while there is no such file or table, it is locked or damaged: this is a display, and damage is a blow."""
     try:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)) as connection:
             return int(connection.execute(query).fetchone()[0])
-    except sqlite3.OperationalError:
+    except sqlite3.DatabaseError:
         return 0

@@ -1,16 +1,20 @@
 """The gateway as the demo's child: in a session of its own, so that Ctrl-C reaches the demo alone."""
 
 import contextlib
+import logging
+import logging.handlers
 import os
 import resource
 import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 STOP_S = 30.0
+#: A log starts again when it has this size; the one before is kept.
+MAX_LOG_BYTES = 1 << 20
 LAST_LINES = 15
 
 
@@ -52,11 +56,11 @@ class Child:
 
     def _listen(self, path: Path) -> None:
         """Through a pipe, so that a full disk of the child's does not silence it."""
+        log = logging.handlers.RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=1)
         assert self._process.stdout is not None
-        with self._process.stdout as output, path.open("a") as log:
+        with self._process.stdout as output, contextlib.closing(log):
             for line in output:
-                log.write(line)
-                log.flush()
+                log.emit(logging.makeLogRecord({"msg": line.rstrip()}))
                 self._last.append(line.rstrip())
                 self._heard(line.rstrip())
 
@@ -80,11 +84,6 @@ class Child:
         self._process.kill()
         self._process.wait()
 
-    def refuse_writes(self, refused: bool) -> None:
-        """From now on every write of its to a file fails, as on a full disk; pipes and sockets work."""
-        hard = resource.prlimit(self.pid, resource.RLIMIT_FSIZE)[1]
-        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (0 if refused else hard, hard))
-
     def stop(self, patience_s: float = STOP_S) -> int | None:
         """SIGTERM, and after `patience_s` SIGKILL for it and its children. Return its exit status; harmless twice."""
         if self._process.poll() is None:
@@ -100,3 +99,28 @@ class Child:
 
     def last_lines(self) -> str:
         return "\n".join(f"    {line[:300]}" for line in self._last) or "    (it wrote nothing)"
+
+
+def refuse_writes(pid: int, refused: bool) -> None:
+    """From now on every write of that process to a file fails, as on a full disk; pipes and sockets work.
+
+    A process that is gone, or confined so that it has no file to write (the inbox reader), is left alone.
+    """
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (0 if refused else hard, hard))
+
+
+def descendants(pid: int) -> list[int]:
+    """What that process has started, and what these have, as far as it still runs."""
+    parents = dict(_parents())
+    found = [pid]
+    for known in found:  # grows while we walk it
+        found += [child for child, parent in parents.items() if parent == known]
+    return found[1:]
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            yield int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])

@@ -12,6 +12,8 @@ from teg.simulator.demo.versions import FIRST, has_git
 ROOT = Path(__file__).resolve().parents[3]
 #: Beside this Python, in the virtual environment.
 GATEWAY_COMMAND = (Path(sys.executable).with_name("huey_consumer"), "gateway.huey")
+#: Before our process id and a command: it ends when we do.
+BOUND_TO_US = (sys.executable, "-m", "teg.simulator.demo.bound")
 
 
 def gateway_environment(places: Places, host: str, port: int, ca_file: Path) -> dict[str, str]:
@@ -21,7 +23,7 @@ def gateway_environment(places: Places, host: str, port: int, ca_file: Path) -> 
         "THINGSBOARD_CA_CERT": str(ca_file),
         "THINGSBOARD_ACCESS_TOKEN": str(places.token_file),
         "TEG_DATA_PATH": str(places.gateway_data),
-        "TEG_QUEUE_URL": f"sqlite://{places.gateway_data}/huey_data/huey.db",
+        "TEG_QUEUE_URL": f"sqlite://{places.queue}/huey.db",
         "TEG_CONTROLLER_DATA_PATH": str(places.controller_data),
         "TEG_CONTROLLER_LOGS_PATH": str(places.controller_logs),
         "TEG_CONTROLLER_RUNTIME": "process",

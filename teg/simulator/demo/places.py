@@ -1,5 +1,8 @@
 """Where everything of one demo lies: one directory, gone at the end unless something failed."""
 
+import contextlib
+import fcntl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +34,10 @@ class Places:
         return self.gateway_data / "gateway.db"
 
     @property
+    def queue(self) -> Path:
+        return self.gateway_data / "huey_data"
+
+    @property
     def logs(self) -> Path:
         return self.directory / "logs"
 
@@ -50,6 +57,11 @@ class Places:
         return self.directory / "recorded.json"
 
     @property
+    def lock_file(self) -> Path:
+        """Locked while the demo runs, however it ends; its controllers wait for that."""
+        return self.directory / "running.lock"
+
+    @property
     def token_file(self) -> Path:
         return self.gateway_data / "tb_access_token"
 
@@ -63,3 +75,9 @@ class Places:
             path.mkdir(mode=0o700)
         self.token_file.touch(mode=0o600)
         self.token_file.write_text(TOKEN)
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        with self.lock_file.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

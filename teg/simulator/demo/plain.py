@@ -50,7 +50,7 @@ class PlainView:
             print(text.encode("ascii", "replace").decode(), file=self._stream, flush=True)
 
     def event(self, text: str) -> None:
-        self.say(f"  {text.replace('»', '>>')}")
+        self.say(f"  {text.replace('»', '>>').replace('✓', 'ok')}")
 
     def heard(self, line: str) -> None:
         if text := what_it_did(line):

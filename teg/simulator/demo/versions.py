@@ -8,10 +8,23 @@ from teg.simulator.demo.places import Places
 
 FIRST, GOOD, BAD = "v1", "v2", "v3"
 _PROGRAM = """\
+import fcntl
+import os
+import signal
 import sys
+import threading
 
 from teg.simulator.example_controller import main
 
+
+def end_with_the_demo():
+    # Its lock is ours when it is gone, also when it was killed.
+    with open({lock!r}) as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+threading.Thread(target=end_with_the_demo, daemon=True).start()
 if {broken}:
     raise SystemExit("the sensor of {version} does not answer")
 sys.exit(main(["--account-file", {account!r}, "--interval", "0.5"]))
@@ -40,7 +53,8 @@ def make_versions(places: Places) -> None:
 
 def _write(places: Places, version: str) -> None:
     places.program.mkdir(parents=True, exist_ok=True)
-    text = _PROGRAM.format(version=version, broken=version == BAD, account=str(places.account_file))
+    files = {"account": str(places.account_file), "lock": str(places.lock_file)}
+    text = _PROGRAM.format(version=version, broken=version == BAD, **files)
     (places.program / "main.py").write_text(f"# version {version}\n{text}")
     (places.program / "Dockerfile").write_text("# a controller of the field is built from here\n")
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import time
 from collections import deque
@@ -11,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from teg.simulator.demo.account import Arrived, Snapshot, read_on_the_way, read_recorded
-from teg.simulator.demo.children import Child
-from teg.simulator.demo.environment import GATEWAY_COMMAND, gateway_environment
+from teg.simulator.demo.children import Child, descendants, refuse_writes
+from teg.simulator.demo.environment import BOUND_TO_US, GATEWAY_COMMAND, gateway_environment
 from teg.simulator.demo.places import TOKEN, Places
+from teg.simulator.demo.unsynced import drop_unsynced
 from teg.simulator.demo.versions import make_versions
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.server import ThingsBoard
@@ -24,6 +26,7 @@ DEVICE = "demo-device"
 START_AGAIN_S = 1.0
 BACKLOG_POINTS = 60
 BACKLOG_EVERY_S = 0.5
+PAGE_BYTES = 4096
 
 
 class World:
@@ -37,6 +40,7 @@ class World:
         self._backlog: deque[int] = deque(maxlen=BACKLOG_POINTS)
         self.places = places
         places.create()
+        stack.enter_context(places.held())
         make_versions(places)
         tls = ServerTls.create(places.directory / "tls")
         self.server = ThingsBoard(tls=tls, packet_log=0)
@@ -86,18 +90,54 @@ class World:
         else:
             self.server.stop_listening(drop_connections=True)
 
-    def kill_gateway(self) -> None:
+    def kill_gateway(self) -> bool:
+        """False when it is down already."""
+        if not self.gateway.running:
+            return False
         self.gateway.kill()
         self._start_again_s = time.monotonic() + START_AGAIN_S
+        return True
 
     def kill_controller(self) -> bool:
         """False when none runs just now."""
         pid = self.controller_pid()
-        with contextlib.suppress(ProcessLookupError):
-            if pid is not None:
-                os.kill(pid, signal.SIGKILL)
-                return True
-        return False
+        return pid is not None and _kill(pid)
+
+    def cut_power(self) -> int:
+        """Everything on the device ends at once, and what was not flushed is gone: return how many bytes.
+
+        The queue is never flushed, so all of it goes.
+        """
+        children = descendants(self.gateway.pid)
+        controller = self.controller_pid()
+        self.gateway.kill()
+        for pid in {*children, *({controller} if controller is not None else ())}:
+            _kill(pid)
+            _wait_gone(pid)
+        self._start_again_s = time.monotonic() + START_AGAIN_S
+        gone = drop_unsynced(self.places.gateway_db) + drop_unsynced(self.places.inbox)
+        gone += sum(file.stat().st_size for file in self.places.queue.glob("*"))
+        shutil.rmtree(self.places.queue, ignore_errors=True)
+        return gone
+
+    def refuse_writes(self, refused: bool) -> bool:
+        """False when the gateway is down. What it started meanwhile inherited the refusal, and loses it with it."""
+        if not self.gateway.running:
+            return False
+        controller = self.controller_pid()
+        started = () if refused else (*descendants(self.gateway.pid), *((controller,) if controller else ()))
+        for pid in (self.gateway.pid, *started):
+            refuse_writes(pid, refused)
+        return True
+
+    def gateway_db_pages(self) -> int:
+        path = self.places.gateway_db
+        return path.stat().st_size // PAGE_BYTES if path.exists() else 0
+
+    def corrupt_page(self, page: int) -> None:
+        """As a failing card would: behind the back of everybody who has the file open."""
+        with self.places.gateway_db.open("r+b") as file:
+            os.pwrite(file.fileno(), b"\xa5" * PAGE_BYTES, page * PAGE_BYTES)
 
     def controller_pid(self) -> int | None:
         """As the gateway noted it, if that process is our controller."""
@@ -129,13 +169,19 @@ class World:
         """Harmless twice; also ends a controller that outlived its gateway."""
         self.gateway.stop()
         if (pid := self.controller_pid()) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _kill(pid)
             _wait_gone(pid)
 
     def _start_gateway(self) -> Child:
-        directory = self.places.program
-        return Child("gateway", GATEWAY_COMMAND, self._environment, self.places.logs, directory, self._heard)
+        directory, command = self.places.program, (*BOUND_TO_US, str(os.getpid()), *GATEWAY_COMMAND)
+        return Child("gateway", command, self._environment, self.places.logs, directory, self._heard)
+
+
+def _kill(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        return True
+    return False
 
 
 def _wait_gone(pid: int, patience_s: float = 5.0) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import os
 import signal
 import sqlite3
 import sys
@@ -19,11 +20,11 @@ from rich.console import Console
 from teg.simulator.demo import __main__ as demo
 from teg.simulator.demo.account import Arrived, OnTheWay, Recorded, Snapshot, read_on_the_way, read_recorded
 from teg.simulator.demo.blows import BLOWS, LEGEND
-from teg.simulator.demo.children import Child, ChildFailed
-from teg.simulator.demo.environment import neutral_environment
+from teg.simulator.demo.children import MAX_LOG_BYTES, Child, ChildFailed, descendants
+from teg.simulator.demo.environment import BOUND_TO_US, neutral_environment
+from teg.simulator.demo.outlet import Outlet
 from teg.simulator.demo.plain import PlainView, plain_line, what_it_did
-from teg.simulator.demo.schedule import Schedule
-from teg.simulator.demo.screen import screen
+from teg.simulator.demo.screen import MIN_HEIGHT, MIN_WIDTH, screen
 
 
 def snapshot(recorded: dict[str, int], arrived: dict[str, int], duplicated: int = 0) -> Snapshot:
@@ -63,18 +64,19 @@ class TestAccount:
 
 class TestVerdict:
     def test_0_only_when_all_arrived(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert demo.conclude(snapshot({"a": 1}, {"a": 1}), "survived: all") == 0
-        assert demo.conclude(snapshot({"a": 2}, {"a": 1}), "") == 1
-        assert demo.conclude(snapshot({}, {}), "") == 1  # a demo that measured nothing has shown nothing
+        outlet = Outlet(sys.stdout, lambda: None)
+        assert demo.conclude(snapshot({"a": 1}, {"a": 1}), "survived: all", outlet) == 0
+        assert demo.conclude(snapshot({"a": 2}, {"a": 1}), "", outlet) == 1
+        assert demo.conclude(snapshot({}, {}), "", outlet) == 1  # a demo that measured nothing has shown nothing
         assert capsys.readouterr().out.count("account:") == 3
 
     def test_what_is_still_on_disk_is_said(self, capsys: pytest.CaptureFixture[str]) -> None:
         last = Snapshot(9.0, Recorded(3, {"a": 3}), OnTheWay(inbox=1, archive=2), Arrived(False, {}))
-        assert demo.conclude(last, "") == 1
+        assert demo.conclude(last, "", Outlet(sys.stdout, lambda: None)) == 1
         assert "3 records are safe on disk" in capsys.readouterr().out
 
     def test_the_first_arrival_is_told(self, capsys: pytest.CaptureFixture[str]) -> None:
-        demo.conclude(Snapshot(9.0, first_arrival_s=1.84), "")
+        demo.conclude(Snapshot(9.0, first_arrival_s=1.84), "", Outlet(sys.stdout, lambda: None))
         assert "first arrival 1.8 s after the start" in capsys.readouterr().out
 
 
@@ -110,9 +112,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def drawn(now: Snapshot, width: int = 100, events: Sequence[str] = ()) -> str:
+def drawn(now: Snapshot, width: int = 100, events: Sequence[str] = (), height: int = 40) -> str:
     console = Console(file=io.StringIO(), width=width, force_terminal=False)
-    console.print(screen(now, events, LEGEND))
+    console.print(screen(now, events, LEGEND, width, height))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -126,19 +128,25 @@ class TestView:
 
     def test_plain_lines_come_once_a_second_and_when_the_phase_changes(self) -> None:
         stream = io.StringIO()
-        with demo.opened_view(stream, "xterm") as view:
+        with demo.opened_view(Outlet(stream, lambda: None), "xterm", "") as view:
             for elapsed_s, phase in [(0.0, "running"), (0.4, "running"), (1.1, "running"), (1.3, "draining")]:
                 view.show(Snapshot(elapsed_s, phase=phase))
             view.say("the end")
         assert [line[:7].strip() for line in stream.getvalue().splitlines()] == ["0.0 s", "1.1 s", "1.3 s", "the end"]
 
-    @pytest.mark.parametrize("width", [80, 100, 160])
-    def test_the_screen_fits_one_screen(self, width: int) -> None:
+    @pytest.mark.parametrize("width", [MIN_WIDTH, 80, 100, 160])
+    @pytest.mark.parametrize("height", [MIN_HEIGHT, 24, 31, 60])
+    def test_the_screen_fits_the_terminal_with_its_legend(self, width: int, height: int) -> None:
         keys = {f"temperature_sensor_{number}_c": 1_000_000 for number in range(100)}
         full = replace(FULL, recorded=Recorded(1, keys), arrived=Arrived(True, keys, keys), backlog=(0, 7, 30) * 20)
-        lines = drawn(full, width, ["a blow " * 40] * 7).splitlines()
-        assert len(lines) <= 32
+        lines = drawn(full, width, ["a blow " * 40] * 7, height).splitlines()
+        assert len(lines) < height, "one line is left for the cursor"
         assert max(map(len, lines)) <= width
+        assert "q account and end" in " ".join(" ".join(lines).replace("│", " ").split())
+
+    def test_a_high_terminal_shows_events_and_values(self) -> None:
+        text = drawn(FULL, 100, [f"event {number}" for number in range(20)])
+        assert "event 19" in text and "event 11" in text and "event 10" not in text and "load_1m" in text
 
     def test_the_screen_has_all_three_places_and_the_newest_values(self) -> None:
         text = drawn(FULL)
@@ -172,16 +180,40 @@ class TestView:
     def test_the_gateways_own_words_are_taken_from_its_log(self, line: str, text: str) -> None:
         assert what_it_did(line) == text
 
-    def test_a_terminal_gets_the_screen(self) -> None:
+    def test_a_terminal_gets_the_screen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         stream = Terminal()
-        with demo.opened_view(stream, "xterm") as view:
+        monkeypatch.setenv("COLUMNS", "100")
+        monkeypatch.setenv("LINES", "40")
+        with demo.opened_view(Outlet(stream, lambda: None), "xterm", LEGEND) as view:
             view.show(FULL)
             view.say("a line that stays")
         assert "a line that stays" in stream.getvalue() and "240" in stream.getvalue()
 
-    def test_a_terminal_that_can_do_nothing_gets_lines(self) -> None:
-        with demo.opened_view(Terminal(), "dumb") as view:
+    @pytest.mark.parametrize(("columns", "lines"), [(MIN_WIDTH - 1, 40), (100, MIN_HEIGHT - 1)])
+    def test_a_terminal_that_is_too_small_gets_lines(
+        self, columns: int, lines: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("LINES", str(lines))
+        with demo.opened_view(Outlet(Terminal(), lambda: None), "xterm", LEGEND) as view:
             assert isinstance(view, PlainView)
+
+    def test_a_terminal_that_can_do_nothing_gets_lines_and_is_told_the_keys(self) -> None:
+        stream = Terminal()
+        with demo.opened_view(Outlet(stream, lambda: None), "dumb", LEGEND) as view:
+            assert isinstance(view, PlainView)
+        assert "k kill -9 the gateway, " in stream.getvalue() and stream.getvalue().isascii()
+
+    def test_an_output_that_goes_away_ends_the_demo_without_an_error(self) -> None:
+        class Closed(io.StringIO):
+            def write(self, _text: str) -> int:
+                raise BrokenPipeError
+
+        gone: list[bool] = []
+        outlet = Outlet(Closed(), lambda: gone.append(True))
+        PlainView(outlet.as_text).say("to nobody")
+        PlainView(outlet.as_text).say("to nobody")
+        assert gone == [True]
 
 
 class TestDuration:
@@ -194,41 +226,6 @@ class TestDuration:
     def test_anything_else_is_said(self, text: str) -> None:
         with pytest.raises(demo.BadDuration, match="DEMO_SECONDS"):
             demo.duration({"DEMO_SECONDS": text})
-
-
-class TestSchedule:
-    def test_nothing_strikes_before_the_first_value_has_arrived(self) -> None:
-        """On a slow machine the gateway may need longer to start than the whole run was to take."""
-        schedule = Schedule(6)
-        for elapsed_s in (0.0, 5.9, 6.0, 30.0):
-            assert schedule.due(schedule.played_s(elapsed_s, None)) == ""
-            assert not schedule.is_over(elapsed_s, None)
-        assert schedule.due(schedule.played_s(30.7, 30.0)) == "n"
-        assert not schedule.is_over(35.9, 30.0)
-        assert schedule.is_over(36.0, 30.0)
-
-    def test_a_run_without_any_value_ends_all_the_same(self) -> None:
-        assert Schedule(6).is_over(60.0, None)
-        assert not Schedule(90).is_over(60.0, None)
-        assert Schedule(90).is_over(90.0, None)
-        assert not Schedule(math.inf).is_over(1e9, None)
-
-    def test_a_script_strikes_in_order_and_once(self) -> None:
-        schedule = Schedule(20)
-        struck = [schedule.due(second) for second in range(21)]
-        assert "".join(struck) == "nnrkfcdp"
-        assert schedule.due(100) == ""
-
-    def test_with_more_time_it_updates_as_well(self) -> None:
-        schedule = Schedule(60)
-        assert schedule.due(1000) == "nnrkfcdgbp"
-
-    @pytest.mark.parametrize("seconds", [math.inf, 3.0])
-    def test_no_script_without_an_end_or_without_time(self, seconds: float) -> None:
-        assert Schedule(seconds).due(1e9) == ""
-
-    def test_every_scripted_key_exists(self) -> None:
-        assert set(Schedule(60).due(1e9)) <= set(BLOWS)
 
 
 class TestStopRequests:
@@ -309,6 +306,37 @@ class TestChildren:
         started = child("import os; print(os.getpgrp() == os.getpid(), flush=True)")
         wait_for_death(started)
         assert started.last_lines() == "    True"
+
+    def test_its_log_does_not_grow_for_ever(self, child: "Starter", tmp_path: Path) -> None:
+        wait_for_death(child("for number in range(60_000): print('a line of the gateway', number, 'x' * 60)"))
+        assert {path.name for path in tmp_path.iterdir()} == {"child.log", "child.log.1"}
+        assert all(path.stat().st_size <= MAX_LOG_BYTES for path in tmp_path.iterdir())
+        assert (tmp_path / "child.log").read_text().splitlines()[-1].startswith("a line of the gateway 59999 ")
+
+    def test_what_it_started_is_found_however_deep(self, child: "Starter", tmp_path: Path) -> None:
+        sleeper = "import time; print('ready', flush=True); time.sleep(600)"
+        started = child(f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleeper!r}])")
+        wait_for_text(tmp_path / "child.log", "ready")
+        [grandchild] = descendants(started.pid)
+        assert Path(f"/proc/{grandchild}/cmdline").read_bytes().endswith(sleeper.encode() + b"\0")
+        os.kill(grandchild, signal.SIGKILL)
+        wait_for_death(started)
+        assert descendants(started.pid) == []
+
+    def test_it_is_told_to_stop_when_the_one_that_started_it_is_killed(self, child: "Starter", tmp_path: Path) -> None:
+        sleeper = (
+            "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('told', flush=True)))\n"
+            "print('ready', flush=True); time.sleep(600)"
+        )
+        command = [*map(str, BOUND_TO_US[1:]), "PARENT", sys.executable, "-c", sleeper]
+        parent = (
+            f"import os, subprocess, sys; command = {command!r}; command[command.index('PARENT')] = str(os.getpid())\n"
+            "subprocess.run([sys.executable, *command])"
+        )
+        started = child(parent)
+        wait_for_text(tmp_path / "child.log", "ready")
+        started.kill()
+        wait_for_text(tmp_path / "child.log", "told")
 
 
 class TestFailures:
