@@ -1,0 +1,84 @@
+"""Our own client of the REST API, with the stand-in's."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from teg.adapters.thingsboard_rest import PAGE, ThingsBoardRest
+from teg.domain.errors import Refused, Unavailable
+from teg.simulator.thingsboard.server import ThingsBoard
+
+USER, PASSWORD = "tenant@thingsboard.org", "tenant"
+
+
+@pytest.fixture
+def server() -> Iterator[ThingsBoard]:
+    with ThingsBoard(rest_port=0) as server:
+        yield server
+
+
+def test_what_it_makes_it_finds_lists_and_deletes(server: ThingsBoard) -> None:
+    with ThingsBoardRest(server.rest_url + "/", USER, PASSWORD) as rest:
+        made = rest.post("/api/device", {"name": "pi-07"}, accessToken="T1")
+        assert rest.find("/api/tenant/devices", deviceName="pi-07")["id"] == made["id"]
+        assert rest.find("/api/tenant/devices", deviceName="pi-08") is None
+        rest.delete(f"/api/device/{made['id']['id']}")
+        assert rest.find(f"/api/device/{made['id']['id']}") is None
+
+
+def test_a_list_of_several_pages_is_read_to_its_end(server: ThingsBoard) -> None:
+    names = {f"pi-{number}" for number in range(PAGE + 1)}
+    for name in names:
+        server.add_device(name, token=f"T-{name}")
+    with ThingsBoardRest(server.rest_url, USER, PASSWORD) as rest:
+        assert {device["name"] for device in rest.pages("/api/tenant/devices")} == names
+
+
+def test_what_the_server_refuses_is_told_in_its_words(server: ThingsBoard) -> None:
+    with pytest.raises(Refused, match="Invalid username or password") as refused:
+        ThingsBoardRest(server.rest_url, USER, "s3cret")
+    assert "s3cret" not in str(refused.value)
+    with ThingsBoardRest(server.rest_url, USER, PASSWORD) as rest:
+        rest.post("/api/device", {"name": "pi-07"})
+        with pytest.raises(Refused, match="400: Device with such name already exists!"):
+            rest.post("/api/device", {"name": "pi-07"})
+
+
+def test_no_answer_is_not_a_refusal(server: ThingsBoard) -> None:
+    with ThingsBoard(rest_port=0) as gone:
+        url = gone.rest_url
+    with pytest.raises(Unavailable, match="does not answer"):
+        ThingsBoardRest(url, USER, PASSWORD)
+
+
+@pytest.mark.parametrize("url", ["tb.example.org", "mqtt://tb.example.org", "https://", ""])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(Refused, match="not the address of a server"):
+        ThingsBoardRest(url, USER, PASSWORD)
+
+
+class Page(BaseHTTPRequestHandler):
+    """Something else than ThingsBoard: the login page of a network, a proxy without a server behind it."""
+
+    status = 200
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(self.status)
+        self.send_header("Location", "http://login.example.org/")
+        self.end_headers()
+        self.wfile.write(b"<html>welcome to the hotel</html>")
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.mark.parametrize(("status", "words"), [(200, "is no JSON"), (302, "302"), (502, "502: Bad Gateway")])
+def test_what_is_no_thingsboard_is_not_taken_for_one(status: int, words: str) -> None:
+    with HTTPServer(("127.0.0.1", 0), type("Answer", (Page,), {"status": status})) as other:
+        thread = threading.Thread(target=other.handle_request)
+        thread.start()
+        with pytest.raises(Unavailable, match=words):
+            ThingsBoardRest(f"http://127.0.0.1:{other.server_port}", USER, PASSWORD)
+        thread.join(10)
