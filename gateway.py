@@ -45,7 +45,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
         try:
             output = install_log_output(settings, stack)
             log_level = build_log_level(settings, output, clock)
-            storage = open_storage(settings, stack, clock)
+            storage = open_storage(settings, stack, clock, huey.liveness)
             server = build_server_side(settings, output, storage, clock)
             controller = build_controller_side(settings, stack, storage, server, clock, stopping)
             operator = build_operator_side(settings, output, log_level, storage, server, controller, clock, stopping)
@@ -72,7 +72,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
         )
         storage.keeper.when_open(lambda: recover_from_last_life(operator))
         with huey.serving(services):
-            with running_producers(settings, storage, server, controller, operator):
+            with running_producers(settings, storage, server, controller, operator, service.alive):
                 service.ready()
                 where = (settings.tb_host, settings.tb_port, settings.data_path)
                 logger.info("gateway started: server %s:%d, data in %s", *where)
@@ -91,4 +91,3 @@ def save_what_waits(services: Services) -> None:
 
 huey.lifespan = lifespan
 huey.timetable = periodic.TIMETABLE
-huey.alive = service.alive

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from teg.domain.errors import Unavailable
+from teg.domain.liveness import Liveness
 
 logger = logging.getLogger("gateway.feed")
 
@@ -34,7 +35,10 @@ class Rows(Protocol):
 class ControllerFeed:
     """`records_waiting` is called whenever there are rows to archive."""
 
-    def __init__(self, changes: Changes, inbox: Rows, records_waiting: Callable[[], None]) -> None:
+    def __init__(
+        self, changes: Changes, inbox: Rows, records_waiting: Callable[[], None], liveness: Liveness | None = None
+    ) -> None:
+        self._liveness = liveness or Liveness()
         self._changes = changes
         self._inbox = inbox
         self._records_waiting = records_waiting
@@ -52,15 +56,19 @@ class ControllerFeed:
 
     def _run(self) -> None:
         looks = 0
+        pulse = self._liveness.watch("the watch of the inbox")
         while not self._stopping.is_set():
             try:
+                pulse.note("looks into the inbox")
                 if self._look():
                     self._stopping.wait(COALESCE_S)
                 pause_s = LOOK_AGAIN_S[looks] if looks < len(LOOK_AGAIN_S) else LOOK_ANYWAY_S
+                pulse.note("waits for the controller to write", pause_s)
                 looks = 0 if self._changes.wait(pause_s) else min(looks + 1, len(LOOK_AGAIN_S))
             except Exception:
                 logger.exception("the inbox cannot be watched now; trying again")
                 self._stopping.wait(RETRY_S)
+        self._liveness.forget(pulse)
 
     def _look(self) -> bool:
         try:

@@ -22,7 +22,8 @@ from tasks.queue_name import queue_name
 from tasks.services import Services
 from tasks.storage import sqlite_path
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.ports import EXIT_SIGNAL, EXIT_STATUS
+from teg.domain.liveness import Pulse
+from teg.domain.ports import EXIT_STATUSES
 from teg.settings import InvalidSettings, Settings
 
 T = TypeVar("T")
@@ -31,8 +32,8 @@ logger = logging.getLogger("gateway.queue")
 #: How soon a task enqueued by another process is noticed.
 POLL_S = 0.5
 START_RETRY_S = 5.0
-#: Twice the wait of an idle worker.
-STUCK_S = 120.0
+#: The main thread waits for signals in between.
+MAIN_WAIT_S = 60.0
 
 
 class LaneWorker(Worker):
@@ -40,18 +41,14 @@ class LaneWorker(Worker):
 
     huey: GatewayHuey
     seats: list[Lane]
-    turns: dict[Lane, float]  #: when a worker of the lane last took a task, finished one, or found none
 
     def initialize(self) -> None:
         self.seat = self.seats.pop()
         self.huey.serve(self.seat)
-        self.turns[self.seat] = time.monotonic()
-
-    def loop(self, now: Any = None) -> None:
-        super().loop(now)
-        self.turns[self.seat] = time.monotonic()
+        self.pulse = self.huey.liveness.watch(f"a worker of lane {self.seat}")
 
     def shutdown(self) -> None:
+        self.huey.liveness.forget(self.pulse)
         self.seats.append(self.seat)
 
 
@@ -63,8 +60,13 @@ class TimetableScheduler(Scheduler):
     def initialize(self) -> None:
         self._odd = False
         self.huey.tended = True
+        self.pulse = self.huey.liveness.watch("the scheduler")
+
+    def shutdown(self) -> None:
+        self.huey.liveness.forget(self.pulse)
 
     def loop(self, now: Any = None) -> None:
+        self.pulse.note("goes through the timetable")
         self._odd = not self._odd
         try:
             self.huey.tend_storage()
@@ -86,18 +88,18 @@ class GatewayConsumer(Consumer):
 
     def __init__(self, huey: GatewayHuey, **options: Any) -> None:
         seats = [lane for lane, count in WORKERS.items() for _ in range(count)]
-        self.turns: dict[Lane, float] = {}
-        self.worker_class = type("SeatedWorker", (LaneWorker,), {"seats": seats, "turns": self.turns})
+        self.worker_class = type("SeatedWorker", (LaneWorker,), {"seats": seats})
+        self._pulse: Pulse | None = None
         super().__init__(huey, **options)
         self._stop_flag_timeout = 0.5  # Huey looks ten times a second whether a signal came
         # All of them stop gracefully (contract); a second one interrupts.
-        self._signal_actions = dict.fromkeys((signal.SIGTERM, signal.SIGINT, EXIT_SIGNAL), (False, True))
+        self._signal_actions = dict.fromkeys((signal.SIGTERM, signal.SIGINT, *EXIT_STATUSES), (False, True))
 
     def run(self) -> None:
         """
         Raises:
             SystemExit: 1 with one message for wrong configuration or a second gateway on the same data; `EXIT_STATUS`
-                when the server asked for it (`exit`).
+                when the server asked for it (`exit`), `STUCK_STATUS` when one of our threads did not get on.
         """
         os.umask(0o077)  # what is meant for others is given to them where it is made
         settings = settings_or_exit()
@@ -112,20 +114,14 @@ class GatewayConsumer(Consumer):
                 super().run()
         except Refused as reason:
             raise SystemExit(f"The gateway cannot start: {reason}") from reason
-        if self._signum == EXIT_SIGNAL:
-            raise SystemExit(EXIT_STATUS)
+        if (status := EXIT_STATUSES.get(self._signum or 0)) is not None:
+            raise SystemExit(status)
 
     def check_worker_health(self) -> bool:
-        """Once a second on the main thread. An idle worker turns every minute, and never are all of them busy for long:
-        when no lane has turned for `STUCK_S`, nobody is told that we are alive, and the service manager starts us anew.
-        """
-        found = super().check_worker_health()
-        if self.gets_on(time.monotonic()):
-            self.huey.alive()
-        return found
-
-    def gets_on(self, now_s: float) -> bool:
-        return now_s - max(self.turns.values(), default=now_s) < STUCK_S
+        """Now and then on the main thread."""
+        self._pulse = self._pulse or self.huey.liveness.watch("the main thread")
+        self._pulse.note("looks after the workers", MAIN_WAIT_S)
+        return bool(super().check_worker_health())
 
     def _set_signal_handlers(self) -> None:
         """SIGHUP does not end us, and does not re-execute in place, as Huey would: that skips every closing."""

@@ -18,11 +18,12 @@ from huey.exceptions import HueyException
 from huey.storage import BaseStorage, MemoryStorage
 
 from tasks.kept_tasks import KeptTasks
-from tasks.lanes import WORKERS, Lane, WakeUp
+from tasks.lanes import MAY_WAIT_S, WORKERS, Lane, WakeUp
 from tasks.services import Services
 from tasks.storage import Damaged, PlainSerializer, WatchedFile, move_aside, open_storage, sqlite_path, storage_errors
 from tasks.triggers import Triggers, is_trigger
 from teg.domain.errors import Refused, Unavailable
+from teg.domain.liveness import Liveness
 from teg.domain.troubles import Troubles
 from teg.settings import Settings
 
@@ -47,7 +48,7 @@ class GatewayHuey(Huey):
         self.lanes: dict[Lane, BaseStorage] = {}
         self.lifespan: Callable[[Settings], AbstractContextManager[Services]] | None = None
         self.timetable: tuple[Every, ...] = ()
-        self.alive: Callable[[], None] = lambda: None  #: told once a second while the workers get on
+        self.liveness = Liveness()
         self._services: Services | None = None
         self.troubles = Troubles(logger.warning)
         self._worker = threading.local()
@@ -252,8 +253,10 @@ class GatewayHuey(Huey):
         """Next task of this worker's lane, waiting for one to be enqueued. An unreadable task is dropped, loudly."""
         lane: Lane = getattr(self._worker, "lane", Lane.WORK)
         seen = self.wake_up.count(lane)
+        self.liveness.note("takes a task")
         kept: Task | None = self._kept.take(lane)
         if kept is not None:
+            self.liveness.took()
             return kept
         try:
             data = self._use(lambda: self._take(lane, seen))
@@ -266,7 +269,9 @@ class GatewayHuey(Huey):
     def _take(self, lane: Lane, seen: int) -> bytes | None:
         data = self.lanes[lane].dequeue()
         if data is None and (self._queue_file is not None or not self._url):  # servers wait by themselves
+            self.liveness.note("waits for a task", IDLE_WAIT_S)
             self.wake_up.wait(lane, seen, IDLE_WAIT_S)
+            self.liveness.note("takes a task")
             if not self._kept.waiting(lane):
                 data = self.lanes[lane].dequeue()
         return data
@@ -278,7 +283,17 @@ class GatewayHuey(Huey):
             logger.error("dropped an unreadable task from the queue: %s", str(error)[:200])
             return None
         self.triggers.taken(task)
+        self.liveness.took()
         return task
+
+    def execute(self, task: Task, timestamp: Any = None) -> Any:
+        self.liveness.note(task.name, MAY_WAIT_S.get(task.lane, 0.0))
+        return super().execute(task, timestamp)
+
+    def stop_wanted(self) -> bool:
+        """For tasks that go on until they are told to stop: each question says that they get on."""
+        self.liveness.progress()
+        return self.services.stopping.is_set()
 
     def pending_count(self) -> int:
         return len(self._kept) + sum(storage.queue_size() for storage in self.lanes.values())

@@ -25,6 +25,15 @@ WORKERS = {
 }
 
 
+#: How long one wait in a task may be; what gets on notes it more often (`huey.liveness`). Where nothing stands, no wait
+#: is longer than a server's answer (30 s).
+MAY_WAIT_S = {
+    Lane.SUPERVISION: 120.0,  # the engine stops a container within 90 s
+    Lane.OTA: 7200.0,  # a build says nothing for as long as its compiler runs
+    Lane.COMMAND: 600.0,  # `run_command` takes 60 s, a look through 10^6 rows on a slow card longer
+}
+
+
 class WakeUp:
     """Wakes the idle worker of a lane at once when this process enqueues; `notify_all` for everything else."""
 

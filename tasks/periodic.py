@@ -63,7 +63,7 @@ def tend_storage() -> None:
 def salvage_storage() -> None:
     """Bring back what can be read of a database that was moved aside."""
     services = huey.services
-    if told := services.storage.salvage(services.stopping.is_set):
+    if told := services.storage.salvage(huey.stop_wanted):
         services.reporter.attributes({"salvage": "; ".join(told)[:1000]})
         publish_records()
 

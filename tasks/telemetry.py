@@ -11,15 +11,13 @@ RETRY = Backoff(first_s=1.0, cap_s=60.0)
 @task(name="archive_records", lane=Lane.TELEMETRY, retry=RETRY)
 def archive_records() -> None:
     """Move what is in the controller's inbox into the archive."""
-    services = huey.services
-    services.recorder.run(services.stopping.is_set)
+    huey.services.recorder.run(huey.stop_wanted)
 
 
 @task(name="publish_records", lane=Lane.TELEMETRY, retry=RETRY)
 def publish_records() -> None:
     """Send what the server has not acknowledged yet."""
-    services = huey.services
-    services.publisher.run(services.stopping.is_set)
+    huey.services.publisher.run(huey.stop_wanted)
 
 
 @task(name="prove_stored", lane=Lane.WORK, expires_s=30)

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
@@ -25,6 +26,12 @@ class BoundedClient(Client):
 
     _head = b""
     _said_s: float | None = None
+    #: Called whenever the network thread has gone round.
+    on_turn: Callable[[], None] = staticmethod(lambda: None)
+
+    def loop_misc(self) -> MQTTErrorCode:
+        self.on_turn()
+        return super().loop_misc()
 
     def _sock_recv(self, bufsize: int) -> bytes:
         """paho asks the socket for all of a packet at once, and Python makes room for what is asked for."""

@@ -116,6 +116,10 @@ class CommandResult:
 #: a service manager that restarts on failure only starts it again.
 EXIT_SIGNAL = signal.SIGUSR1
 EXIT_STATUS = 15
+#: What a process sends to itself when one of its threads does not get on (`liveness`), and its status then.
+STUCK_SIGNAL = signal.SIGUSR2
+STUCK_STATUS = 70
+EXIT_STATUSES: Mapping[int, int] = {EXIT_SIGNAL: EXIT_STATUS, STUCK_SIGNAL: STUCK_STATUS}
 
 
 class Host(Protocol):

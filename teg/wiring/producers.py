@@ -1,18 +1,21 @@
 """What makes work appear: the session's listener, the inbox feed, the watches; running while the services are open."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from producers.controller_feed import ControllerFeed
 from producers.controller_watch import ControllerWatch
 from producers.drift_watch import DriftWatch
 from producers.network_watch import NetworkWatch
+from producers.self_watch import SelfWatch
 from tasks.files import check_files
+from tasks.queue import huey
 from tasks.supervision import supervise_controller
 from tasks.telemetry import records_stored, records_waiting
 from teg.adapters.inbox.changes import InboxChanges
 from teg.adapters.network_changes import NetworkChanges
+from teg.adapters.own_process import OwnProcess, thread_state
 from teg.adapters.status_socket import Answer, Say, StatusSocket
 from teg.domain.errors import Unavailable
 from teg.domain.rpc.local_orders import obey
@@ -42,11 +45,17 @@ def _answers(storage: Storage, operator: OperatorSide) -> Answer:
 
 @contextmanager
 def running_producers(
-    settings: Settings, storage: Storage, server: ServerSide, controller: ControllerSide, operator: OperatorSide
+    settings: Settings,
+    storage: Storage,
+    server: ServerSide,
+    controller: ControllerSide,
+    operator: OperatorSide,
+    alive: Callable[[], None],
 ) -> Iterator[None]:
     """The session is started first and stopped last: the others may still want to say something."""
-    producers: list[ControllerFeed | DriftWatch | ControllerWatch | NetworkWatch] = [
-        ControllerFeed(InboxChanges(settings.inbox_path), storage.inbox, records_waiting),
+    producers: list[ControllerFeed | DriftWatch | ControllerWatch | NetworkWatch | SelfWatch] = [
+        SelfWatch(huey.liveness, thread_state, OwnProcess(), alive),
+        ControllerFeed(InboxChanges(settings.inbox_path), storage.inbox, records_waiting, huey.liveness),
         DriftWatch(operator.files, lambda: check_files()),
     ]
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from producers.mqtt_listener import MqttListener
 from tasks.attributes import publish_attributes
+from tasks.queue import huey
 from tasks.telemetry import records_stored
 from teg.adapters import tls
 from teg.adapters.bounded_mqtt_client import BoundedClient
@@ -122,7 +123,14 @@ def _session(
 
     listener = MqttListener()
     return MqttSession(
-        server, token, listener.received, listener.connected, policy, pacer=pacer, now_s=clock.monotonic_s
+        server,
+        token,
+        listener.received,
+        listener.connected,
+        policy,
+        pacer=pacer,
+        now_s=clock.monotonic_s,
+        liveness=huey.liveness,
     )
 
 

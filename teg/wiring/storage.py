@@ -17,6 +17,7 @@ from teg.adapters.gateway_db.telemetry_keys import ArchivedKeys
 from teg.adapters.gateway_db.unproven import UnprovenTable
 from teg.adapters.inbox.legacy_databases import LegacyDatabases
 from teg.adapters.inbox.mailbox import Inbox
+from teg.domain.liveness import Liveness
 from teg.domain.ports import Clock
 from teg.domain.telemetry.legacy_import import LegacyImport
 from teg.domain.telemetry.retention import Retention
@@ -41,14 +42,14 @@ class Storage:
     unproven: UnprovenTable
 
 
-def open_storage(settings: Settings, stack: ExitStack, clock: Clock) -> Storage:
+def open_storage(settings: Settings, stack: ExitStack, clock: Clock, liveness: Liveness) -> Storage:
     """What the disk does not let us open now is opened later (`tend_storage`); until then its users hear Unavailable.
 
     Raises:
         Unavailable: the directories cannot be made ready now.
     """
     _prepare_directories(settings)
-    keeper = DatabaseKeeper(settings.data_path / "gateway.db", clock.monotonic_s)
+    keeper = DatabaseKeeper(settings.data_path / "gateway.db", clock.monotonic_s, liveness.committed)
     stack.callback(keeper.close)
     keeper.open_when_possible(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA)
     database = keeper.database

@@ -50,6 +50,7 @@ class Database:
     """
 
     def __init__(self, path: Path, read_only: bool = False, on_fresh: Hook | None = None) -> None:
+        self.committed: Callable[[], None] = lambda: None  #: called after each commit
         self.path = path
         self._read_only = read_only
         self._on_fresh = on_fresh
@@ -161,6 +162,7 @@ class Database:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            self.committed()
             self._after_commit(connection)
 
     def checkpoint(self) -> None:

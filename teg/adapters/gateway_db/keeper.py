@@ -19,8 +19,13 @@ MARK_EVERY_S = 60.0
 class DatabaseKeeper:
     """`telemetry.ports.StorageKeeper`."""
 
-    def __init__(self, path: Path, monotonic_s: Callable[[], float]) -> None:
+    def __init__(
+        self, path: Path, monotonic_s: Callable[[], float], committed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`committed` is called after each transaction, and once a minute (`tend`) when it could be known why none."""
+        self._committed = committed
         self.database = Database(path, on_fresh=salvage.carry_over)
+        self.database.committed = committed
         self._salvage = Salvage(self.database)
         self._marker = Marker(path)
         self._monotonic_s = monotonic_s
@@ -82,6 +87,15 @@ class DatabaseKeeper:
         Raises:
             Unavailable: the file is not sound, and could not be made so yet.
         """
+        try:
+            self._tend()
+            with self.database.transaction(durable=False):  # nothing is written: that one could be had is the news
+                pass
+        except Unavailable:
+            self._committed()
+            raise
+
+    def _tend(self) -> None:
         if not self.database.opened:
             self.open(*self._schemas)
             logger.warning("%s is available", self.database.path)

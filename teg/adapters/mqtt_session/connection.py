@@ -8,11 +8,11 @@ import struct
 import termios
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from teg.domain.errors import NotConnected, Refused, Unavailable
+from teg.domain.liveness import Liveness, Pulse
 from teg.domain.server.connection_faults import CLOSED, CLOSED_PLAIN, explained
 from teg.domain.server.reconnect import CONNACK_NUMBERS, Ended
 from teg.domain.server.wire import MAX_UNACKNOWLEDGED, SUBSCRIPTIONS
@@ -31,6 +32,13 @@ CONNECT_TIMEOUT_S = 10.0
 SUBACK_TIMEOUT_S = 10.0
 
 Done = Callable[[bool], None]
+
+
+@runtime_checkable
+class TellsTurns(Protocol):
+    """A client that calls this on its network thread whenever that has gone round."""
+
+    on_turn: Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,9 @@ class Connection:
         on_established: Callable[[], None],
         keepalive_s: int,
         subscriptions: Sequence[str] = SUBSCRIPTIONS,
+        liveness: Liveness | None = None,
     ) -> None:
+        self._liveness = liveness or Liveness()
         self.usable = False
         self._subscriptions = subscriptions
         self._server = server
@@ -115,14 +125,34 @@ class Connection:
             self._client.connect(self._server.host, self._server.port, self._keepalive_s)
         except (OSError, ValueError) as error:  # ValueError: host names that cannot be encoded, certificate mismatch
             return Ended(False, False, f"{self._server.host}:{self._server.port}: {explained(str(error))}")
-        self._client.loop_start()
-        self._establish(stopping)
-        while not self._over.wait(5.0):
-            if stopping.is_set():
-                self.end("the gateway stops")
-        self._client.loop_stop()
+        with self._network_thread():
+            self._establish(stopping)
+            while not self._over.wait(5.0):
+                self._liveness.progress()
+                if stopping.is_set():
+                    self.end("the gateway stops")
         self._fail_waiting()
         return self._ended()
+
+    @contextmanager
+    def _network_thread(self) -> Iterator[None]:
+        """paho's own; looked after from its first turn to the end of the connection."""
+        pulses: list[Pulse] = []
+
+        def turned() -> None:
+            if not pulses:
+                pulses.append(self._liveness.watch("the network thread"))
+            pulses[0].note("serves the connection")
+
+        if isinstance(self._client, TellsTurns):
+            self._client.on_turn = turned
+        self._client.loop_start()
+        try:
+            yield
+        finally:
+            self._client.loop_stop()
+            for pulse in pulses:
+                self._liveness.forget(pulse)
 
     def _establish(self, stopping: threading.Event) -> None:
         """Wait for CONNACK, subscribe, wait for the SUBACK; then the session is ours to use."""

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 
 from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done, Server
 from teg.domain.errors import NotConnected, Refused, Unavailable
+from teg.domain.liveness import UNLIMITED, Liveness
 from teg.domain.server.rate_limits import Limits, Pacer, data_points
 from teg.domain.server.reconnect import Advice, ConnectionPolicy, Ended
 from teg.domain.server.wire import GATEWAY_TELEMETRY, RPC_REQUEST, RPC_RESPONSE, SUBSCRIPTIONS, TELEMETRY
@@ -20,6 +21,8 @@ logger = logging.getLogger("gateway.session")
 
 #: What the server counts of a new session: CONNECT, and two of our subscriptions.
 CONNECT_MESSAGES = 3
+#: Looking up the server's name takes as long as each of the name servers, one after the other.
+CONNECT_S = 180.0
 #: Topics of our own questions, of which there is one: what the limits are.
 QUESTIONS = RPC_REQUEST.format(id="")
 ANSWERS = RPC_RESPONSE.format(id="")
@@ -41,8 +44,10 @@ class MqttSession:
         pacer: Pacer | None = None,
         now_s: Callable[[], float] = time.monotonic,
         subscriptions: Sequence[str] = SUBSCRIPTIONS,
+        liveness: Liveness | None = None,
     ) -> None:
         """`subscriptions` are made on every connection; none for whoever only sends."""
+        self._liveness = liveness or Liveness()
         self._pacer = pacer or _unlimited()
         self._unanswered = 0
         self._now_s = now_s
@@ -166,12 +171,15 @@ class MqttSession:
         return connection
 
     def _serve(self) -> None:
+        pulse = self._liveness.watch("the session's thread")
         while not self._stopping.is_set():
+            pulse.note("connects, or serves a connection", CONNECT_S)
             ended = self._any_connection()
             if self._stopping.is_set():
                 return
             advice = self._policy.after(ended)
             logger.log(advice.level, advice.text)
+            pulse.note("waits for its next try", UNLIMITED)
             self._pause(advice)
 
     def _any_connection(self) -> Ended:
@@ -198,8 +206,9 @@ class MqttSession:
         while (wait_s := self._pacer.wait_to_connect_s(self._now_s(), CONNECT_MESSAGES)) > 0:
             if self._stopping.wait(min(wait_s, 1.0)):
                 return Ended(False, False, "the gateway stops")
+        heard = (self._on_message, self._established)
         connection = Connection(
-            self._server, token, self._on_message, self._established, self._keepalive_s, self._subscriptions
+            self._server, token, *heard, self._keepalive_s, self._subscriptions, liveness=self._liveness
         )
         self._connection = self._last = connection
         try:
