@@ -7,13 +7,15 @@
         gateway.heartbeat()
 
 What is sent is in `communication_queue.db` and on the disk when the call returns; the gateway fetches it there.
-The file may be missing, locked, moved aside or created anew at any time: calls wait, reopen it and carry on.
+The file may be missing, locked, moved aside or created anew at any time: calls wait, reopen it and carry on, and say so
+in the log (`teg_controller`; on standard error unless logging is set up).
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import operator
 import os
 import sqlite3
@@ -47,13 +49,21 @@ _SCHEMA = (
 # WAL-reset bug of SQLite 3.7-3.51.2 needs. At 16 MiB nobody has done it for long: the gateway is away, we may.
 _WAL_PAGES_WITHOUT_GATEWAY = 4_096
 
+_VARIABLE, _IN_THE_CONTAINER = "TEG_CONTROLLER_DATA_PATH", "/root/data"
+_MARKS_OF_A_CONTAINER = ("/.dockerenv", "/run/.containerenv")
+
 # How long SQLite itself waits for a lock. Short, because no signal handler runs meanwhile; we loop around it.
 _BUSY_S = 0.25
 _PAUSE_S = 0.02
+#: A call that waits for longer says what for.
+_UNSAID_S = 1.0
 _LOOKS = 5
 
 # A connection must be neither used nor closed in a forked child; here the garbage collector does not find it.
 _inherited: list[sqlite3.Connection] = []
+
+
+logger = logging.getLogger("teg_controller")
 
 
 class NotRecorded(Exception):  # noqa: N818 - says what holds: the record is not in the inbox
@@ -62,7 +72,13 @@ class NotRecorded(Exception):  # noqa: N818 - says what holds: the record is not
 
 def default_path() -> Path:
     """`$TEG_CONTROLLER_DATA_PATH/communication_queue.db`; the gateway mounts that directory at `/root/data`."""
-    return Path(os.environ.get("TEG_CONTROLLER_DATA_PATH") or "/root/data") / "communication_queue.db"
+    return Path(os.environ.get(_VARIABLE) or _IN_THE_CONTAINER) / "communication_queue.db"
+
+
+def _on_a_desk(path: Path) -> bool:
+    """Nobody said where the data are, and here is no container: no gateway will ever mount anything."""
+    missing = path.parent == Path(_IN_THE_CONTAINER) and not os.path.isdir(_IN_THE_CONTAINER)  # noqa: PTH112 - never raises
+    return missing and not any(os.path.exists(mark) for mark in _MARKS_OF_A_CONTAINER)  # noqa: PTH110
 
 
 class Gateway:
@@ -93,6 +109,7 @@ class Gateway:
         self._file: tuple[int, int] | None = None
         self._last_ts = 0
         self._told_ahead = False
+        self._told_wait = 0.0
 
     def __enter__(self) -> Gateway:
         return self
@@ -189,7 +206,8 @@ class Gateway:
 
     def _write(self, work: Callable[[sqlite3.Connection], None], synchronous: str) -> bool:
         """Run `work` in one transaction, again until it is committed; False when the file was then gone."""
-        deadline = time.monotonic() + self._retry_s
+        begun = time.monotonic()
+        deadline = begun + self._retry_s
         with self._alone(deadline):
             while True:
                 try:
@@ -197,17 +215,27 @@ class Gateway:
                         work(connection)
                     return _identity(self.path) == self._file
                 except sqlite3.DatabaseError as error:
-                    self._give_up_or_go_on(error, deadline)
+                    self._give_up_or_go_on(error, begun, deadline)
                 time.sleep(_PAUSE_S)
 
-    def _give_up_or_go_on(self, error: sqlite3.DatabaseError, deadline: float) -> None:
+    def _give_up_or_go_on(self, error: sqlite3.DatabaseError, begun: float, deadline: float) -> None:
         locked = "locked" in str(error)
         if not locked:
             self._drop()
+        hint = "another process holds it" if locked else "is the directory there, writable and not full?"
+        if not locked and _on_a_desk(self.path):
+            hint = f"on a desk, without a gateway's container, set {_VARIABLE} to a directory; see 'teg sim desk'"
+            raise NotRecorded(f"there is no {self.path.parent}: {hint}") from error
         if time.monotonic() >= deadline:
-            hint = "another process holds it" if locked else "is the directory there, writable and not full?"
             tried = f"{self.path} could not be written for {self._retry_s:g} s"
             raise NotRecorded(f"{tried}: {error} ({hint})") from error
+        self._say_once(f"waiting for {self.path}: {error} ({hint})", begun)
+
+    def _say_once(self, text: str, begun: float) -> None:
+        """Once in each call that waits."""
+        if self._told_wait != begun and time.monotonic() >= begun + _UNSAID_S:
+            self._told_wait = begun
+            logger.warning(text)
 
     def _open(self) -> sqlite3.Connection:
         """The connection to the file that is at `path` now; a file that was replaced is opened anew."""

@@ -22,6 +22,7 @@ from teg.places import Places
 PROGRAM = Path(__file__).resolve().parents[1]
 
 #: The settings of a gateway that was installed as a service.
+ENV_FILE = "TEG_ENV_FILE"
 INSTALLED_ENV_FILE = Path("/etc/teg/teg.env")
 
 #: Forms of the lists that describe the controller's container; its two own directories cannot be mounted over.
@@ -43,7 +44,10 @@ def installed() -> bool:
 
 
 def env_file() -> Path:
-    """Where settings stand besides the environment: `/etc/teg/teg.env` when installed, else `.env` beside us."""
+    """Where settings stand besides the environment: what `TEG_ENV_FILE` says there, else `/etc/teg/teg.env` when
+    installed, else `.env` beside us."""
+    if named := os.environ.get(ENV_FILE):
+        return Path(named)
     return INSTALLED_ENV_FILE if installed() else PROGRAM / ".env"
 
 
@@ -161,6 +165,7 @@ class _Reader(Variables):
     def settings(self) -> Settings:
         where = self._places()
         data, controller_data, git = where.data, where.controller_data, self._git_path()
+        self._text(ENV_FILE)  # read by `env_file`: a known name
         settings = Settings(
             tb_host=self._required("TB_HOST"),
             tb_port=self._number("TB_PORT", None, 1, 65_535),

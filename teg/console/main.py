@@ -16,6 +16,7 @@ COMMANDS = {
     "archive": "teg.console.archive",
     "salvage": "teg.console.salvage",
     "send": "teg.console.send",
+    "sim": "teg.console.sim",
     "audit": "teg.console.audit",
     "backup": "teg.console.backup",
     "restore": "teg.console.backup",

@@ -14,6 +14,7 @@ ALLOWED = Exceptions(
         "controller_client/teg_controller.py": "runs in the controller's process, where our settings do not exist",
         "teg/adapters/git_repository/process.py": "hands PATH, proxies and the SSH agent on to Git, and nothing else",
         "teg/simulator/demo/__main__.py": "DEMO_SECONDS and the kind of terminal",
+        "teg/simulator/desk.py": "hands its own environment on to the gateway and the controller on the desk",
         "teg/simulator/demo/environment.py": "hands its own environment on to the processes of the demo",
     },
     broad={
