@@ -51,7 +51,11 @@ class Session(Protocol):
         ...
 
     def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
-        """Send at QoS 1 and wait for the PUBACK; raises Unavailable when it does not come."""
+        """Send at QoS 1 and wait for the PUBACK; raises Unavailable when it does not come.
+
+        `timeout_s` counts from the moment at which the message has left this machine, and while it has not, from the
+        last byte that did: a slow link is no reason to give up.
+        """
         ...
 
     def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:

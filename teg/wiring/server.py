@@ -8,6 +8,7 @@ from typing import Any
 
 from producers.mqtt_listener import MqttListener
 from tasks.attributes import publish_attributes
+from tasks.ota import advance_update
 from tasks.queue import huey
 from tasks.telemetry import records_stored
 from teg.adapters import tls
@@ -16,6 +17,7 @@ from teg.adapters.log_handlers import LogOutput
 from teg.adapters.mqtt_provisioning import ProvisioningEndpoint
 from teg.adapters.mqtt_session import MqttSession, Server
 from teg.adapters.token_file import AccessTokenFile
+from teg.domain.ota import store
 from teg.domain.ports import Clock
 from teg.domain.server.attributes import ServerAttributes, remembered_limits
 from teg.domain.server.provisioning import Credentials, ProvisionKeys
@@ -68,6 +70,7 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
             records_stored,
             lambda: publish_attributes(),
             pacer,
+            source=attributes,
         ),
         log_lines=log_lines,
         numbers=numbers,
@@ -80,6 +83,8 @@ def build_storage_proof(storage: Storage, server: ServerSide, clock: Clock, stop
     def tell_again() -> None:
         storage.client_attributes.tell_again()
         publish_attributes()
+        store.tell_again(storage.state)
+        advance_update()
 
     publisher = server.publisher
     return StorageProof(

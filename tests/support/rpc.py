@@ -175,6 +175,7 @@ class FakeArchive:
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
         self.broken = False
+        self.unproven = 0
 
     def _ask(self, *what: Any) -> int:
         self.asked.append(what)
@@ -187,6 +188,9 @@ class FakeArchive:
 
     def discard(self, start_ms: int, end_ms: int) -> int:
         return self._ask("discard", start_ms, end_ms)
+
+    def kept(self, start_ms: int, end_ms: int) -> int:
+        return self.unproven
 
     def stats(self, start_ms: int | None, end_ms: int | None) -> Mapping[str, Any]:
         self._ask("stats", start_ms, end_ms)

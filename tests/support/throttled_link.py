@@ -13,6 +13,7 @@ class ThrottledLink:
         self._server = server
         self._bytes_per_s = bytes_per_s
         self._stopping = threading.Event()
+        self._held = threading.Event()
         self._listener = socket.socket()
         # Before listen: an accepted socket inherits it. Without, the kernel would take megabytes at once.
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -21,6 +22,10 @@ class ThrottledLink:
         self.port = int(self._listener.getsockname()[1])
         self.up = self.down = 0
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
+
+    def hold(self) -> None:
+        """From now on nothing is carried, and nothing is closed."""
+        self._held.set()
 
     def __enter__(self) -> "ThrottledLink":
         self._threads[0].start()
@@ -49,7 +54,8 @@ class ThrottledLink:
         next_s = time.monotonic()
         try:
             while not self._stopping.is_set():
-                if not select.select([source], [], [], 0.2)[0]:
+                if self._held.is_set() or not select.select([source], [], [], 0.2)[0]:
+                    self._stopping.wait(0.05 if self._held.is_set() else 0.0)
                     next_s = max(next_s, time.monotonic())
                     continue
                 data = source.recv(share)

@@ -110,7 +110,7 @@ def test_state_keys() -> None:
     assert supervisor_module.RIGHTS_KEY == "controller.rights"
     assert [
         *("ota.wanted", "ota.job", "ota.settled", "ota.previous", "ota.titles", "ota.contents"),
-        *("ota.signed", "ota.told_of_nothing"),
+        *("ota.signed", "ota.told_of_nothing", "ota.told", "ota.tell_again"),
     ] == [
         store.WANTED_KEY,
         store.JOB_KEY,
@@ -120,6 +120,8 @@ def test_state_keys() -> None:
         store.CONTENTS_KEY,
         store.SIGNED_KEY,
         store.UNKNOWN_TOLD_KEY,
+        store.TOLD_KEY,
+        store.TELL_AGAIN_KEY,
     ]
 
 

@@ -53,6 +53,10 @@ class ArchiveMaintenance:
         """Delete delivered records of the range; what still waits for its PUBACK stays. Returns how many went."""
         return self._eviction.discard(start_ms, end_ms)
 
+    def kept(self, start_ms: int, end_ms: int) -> int:
+        sql = f"SELECT count(*) FROM record WHERE kind = {KEPT} AND ts BETWEEN ? AND ?"
+        return int(self._database.rows(sql, (start_ms, end_ms))[0][0])
+
     def stats(self, start_ms: int | None = None, end_ms: int | None = None) -> dict[str, Any]:
         """Rows, bytes of text, first and last ts, and counts per UTC day, all of the range (default: everything)."""
         span = (start_ms or 0, 1 << 62 if end_ms is None else end_ms)

@@ -194,12 +194,17 @@ class Connection:
         A ping on an idle connection is no progress of what we sent: its PUBACKs are what is missing then.
         """
         now_s = time.monotonic()
-        with suppress(OSError, AttributeError):  # the socket is gone: so is the connection
-            acknowledged, waiting = _tcp_progress(self._client.socket())
-            if waiting and acknowledged != self._tcp_acknowledged:
-                self._moved_s = now_s
-            self._tcp_acknowledged = acknowledged
+        acknowledged, waiting = self.progress()
+        if waiting and acknowledged != self._tcp_acknowledged:
+            self._moved_s = now_s
+        self._tcp_acknowledged = acknowledged
         return now_s - self._moved_s
+
+    def progress(self) -> tuple[int, int]:
+        """(bytes that the other side's TCP has acknowledged, bytes in our kernel that it has not)."""
+        with suppress(OSError, AttributeError):  # the socket is gone: so is the connection
+            return _tcp_progress(self._client.socket())
+        return self._tcp_acknowledged, 0
 
     def _ended(self) -> Ended:
         lasted_s = 0.0 if self._established_s is None else time.monotonic() - self._established_s
@@ -331,7 +336,7 @@ class Connection:
 
 
 def _tcp_progress(sock: Any) -> tuple[int, int]:
-    """(bytes that the other side's TCP has acknowledged, bytes in our kernel that it has not): Linux's tcp_info."""
+    """Linux's tcp_info and SIOCOUTQ."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
     (acknowledged,) = struct.unpack_from("Q", info, 120)
     (waiting,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))

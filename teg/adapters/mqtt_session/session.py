@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done, Server
+from teg.adapters.mqtt_session.departure import Departure
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import UNLIMITED, Liveness
 from teg.domain.server.rate_limits import Limits, Pacer, data_points
@@ -28,6 +29,10 @@ QUESTIONS = RPC_REQUEST.format(id="")
 ANSWERS = RPC_RESPONSE.format(id="")
 #: So long after a connect the first question for the limits is asked, one more such wait after each in vain (seconds).
 QUESTION_AFTER_S, LATEST_QUESTION_S = 0.4, 4.0
+
+
+#: While an acknowledgement is waited for, the link is looked at this often (seconds).
+LOOK_S = 1.0
 
 
 class MqttSession:
@@ -103,11 +108,12 @@ class MqttSession:
     def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
         results: SimpleQueue[bool] = SimpleQueue()
         self._wait_for_limits(topic, payload)
-        self._live().publish(topic, payload, results.put)
-        try:
-            acknowledged = results.get(timeout=timeout_s)
-        except Empty:
-            raise Unavailable(f"no PUBACK for {topic} within {timeout_s:.0f} s") from None
+        connection = self._live()
+        way = Departure(connection, len(payload))
+        connection.publish(topic, payload, results.put)
+        while (acknowledged := _taken(results, min(timeout_s, LOOK_S))) is None:
+            if way.quiet_s() >= timeout_s:
+                raise Unavailable(f"no PUBACK for {topic} within {timeout_s:.0f} s")
         if not acknowledged:
             raise NotConnected(f"the connection ended before {topic} was acknowledged")
 
@@ -222,6 +228,13 @@ class MqttSession:
         self._policy.established()
         logger.info("connected to %s:%d", self._server.host, self._server.port)
         self._on_connected()
+
+
+def _taken(results: "SimpleQueue[bool]", timeout_s: float) -> bool | None:
+    try:
+        return results.get(timeout=timeout_s)
+    except Empty:
+        return None
 
 
 def _unlimited() -> Pacer:

@@ -21,11 +21,18 @@ TITLES_KEY = "ota.titles"
 CONTENTS_KEY = "ota.contents"
 SIGNED_KEY = "ota.signed"
 UNKNOWN_TOLD_KEY = "ota.told_of_nothing"
+TOLD_KEY = "ota.told"
+TELL_AGAIN_KEY = "ota.tell_again"
 
 logger = logging.getLogger("gateway.ota")
 
 #: Versions whose title and content are remembered.
 _REMEMBERED = 20
+
+
+def tell_again(state: State) -> None:
+    """The server has lost what it was told: the last word about an update is told once more, at the next rest."""
+    state.put(TELL_AGAIN_KEY, True)
 
 
 class UpdateStore:
@@ -122,22 +129,29 @@ class UpdateStore:
 
     def correct(self) -> None:
         """A state that was told while nothing ran is told once more when something does: the server keeps the last one.
+        So is one that the server has lost (`tell_again`).
 
         Raises:
             Unavailable: the state or the report cannot be stored now.
         """
-        told = self._state.get(UNKNOWN_TOLD_KEY)
-        if told is not None and (version := self.current_version()) != UNKNOWN_VERSION:
+        again = self._state.get(TELL_AGAIN_KEY)
+        told = self._state.get(TOLD_KEY if again else UNKNOWN_TOLD_KEY)
+        if told is not None and ((version := self.current_version()) != UNKNOWN_VERSION or again):
             serial, state, error = told
             self._tell(serial, SwState(state), error, version)
+        if again:
+            self._state.delete(TELL_AGAIN_KEY)
 
     def _tell(self, serial: int, state: SwState, error: str, version: str) -> None:
+        told = [serial, state.value, error]
         if version == UNKNOWN_VERSION:
-            self._state.put(UNKNOWN_TOLD_KEY, [serial, state.value, error])
+            self._state.put(UNKNOWN_TOLD_KEY, told)
         title = str((self._state.get(TITLES_KEY) or {}).get(version, version))
         self._report.telemetry(status(version, title, state, error))
         if version != UNKNOWN_VERSION and self._state.get(UNKNOWN_TOLD_KEY) is not None:
             self._state.delete(UNKNOWN_TOLD_KEY)
+        if self._state.get(TOLD_KEY) != told:
+            self._state.put(TOLD_KEY, told)
         self._told = (serial, state, error)
 
     def tell_phase(self, job: Job) -> None:

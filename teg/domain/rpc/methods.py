@@ -234,7 +234,9 @@ def _discard(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
     def run(span: parameters.Span) -> str:
         with _archive_available("Discarding"):
             count = archive.discard(span.start_ms, span.end_ms)
-        return f"OK - {count} messages discarded - {span.start_ms} -> {span.end_ms}"
+            kept = archive.kept(span.start_ms, span.end_ms)
+        answer = f"OK - {count} messages discarded - {span.start_ms} -> {span.end_ms}"
+        return f"{answer} ({kept} kept: not yet proven to be stored on the server)" if kept else answer
 
     def plan(params: Any) -> CallPlan:
         span = parameters.parse_discard(params)

@@ -21,6 +21,10 @@ class ArchiveControl(Protocol):
         """Delete the archived rows of a range; returns how many."""
         ...
 
+    def kept(self, start_ms: int, end_ms: int) -> int:
+        """Measurements of the range that are in the archive."""
+        ...
+
     def stats(self, start_ms: int | None, end_ms: int | None) -> Mapping[str, Any]:
         """Rows, bytes, first and last ts, and with a range the counts per day."""
         ...
