@@ -12,6 +12,7 @@ COMMANDS = {
     "status": "teg.console.status",
     "check": "teg.console.check",
     "logs": "teg.console.logs",
+    "why": "teg.console.why",
     "dead-letters": "teg.console.dead_letters",
     "archive": "teg.console.archive",
     "salvage": "teg.console.salvage",

@@ -110,7 +110,7 @@ def test_state_keys() -> None:
     assert supervisor_module.RIGHTS_KEY == "controller.rights"
     assert [
         *("ota.wanted", "ota.job", "ota.settled", "ota.previous", "ota.titles", "ota.contents"),
-        *("ota.signed", "ota.told_of_nothing", "ota.told", "ota.tell_again"),
+        *("ota.signed", "ota.told_of_nothing", "ota.told", "ota.tell_again", "ota.steps"),
     ] == [
         store.WANTED_KEY,
         store.JOB_KEY,
@@ -122,6 +122,7 @@ def test_state_keys() -> None:
         store.UNKNOWN_TOLD_KEY,
         store.TOLD_KEY,
         store.TELL_AGAIN_KEY,
+        store.STEPS_KEY,
     ]
 
 

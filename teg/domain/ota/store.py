@@ -1,7 +1,8 @@
 """What an update leaves in `State` between two steps, and what it tells the server at each."""
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
@@ -23,11 +24,14 @@ SIGNED_KEY = "ota.signed"
 UNKNOWN_TOLD_KEY = "ota.told_of_nothing"
 TOLD_KEY = "ota.told"
 TELL_AGAIN_KEY = "ota.tell_again"
+#: The life of the last updates, for `teg why`: `[when_ms, assigned version, running version, state, error]` each.
+STEPS_KEY = "ota.steps"
 
 logger = logging.getLogger("gateway.ota")
 
 #: Versions whose title and content are remembered.
 _REMEMBERED = 20
+_REMEMBERED_STEPS = 100
 
 
 def tell_again(state: State) -> None:
@@ -38,11 +42,19 @@ def tell_again(state: State) -> None:
 class UpdateStore:
     """Reads and writes the persisted records; nothing is kept in memory that a crash would have to bring back."""
 
-    def __init__(self, state: State, report: Report, runtime: ControllerRuntime, controller: ControllerLock) -> None:
+    def __init__(
+        self,
+        state: State,
+        report: Report,
+        runtime: ControllerRuntime,
+        controller: ControllerLock,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
         self._state = state
         self._report = report
         self._runtime = runtime
         self._controller = controller
+        self._now_ms = now_ms
         self._told: tuple[int, SwState, str] | None = None
 
     # --- records -------------------------------------------------------------------------------------------
@@ -153,6 +165,17 @@ class UpdateStore:
         if self._state.get(TOLD_KEY) != told:
             self._state.put(TOLD_KEY, told)
         self._told = (serial, state, error)
+        self._note_step(version, state, error)
+
+    def _note_step(self, running: str, state: SwState, error: str) -> None:
+        """What is told again after a restart of the gateway is no new step."""
+        job = self._state.get(JOB_KEY) or {}
+        attributes = self.wanted().attributes or {}
+        assigned = (job.get("assignment") or {}).get("version") or attributes.get("sw_version") or running
+        steps = self._state.get(STEPS_KEY) or []
+        step = [str(assigned), running, state.value, error]
+        if not steps or steps[-1][1:] != step:
+            self._state.put(STEPS_KEY, [*steps, [self._now_ms(), *step]][-_REMEMBERED_STEPS:])
 
     def tell_phase(self, job: Job) -> None:
         """The end is told when it is true: by whoever brings it about."""
