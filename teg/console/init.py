@@ -1,6 +1,7 @@
 """`teg init`: asks what only a person knows, tries it, and writes it down."""
 
 import os
+import platform
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -8,12 +9,16 @@ from pathlib import Path
 
 import click
 
+from teg.adapters import tls
+from teg.adapters.server_rest import ServerRest
 from teg.adapters.token_file import AccessTokenFile
 from teg.console.checks import server
 from teg.console.checks.finding import Finding, Level, Site
+from teg.console.wording import harmless
 from teg.domain.errors import Refused, Unavailable
 from teg.settings import InvalidSettings, Settings, env_file, read_env_file
 
+NAME = "THINGSBOARD_DEVICE_NAME"
 KEY, SECRET = "THINGSBOARD_PROVISION_DEVICE_KEY", "THINGSBOARD_PROVISION_DEVICE_SECRET"
 UNIT_DIRECTORIES = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"))
 
@@ -55,11 +60,44 @@ def ask(known: Mapping[str, str]) -> tuple[dict[str, str], str]:
         answers["THINGSBOARD_CA_CERT"] = click.prompt(
             question, default=known.get("THINGSBOARD_CA_CERT", ""), show_default=False
         )
-    how = click.prompt("What does the device have", type=click.Choice(["token", "keys", "later"]), default="token")
+    question = "What does the device have (create: it is made on the server now)"
+    how = click.prompt(question, type=click.Choice(["token", "create", "keys", "later"]), default="token")
     if how == "keys":
         answers[KEY] = click.prompt("Provisioning key", default=known.get(KEY))
         answers[SECRET] = click.prompt("Provisioning secret", hide_input=True)
+    if how == "create":
+        return answers, create_device(host, answers.get("THINGSBOARD_CA_CERT", ""), known)
     return answers, click.prompt("Access token", hide_input=True).strip() if how == "token" else ""
+
+
+def create_device(host: str, ca_file: str, known: Mapping[str, str]) -> str:
+    """Have the server make the device; returns its access token. User, password and API key are not kept anywhere."""
+    url = click.prompt("Address of the server's web page", default=f"https://{host}")
+    if url.startswith("http://"):
+        click.echo("! this address is not encrypted: password and token can be read on the way")
+    name = click.prompt("The device's name on the server", default=known.get(NAME) or platform.node())
+    try:
+        context = tls.client_context(Path(ca_file) if ca_file else None) if url.startswith("https:") else None
+        rest = ServerRest(url, context)
+        log_in(rest)
+        device = rest.find_device(name)
+        if device is not None:
+            question = f"There is a device '{name}' already. Is it this one? Two devices must not have one token."
+            click.confirm(question, abort=True)
+        token = rest.access_token(device or rest.make_device(name))
+    except (Unavailable, Refused) as reason:
+        raise click.ClickException(f"the device is not made: {harmless(str(reason))}") from reason
+    click.echo(f"device '{name}' is on the server")
+    return token
+
+
+def log_in(rest: ServerRest) -> None:
+    """As a tenant administrator, or by what stands for one."""
+    user = click.prompt("User, an administrator of the tenant (empty: an API key or a session's token)", default="")
+    if user:
+        rest.log_in(user, click.prompt("Password (not stored)", hide_input=True))
+    else:
+        rest.use(click.prompt("API key or token (not stored)", hide_input=True).strip())
 
 
 def trial(settings: Settings, token: str) -> Iterator[Finding]:
