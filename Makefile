@@ -26,6 +26,7 @@ help:  ## this list
 .venv/.ready: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing into .venv (once) ..."
 	@$(PIP) --editable '.[dev]'
+	@tests/queue-libraries .venv
 	@touch $@ .venv/.demo
 
 demo: .venv/.demo  ## the gateway at work, with everything it needs, on this machine alone
@@ -80,7 +81,7 @@ release: setup  ## wheel, Debian package and a directory that installs without a
 	@.venv-tools/bin/pip --disable-pip-version-check --quiet install uv cyclonedx-bom pip-audit
 
 lock: .venv-tools/bin/cyclonedx-py  ## requirements.lock from pyproject.toml and constraints.txt: versions and hashes
-	@.venv-tools/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	@.venv-tools/bin/uv pip compile pyproject.toml --extra dev --extra redis --extra postgresql --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --quiet --constraint constraints.txt --output-file requirements.lock.new
 	@{ grep '^# ' requirements.lock | head -2; cat requirements.lock.new; } > requirements.lock.next
 	@rm requirements.lock.new && mv requirements.lock.next requirements.lock

@@ -19,7 +19,7 @@ RETRY_S = 1.0
 #: What the reason is, the inbox has a say in: it must not be able to fill our log by changing it.
 MAX_CHANGES_SAID = 10
 #: Net below the change detection, for file systems that do not tell.
-LOOK_ANYWAY_S = 5.0
+LOOK_ANYWAY_S = 20.0
 
 
 class Changes(Protocol):

@@ -16,8 +16,8 @@ from typing import Any, TextIO, TypeVar
 
 from huey.consumer import Consumer, Scheduler, Worker
 
-from tasks.huey_app import GatewayHuey
-from tasks.lanes import WORKERS, Lane
+from tasks.huey_app import TICK_S, GatewayHuey
+from tasks.lanes import WORKERS, Lane, WakingPipe
 from tasks.queue_name import queue_name
 from tasks.services import Services
 from tasks.storage import sqlite_path
@@ -29,11 +29,24 @@ from teg.settings import InvalidSettings, Settings
 T = TypeVar("T")
 logger = logging.getLogger("gateway.queue")
 
-#: How soon a task enqueued by another process is noticed.
-POLL_S = 0.5
 START_RETRY_S = 5.0
 #: The main thread waits for signals in between.
 MAIN_WAIT_S = 60.0
+#: Turns are a little longer or shorter than a second.
+EARLY_S = 0.1
+#: The main thread looks this often whether all workers live; a signal wakes it at once.
+TURN_S = 5.0
+ENDING_S = 0.05
+
+
+@contextmanager
+def signals_wake(pipe: WakingPipe) -> Iterator[None]:
+    before = signal.set_wakeup_fd(pipe.open(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        pipe.close()
 
 
 class LaneWorker(Worker):
@@ -41,6 +54,7 @@ class LaneWorker(Worker):
 
     huey: GatewayHuey
     seats: list[Lane]
+    ended: Callable[[], None]
 
     def initialize(self) -> None:
         self.seat = self.seats.pop()
@@ -50,34 +64,37 @@ class LaneWorker(Worker):
     def shutdown(self) -> None:
         self.huey.liveness.forget(self.pulse)
         self.seats.append(self.seat)
+        self.ended()
 
 
 class TimetableScheduler(Scheduler):
-    """Every half second: the queue file and the timetable; every second: due retries."""
+    """Every second: the timetable and due retries; at once: tasks that other processes put into the queue file."""
 
     huey: GatewayHuey
 
     def initialize(self) -> None:
-        self._odd = False
+        self._due_s = 0.0
+        self.huey.wake_up.scheduler.open()
         self.huey.tended = True
         self.pulse = self.huey.liveness.watch("the scheduler")
 
     def shutdown(self) -> None:
         self.huey.liveness.forget(self.pulse)
+        self.huey.wake_up.scheduler.close()
 
     def loop(self, now: Any = None) -> None:
         self.pulse.note("goes through the timetable")
-        self._odd = not self._odd
         try:
             self.huey.tend_storage()
-            if self._odd:
+            if time.monotonic() >= self._due_s:
+                self._due_s = time.monotonic() + TICK_S - EARLY_S
                 self.huey.enqueue_due()
         except Unavailable as reason:
             self.huey.storage_failed(reason)
         for entry in self.huey.timetable:
             with suppress(Unavailable):  # its condition cannot be looked at now
-                entry.tick(time.monotonic())
-        self.stop_flag.wait(POLL_S)
+                entry.tick(time.monotonic(), self.huey.trigger)
+        self.huey.wake_up.scheduler.wait(*self.huey.next_look())
 
 
 class GatewayConsumer(Consumer):
@@ -88,10 +105,12 @@ class GatewayConsumer(Consumer):
 
     def __init__(self, huey: GatewayHuey, **options: Any) -> None:
         seats = [lane for lane, count in WORKERS.items() for _ in range(count)]
-        self.worker_class = type("SeatedWorker", (LaneWorker,), {"seats": seats})
+        self._signals = WakingPipe()
+        ended = staticmethod(self._signals.wake)
+        self.worker_class = type("SeatedWorker", (LaneWorker,), {"seats": seats, "ended": ended})
         self._pulse: Pulse | None = None
         super().__init__(huey, **options)
-        self._stop_flag_timeout = 0.5  # Huey looks ten times a second whether a signal came
+        self._stop_flag_timeout = 0.0  # Huey looks ten times a second whether a signal came; we wait for it
         # All of them stop gracefully (contract); a second one interrupts.
         self._signal_actions = dict.fromkeys((signal.SIGTERM, signal.SIGINT, *EXIT_STATUSES), (False, True))
 
@@ -102,6 +121,10 @@ class GatewayConsumer(Consumer):
                 when the server asked for it (`exit`), `STUCK_STATUS` when one of our threads did not get on.
         """
         os.umask(0o077)  # what is meant for others is given to them where it is made
+        with signals_wake(self._signals):
+            self._run()
+
+    def _run(self) -> None:
         settings = settings_or_exit()
         self._set_signal_handlers()  # from the first moment on: a start may wait long for a disk or a server
         try:
@@ -117,6 +140,12 @@ class GatewayConsumer(Consumer):
         if (status := EXIT_STATUSES.get(self._signum or 0)) is not None:
             raise SystemExit(status)
 
+    def loop(self, health_check_ts: float | None = None) -> float | None:
+        """The main thread: asleep until a signal comes, apart from a look at the workers every few seconds."""
+        if self._signals.wait(TURN_S):
+            self.stop_flag.wait(ENDING_S)  # the worker that woke us is not gone yet
+        return super().loop(health_check_ts)
+
     def check_worker_health(self) -> bool:
         """Now and then on the main thread."""
         self._pulse = self._pulse or self.huey.liveness.watch("the main thread")
@@ -130,6 +159,7 @@ class GatewayConsumer(Consumer):
 
     def stop(self, graceful: bool = False) -> None:
         self.stop_flag.set()
+        self._signals.wake()
         try:
             self.huey.services.stop()
         finally:

@@ -34,6 +34,9 @@ logger = logging.getLogger("gateway.queue")
 IDLE_WAIT_S = 60.0
 #: Pause of a worker whose queue cannot be read.
 DOWN_WAIT_S = 1.0
+#: Turns of the scheduler. Tasks of other processes: the kernel (inotify) tells of a write, whose commit is seen a
+#: moment later; where it does not tell, we look.
+TICK_S, SETTLING_S, POLL_S = 1.0, 0.05, 0.5
 #: Bound on a graceful stop; the whole exit has to fit into the contract's 30 s.
 SHUTDOWN_TIMEOUT_S = 20
 
@@ -109,8 +112,17 @@ class GatewayHuey(Huey):
             with storage_errors(url):
                 logger.error("%s; kept as %s, starting an empty queue (work is found again)", damage, move_aside(path))
 
+    def next_look(self) -> tuple[float, *tuple[int, ...]]:
+        """(seconds until the scheduler's next turn, descriptors that bring it sooner): tasks of other processes."""
+        file = self._queue_file
+        if file is None:
+            return (TICK_S,)
+        if file.settling:
+            return (SETTLING_S,)
+        return (POLL_S,) if file.told_by is None else (TICK_S, file.told_by)
+
     def tend_storage(self) -> None:
-        """Twice a second: a new queue file for a removed or damaged one; workers woken for other processes' tasks.
+        """Every turn of the scheduler: a new queue file for a removed or damaged one; tasks of other processes noticed.
 
         Raises:
             Unavailable: the queue cannot be read or opened now.
@@ -201,6 +213,20 @@ class GatewayHuey(Huey):
             self._use(lambda: self._put(task, data))
         except Unavailable as reason:
             self._keep(task, reason)
+
+    def trigger(self, task: TaskWrapper[[], None]) -> None:
+        """Run a trigger of ours from memory: what a timetable or a sweep asks for comes again, and needs no disk.
+
+        In a process without a scheduler it goes the way of every task.
+        """
+        wanted: Task = task.s()
+        if self._immediate or not self.tended:
+            self.enqueue(wanted)
+            return
+        if wanted.expires:
+            wanted.resolve_expires(self.utc)
+        self._kept.add(wanted)
+        self.wake_up.notify(wanted.lane)
 
     def _put(self, task: Task, data: bytes) -> None:
         storage = self.lanes[task.lane]
@@ -335,15 +361,15 @@ class GatewayHuey(Huey):
             "shutdown_timeout": options.get("shutdown_timeout") or SHUTDOWN_TIMEOUT_S,
             "graceful_signal": "TERM",
             "check_worker_health": True,
-            "health_check_interval": 1.0,  # a worker killed by SystemExit in a task is back after a second
+            "health_check_interval": 0.0,  # at every turn of the main thread: a worker killed by SystemExit comes back
         }
         return self.consumer_class(self, **options)
 
 
 class Every:
-    """One line of the timetable: enqueue `task` when `interval_s` have passed since the last time, and at start.
+    """One line of the timetable: `run(task)` when `interval_s` have passed since the last time, and at start.
 
-    With `when`, only if that is true then: what has nothing to do costs no queue writes (flash, not CPU).
+    With `when`, only if that is true then.
     """
 
     def __init__(self, interval_s: float, task: TaskWrapper[[], None], when: Callable[[], bool] | None = None) -> None:
@@ -355,9 +381,9 @@ class Every:
     def make_due(self) -> None:
         self._due_s = float("-inf")
 
-    def tick(self, now_s: float) -> None:
+    def tick(self, now_s: float, run: Callable[[TaskWrapper[[], None]], None] = lambda task: task()) -> None:
         """`now_s` is monotonic, so wall-clock jumps are not seen; a long stall counts once."""
         if now_s >= self._due_s:
             self._due_s = now_s + self.interval_s
             if self._when is None or self._when():
-                self.task()
+                run(self.task)

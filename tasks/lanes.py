@@ -1,6 +1,9 @@
-"""The lanes of the queue, their workers, and what wakes an idle worker at once."""
+"""The lanes of the queue, their workers, and what wakes an idle worker or the scheduler at once."""
 
+import os
+import select
 import threading
+from contextlib import suppress
 from enum import StrEnum
 
 
@@ -34,28 +37,64 @@ MAY_WAIT_S = {
 }
 
 
-class WakeUp:
-    """Wakes the idle worker of a lane at once when this process enqueues; `notify_all` for everything else."""
+class WakingPipe:
+    """Wakes one thread that sleeps in `wait`; also from a signal handler (`signal.set_wakeup_fd`)."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._read = self._write = -1
+
+    def open(self) -> int:
+        """Returns the descriptor that wakes."""
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        return self._write
+
+    def close(self) -> None:
+        ends, self._read, self._write = (self._read, self._write), -1, -1
+        for end in ends:
+            os.close(end)
+
+    def wait(self, timeout_s: float, *others: int) -> bool:
+        """Until `wake` (True), the time-out, or something to be read at one of the `others`."""
+        woken = self._read in select.select([self._read, *others], [], [], timeout_s)[0]
+        if woken:
+            os.read(self._read, 4096)
+        return woken
+
+    def wake(self) -> None:
+        """Where nobody waits, this is nothing."""
+        if self._write >= 0:
+            with suppress(OSError):  # full, or closed at this moment
+                os.write(self._write, b"\0")
+
+
+class WakeUp:
+    """Wakes one idle worker of a lane at once when this process enqueues; `notify_all` for everything else.
+
+    A condition a lane: nobody is woken for what is not theirs, which at rest is most of what a gateway costs.
+    """
+
+    def __init__(self) -> None:
+        self._changed = {lane: threading.Condition() for lane in Lane}
         self._notified = dict.fromkeys(Lane, 0)
+        self.scheduler = WakingPipe()
 
     def count(self, lane: Lane) -> int:
         return self._notified[lane]
 
     def notify(self, lane: Lane) -> None:
-        with self._changed:
+        """One task more: a worker that is not asleep looks by itself before it falls asleep."""
+        with self._changed[lane]:
             self._notified[lane] += 1
-            self._changed.notify_all()
+            self._changed[lane].notify()
 
     def notify_all(self) -> None:
-        with self._changed:
-            for lane in Lane:
+        for lane in Lane:
+            with self._changed[lane]:
                 self._notified[lane] += 1
-            self._changed.notify_all()
+                self._changed[lane].notify_all()
+        self.scheduler.wake()
 
     def wait(self, lane: Lane, seen: int, timeout_s: float) -> None:
         """Return when `lane` was notified since `seen` was read, or after the time-out."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._notified[lane] != seen, timeout_s)
+        with self._changed[lane]:
+            self._changed[lane].wait_for(lambda: self._notified[lane] != seen, timeout_s)

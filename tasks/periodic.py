@@ -1,11 +1,11 @@
 """The timetable: everything that happens by the clock, on one screen.
 
 By monotonic time since the start, each once at the start and then every interval; every task here is harmless right
-after boot and harmless twice.
+after boot and harmless twice. They run from memory: at rest the gateway writes nothing.
 """
 
 from tasks.attributes import publish_attributes, read_limits, read_software
-from tasks.files import reconcile_files
+from tasks.files import check_files, reconcile_files
 from tasks.huey_app import Every
 from tasks.lanes import Lane
 from tasks.ota import advance_update
@@ -32,19 +32,19 @@ def store_log_lines() -> None:
 @task(name="sweep", lane=Lane.WORK, expires_s=50)
 def sweep() -> None:
     """Find unfinished work whose trigger was lost: a deleted queue, a killed process, a missed write."""
-    archive_records()
+    huey.trigger(archive_records)
     if huey.services.session.connected:
-        publish_records()
-        publish_attributes()
+        huey.trigger(publish_records)
+        huey.trigger(publish_attributes)
 
 
 @task(name="read_wanted_state", lane=Lane.WORK, expires_s=300)
 def read_wanted_state() -> None:
     """Read the wanted software and files again, in case a push was lost while the connection held."""
     if huey.services.session.connected:
-        read_limits()
-        read_software()
-        reconcile_files()
+        huey.trigger(read_limits)
+        huey.trigger(read_software)
+        huey.trigger(reconcile_files)
 
 
 @task(name="tidy_archive", lane=Lane.WORK, expires_s=300)
@@ -83,6 +83,7 @@ def take_over_reference() -> None:
 TIMETABLE = (
     Every(5, store_log_lines, when=lambda: huey.services.log_lines.waiting),
     Every(5, tend_storage, when=lambda: huey.services.storage.care_due),
+    Every(1, check_files, when=lambda: huey.services.files.take_due()),
     Every(2, prove_stored, when=lambda: huey.services.storage_proof.due),
     Every(20, send_auxiliary_telemetry, when=lambda: huey.services.session.connected),
     Every(MINUTE_S, sweep),

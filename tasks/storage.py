@@ -18,6 +18,7 @@ from huey.exceptions import ConfigurationError
 from huey.registry import Message
 from huey.serializer import Serializer
 from huey.storage import BaseStorage, PostgresStorage, PriorityRedisStorage, SqliteStorage
+from inotify_simple import INotify, flags
 
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.redaction import redacted_text
@@ -159,6 +160,10 @@ def _closed_on_failure(connection: Any) -> Iterator[None]:
         raise
 
 
+#: A commit is visible so long after its first write, at the latest.
+COMMIT_S = 2.0
+
+
 class WatchedFile:
     """Notices writes of other connections (`data_version`) and the removal of the queue file (inode)."""
 
@@ -166,6 +171,8 @@ class WatchedFile:
         self.path = path
         self._storage = QueueFile("watch", filename=str(path), create_tables=False, cache_mb=1, timeout=LOCK_WAIT_S)
         self._inode = path.stat().st_ino
+        self._kernel = _told_of_writes(path.parent)
+        self._settled_s = 0.0
         with _closed_on_failure(self):
             self._version = self._data_version()
 
@@ -175,15 +182,47 @@ class WatchedFile:
         except FileNotFoundError:
             return True
 
+    @property
+    def told_by(self) -> int | None:
+        """A descriptor that can be read after a write to the file's directory; None: the kernel does not tell."""
+        return None if self._kernel is None else self._kernel.fileno()
+
     def written(self) -> bool:
+        if self._kernel is not None and self._kernel.read(timeout=0):
+            self._settled_s = time.monotonic() + COMMIT_S
+        if self._kernel is not None and not self.settling:
+            return False
         before, self._version = self._version, self._data_version()
-        return before != self._version
+        if before == self._version:
+            return False
+        self._settled_s = 0.0
+        return True
+
+    @property
+    def settling(self) -> bool:
+        """The kernel tells of the write; the commit that it belongs to is seen a moment later."""
+        return time.monotonic() < self._settled_s
 
     def close(self) -> None:
+        if self._kernel is not None:
+            self._kernel.close()
         self._storage.close()
 
     def _data_version(self) -> int:
         return int(self._storage.conn.execute("pragma data_version").fetchone()[0])  # type: ignore[attr-defined]
+
+
+def _told_of_writes(directory: Path) -> INotify | None:
+    try:
+        kernel = INotify()
+    except OSError:  # none left for this account
+        return None
+    try:
+        kernel.add_watch(str(directory), flags.MODIFY | flags.CREATE | flags.MOVED_TO | flags.DELETE)
+    except OSError:
+        kernel.close()
+        return None
+    return kernel
 
 
 def move_aside(path: Path) -> Path:

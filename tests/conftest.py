@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import queue_libraries
 from tests.support.engine import clean_engine, engine, engine_to_stop
 
 __all__ = ["clean_engine", "engine", "engine_to_stop"]  # fixtures: imported elsewhere each would be one more engine
+
+queue_libraries.add()  # before anybody imports Huey, which looks for them once
 
 # A busy machine is no defect of the example that met it. In CI hypothesis by itself takes the same examples each time.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
@@ -14,6 +15,8 @@ _PIECE_BYTES = 64 << 10
 _HEAD_BYTES = 4 << 10
 _PUBLISH = 3
 _SAY_AGAIN_S = 600.0
+#: paho's own turn is a second.
+LEAST_TURN_S, MOST_TURN_S, TURNS_A_KEEPALIVE = 0.2, 5.0, 6
 
 logger = logging.getLogger("gateway.mqtt")
 
@@ -32,6 +35,19 @@ class BoundedClient(Client):
     def loop_misc(self) -> MQTTErrorCode:
         self.on_turn()
         return super().loop_misc()
+
+    def loop_forever(self, timeout: float | None = None, retry_first_connection: bool = False) -> MQTTErrorCode:
+        """Packets wake the network thread by themselves; it turns only to see whether a ping is due or missing."""
+        turn_s = min(MOST_TURN_S, max(LEAST_TURN_S, self.keepalive / TURNS_A_KEEPALIVE))
+        return super().loop_forever(turn_s if timeout is None else timeout, retry_first_connection)
+
+    def loop_stop(self) -> MQTTErrorCode:
+        """The thread sees only after its turn that it is to end."""
+        self._thread_terminate = True
+        if (waker := self._sockpairW) is not None:
+            with suppress(OSError):  # it has ended already
+                waker.send(b"\0")
+        return super().loop_stop()
 
     def _sock_recv(self, bufsize: int) -> bytes:
         """paho asks the socket for all of a packet at once, and Python makes room for what is asked for."""

@@ -6,10 +6,8 @@ from contextlib import ExitStack, contextmanager
 
 from producers.controller_feed import ControllerFeed
 from producers.controller_watch import ControllerWatch
-from producers.drift_watch import DriftWatch
 from producers.network_watch import NetworkWatch
 from producers.self_watch import SelfWatch
-from tasks.files import check_files
 from tasks.queue import huey
 from tasks.supervision import supervise_controller
 from tasks.telemetry import records_stored, records_waiting
@@ -53,10 +51,9 @@ def running_producers(
     alive: Callable[[], None],
 ) -> Iterator[None]:
     """The session is started first and stopped last: the others may still want to say something."""
-    producers: list[ControllerFeed | DriftWatch | ControllerWatch | NetworkWatch | SelfWatch] = [
+    producers: list[ControllerFeed | ControllerWatch | NetworkWatch | SelfWatch] = [
         SelfWatch(huey.liveness, thread_state, OwnProcess(), alive),
         ControllerFeed(InboxChanges(settings.inbox_path), storage.inbox, records_waiting, huey.liveness),
-        DriftWatch(operator.files, lambda: check_files()),
     ]
     try:
         producers.append(NetworkWatch(NetworkChanges(), server.session.network_returned))

@@ -1,6 +1,5 @@
 """From what the queue runs to the bytes on disk and the attributes on the server, in immediate mode."""
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,6 @@ from typing import Any
 import pytest
 from huey.signals import SIGNAL_ERROR
 
-from producers import drift_watch
-from producers.drift_watch import DriftWatch
 from tasks.attributes import handle_attribute_push
 from tasks.files import check_files, reconcile_files, restart_controller_for_files
 from tasks.queue import huey
@@ -58,10 +55,10 @@ def delete(device: Device, *keys: str) -> None:
 
 
 def let_time_pass(device: Device, seconds: int) -> None:
-    watch = DriftWatch(device.files, check_files)
     for _ in range(seconds):
         device.clock.seconds += 1
-        watch.tick()
+        if device.files.take_due():  # as the timetable asks
+            check_files()
 
 
 def test_definitions_then_contents(device: Device) -> None:
@@ -196,24 +193,3 @@ def test_init_files_tells_everything_anew(device: Device) -> None:
     let_time_pass(device, 1)
     assert device.hashes == {"cfg": {"hash": md5(b"x"), "write_version": None}}
     assert device.read("cfg") == "x"
-
-
-def test_the_watch_goes_on_after_an_error_and_stops_when_told(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drift_watch, "TICK_S", 0.001)
-    calls: list[int] = []
-    twice = threading.Event()
-
-    def fails() -> None:
-        calls.append(1)
-        device.clock.seconds += 31
-        if len(calls) >= 2:
-            twice.set()
-        raise OSError("the queue is locked")
-
-    watch = DriftWatch(device.files, fails)
-    watch.start()
-    assert twice.wait(10)
-    watch.stop()
-    after = len(calls)
-    device.clock.seconds += 31
-    assert len(calls) == after

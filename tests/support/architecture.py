@@ -57,7 +57,7 @@ COMES_WITH: Mapping[str, str] = {"urllib3": "docker"}
 QUEUE_MODULES: Mapping[str, frozenset[str]] = {
     "tasks/huey_app.py": frozenset({"huey"}),
     "tasks/queue.py": frozenset({"huey"}),
-    "tasks/storage.py": frozenset({"huey", "orjson", "redis", "psycopg"}),
+    "tasks/storage.py": frozenset({"huey", "inotify_simple", "orjson", "redis", "psycopg"}),
     "tasks/consumer.py": frozenset({"huey"}),
 }
 

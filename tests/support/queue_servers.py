@@ -163,7 +163,7 @@ class PostgresqlServer(_Server):
 
         try:
             with psycopg.connect(self.url, connect_timeout=3) as connection:
-                return connection.execute("select 1").fetchone() == (1,)
+                return bool(connection.execute("select 1").fetchone() == (1,))
         except psycopg.OperationalError:
             return False
 

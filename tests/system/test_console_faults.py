@@ -24,6 +24,7 @@ import trustme
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.server import ThingsBoard
 from teg.simulator.thingsboard.tls import ServerTls
+from tests.support import queue_libraries
 from tests.support.running import CLOSED_PORT, PROJECT, ControllerInbox, RunningGateway, wait_until
 from tests.support.sick_engine import sick_engine
 
@@ -251,7 +252,7 @@ def git_remote_gone(site: Site) -> None:
 
 @fault(r"✗ queue: redis://127.0.0.1:\d+/0 cannot be used: .* → start that server")
 def queue_server_gone(site: Site) -> None:
-    site.environment["TEG_QUEUE_URL"] = f"redis://127.0.0.1:{CLOSED_PORT}/0"
+    site.environment |= {"TEG_QUEUE_URL": f"redis://127.0.0.1:{CLOSED_PORT}/0", **queue_libraries.environment()}
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -1,5 +1,6 @@
 """The queue on a real Redis and a real PostgreSQL: the same gateway, end to end, also when they die under it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from tasks.huey_app import GatewayHuey
 from tasks.lanes import Lane
 from teg.simulator.thingsboard.server import ThingsBoard
+from tests.support.queue_libraries import environment
 from tests.support.queue_servers import PostgresqlServer, QueueServer, RedisServer
 from tests.support.running import PROJECT, ControllerInbox, RunningGateway, message, wait_until
 
@@ -32,7 +34,9 @@ def queue_server(request: pytest.FixtureRequest) -> Iterator[QueueServer]:
 class Site:
     def __init__(self, directory: Path, server: ThingsBoard, queue_url: str) -> None:
         self.device = server.add_device("pi", token="TOKEN-1")
-        self.gateway = RunningGateway(directory, server.host, server.port, "TOKEN-1", TEG_QUEUE_URL=queue_url)
+        self.gateway = RunningGateway(
+            directory, server.host, server.port, "TOKEN-1", TEG_QUEUE_URL=queue_url, **environment()
+        )
         self.inbox = ControllerInbox(self.gateway.inbox_path)
         self.sent = 0
 
@@ -215,6 +219,7 @@ def test_a_waiting_worker_gets_another_processs_task(queue: GatewayHuey, queue_s
 
     thread = threading.Thread(target=work)
     thread.start()
-    subprocess.run([sys.executable, "-c", OTHER_PROCESS, queue_server.url], cwd=PROJECT, check=True, timeout=60)
+    command = [sys.executable, "-c", OTHER_PROCESS, queue_server.url]
+    subprocess.run(command, cwd=PROJECT, check=True, timeout=60, env=os.environ | environment())
     thread.join(20)
     assert b"tasks.telemetry.archive_records" in bytes(found)

@@ -24,7 +24,6 @@ ALLOWED = Exceptions(
         "producers/controller_feed.py:_run": "a producer's loop: it must outlive every surprise",
         "producers/controller_watch.py:_run": "a producer's loop: it must outlive every surprise",
         "producers/self_watch.py:_run": "a producer's loop: it must outlive every surprise",
-        "producers/drift_watch.py:_run": "a producer's loop: it must outlive every surprise",
         "teg/adapters/mqtt_session/session.py:_any_connection": "without this thread a gateway is lost until a visit",
         "producers/network_watch.py:_run": "a producer's loop: it must outlive every surprise",
         "producers/mqtt_listener.py:received": "a producer's entry on the network thread: an exception would end it",

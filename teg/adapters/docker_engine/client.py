@@ -69,6 +69,10 @@ class EngineClient(docker.APIClient):
                 CancellableStream(iter(()), self._answer).close()
 
 
+def _never() -> bool:
+    return False
+
+
 class Engine:
     """Makes a client for each call: a stream never blocks another call, and an engine that came back is met afresh."""
 
@@ -79,7 +83,7 @@ class Engine:
         self,
         work: Callable[[Any], T],
         deadline_s: float = CALL_DEADLINE_S,
-        cancelled: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] = _never,
         silence_s: float | None = None,
     ) -> T:
         """Run `work` with an `EngineClient` of its own (typed Any: docker-py's stubs know half of it).
@@ -137,10 +141,11 @@ def _reach(host: str) -> None:
 
 
 def _wait(future: "Future[Any]", deadline_s: float, cancelled: Callable[[], bool]) -> None:
+    """What nobody can cancel is waited for asleep: the watch of the engine's events does so all the time."""
     done = threading.Event()
     future.add_done_callback(lambda _: done.set())
     end_s = time.monotonic() + deadline_s
-    while not done.wait(POLL_S):
+    while not done.wait(deadline_s if cancelled is _never else POLL_S):
         if cancelled():
             raise Cancelled("cancelled: it is not wanted any more")
         if time.monotonic() >= end_s:
