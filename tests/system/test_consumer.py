@@ -20,6 +20,7 @@ import pytest
 from tasks.lanes import Lane
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.server import ThingsBoard
+from tests.support import queue_libraries
 from tests.support.running import (
     CLOSED_PORT,
     CONSUMER,
@@ -352,6 +353,7 @@ def test_a_stop_in_the_middle_of_a_drain_loses_and_doubles_nothing(site: Site) -
 def test_a_stop_while_waiting_for_a_queue_server_is_clean(site: Site) -> None:
     """The start has not got as far as workers, so Huey's own signal handling would not be in place yet."""
     site.gateway.environment["TEG_QUEUE_URL"] = f"postgresql://127.0.0.1:{CLOSED_PORT}/none"
+    site.gateway.environment |= queue_libraries.environment()
     site.gateway.start()
     site.gateway.wait_log("trying again in 5 s")
     assert site.gateway.stop() == 0
