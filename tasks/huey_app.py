@@ -324,6 +324,10 @@ class GatewayHuey(Huey):
     def pending_count(self) -> int:
         return len(self._kept) + sum(storage.queue_size() for storage in self.lanes.values())
 
+    def waiting(self) -> dict[Lane, int]:
+        """Tasks that wait in each lane; raises Unavailable."""
+        return self._use(lambda: {lane: storage.queue_size() for lane, storage in self.lanes.items()})
+
     def is_revoked(self, task: Any, timestamp: Any = None, peek: bool = True) -> bool:
         return False  # revocation is not used; reading it would deserialise rows for nothing
 

@@ -1,6 +1,7 @@
 """Environment variables one at a time: their text, what it means, and what is wrong with it; and files of them."""
 
 import difflib
+import ipaddress
 import math
 import re
 from collections.abc import Mapping
@@ -50,6 +51,15 @@ def unquoted(value: str) -> str:
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
         return value[1:-1]
     return value.split(" #", 1)[0].rstrip()
+
+
+def is_loopback(address: str) -> bool:
+    """Whether `host:port` can be reached from this machine only; a name other than localhost may mean any address."""
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Variables:
@@ -149,6 +159,15 @@ class Variables:
             if not re.fullmatch(pattern, entry, re.DOTALL):
                 self._complain(f"{name}: {entry!r} is not {example}")
         return entries
+
+    def _address(self, name: str, example: str) -> str:
+        """`host:port` to listen on, `[address]:port` for IPv6; empty when not set."""
+        text = self._text(name)
+        host, _, port = text.rpartition(":")
+        good_port = re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) <= 65_535
+        if text and not (good_port and re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[^\s:/]+", host)):
+            self._complain(f"{name}={text!r} is not host:port, e.g. {example}")
+        return text
 
     def _path(self, name: str, default: str) -> Path:
         """Absolute, with `~` resolved; what no file system takes is a problem."""

@@ -35,6 +35,7 @@ class OperatorSide:
     machine: HostMachine
     files: Files
     calls: RpcDispatcher
+    journal: CallJournal
     status: StatusSources
 
 
@@ -85,7 +86,7 @@ def build_operator_side(
         clock=clock,
         stopping=stopping,
     )
-    return OperatorSide(machine=machine, files=files, calls=calls, status=status)
+    return OperatorSide(machine=machine, files=files, calls=calls, journal=journal, status=status)
 
 
 def build_synchroniser(

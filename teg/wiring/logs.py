@@ -18,6 +18,7 @@ def install_log_output(settings: Settings, stack: ExitStack) -> LogOutput:
         settings.log_level, "journal" if settings.log_format == "text" and in_journal else settings.log_format
     )
     output.add_secret(settings.provision_secret)
+    output.add_secret(settings.console_password)
     output.install()
     stack.callback(output.remove)
     for notice in settings.notices:

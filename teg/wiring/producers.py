@@ -72,4 +72,8 @@ def running_producers(
         for producer in producers:
             stack.callback(producer.stop)
             producer.start()
+        if settings.console:
+            from teg.wiring.page import running_page  # where there is no page, nothing of it is loaded
+
+            stack.enter_context(running_page(settings, storage, server, operator))
         yield

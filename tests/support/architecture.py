@@ -26,7 +26,9 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "tasks": frozenset({"teg.domain", "teg.settings", "tasks"}),
     "producers": frozenset({"teg.domain", "tasks", "producers"}),
     "gateway": frozenset({"teg.wiring", "teg.domain", "teg.settings", "teg.adapters", "tasks", "producers"}),
-    "teg.wiring": frozenset({"teg.wiring", "teg.domain", "teg.settings", "teg.adapters", "tasks", "producers"}),
+    "teg.wiring": frozenset(
+        {"teg.wiring", "teg.domain", "teg.settings", "teg.adapters", "teg.console", "tasks", "producers"}
+    ),  # of the console the status page, which runs in the gateway
     "teg.console": frozenset({"teg.domain", "teg.places", "teg.settings", "teg.adapters", "tasks", "teg.console"}),
     "teg.simulator": frozenset({"teg.domain", "teg.simulator", "controller_client"}),
     "controller_client": frozenset({"controller_client"}),

@@ -103,6 +103,10 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("TEG_TELEMETRY_SCALE", "with:colon:1e3", "telemetry_scale", {"with:colon": 1000.0}),
     ("TEG_CONSOLE", "127.0.0.1:8765", "console", "127.0.0.1:8765"),
     ("TEG_CONSOLE", "[::1]:8765", "console", "[::1]:8765"),
+    ("TEG_CONSOLE", "localhost:8765", "console", "localhost:8765"),
+    ("TEG_CONSOLE_PASSWORD", "a long password", "console_password", "a long password"),
+    ("TEG_CONSOLE_PASSWORD", "", "console_password", None),
+    ("TEG_CONSOLE_NAMES", "teg.Example.org, roof", "console_names", frozenset({"teg.example.org", "roof"})),
 ]
 
 
@@ -193,6 +197,12 @@ BAD: list[tuple[str, str]] = [
     ("TEG_CONSOLE", "localhost:0"),
     ("TEG_CONSOLE", "localhost:65536"),
     ("TEG_CONSOLE", "::1:8765"),
+    ("TEG_CONSOLE", "0.0.0.0:8765"),
+    ("TEG_CONSOLE", "[::]:8765"),
+    ("TEG_CONSOLE", "192.168.1.5:8765"),
+    ("TEG_CONSOLE", "roof.example.org:8765"),
+    ("TEG_CONSOLE", "127.0.0.1.example.org:8765"),
+    ("TEG_CONSOLE_PASSWORD", "too short"),
 ]
 
 
@@ -207,6 +217,7 @@ FREE_TEXT = {
     "TEG_RPC_DISABLED",
     "TEG_CONTROLLER_COMMAND",
     "TEG_CONTROLLER_NETWORK",
+    "TEG_CONSOLE_NAMES",
 }
 
 

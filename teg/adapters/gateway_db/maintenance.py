@@ -16,7 +16,7 @@ from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, validate
 
 DAY_MS = 86_400_000
-_COUNTED = ("accepted", "delivered", "set_aside", "evicted", "discarded", "lost")
+_TALLY = ("accepted", "delivered", "stored", "set_aside", "evicted", "discarded", "lost")
 
 
 class ArchiveMaintenance:
@@ -90,9 +90,8 @@ class ArchiveMaintenance:
             (Stream.DATA,),
         )
         kept = counters(self._database)
-        names = ("accepted", "delivered", "stored", "set_aside", "evicted", "discarded", "lost")
         return {
-            **{name: kept.get(name, 0) for name in names},
+            **{name: kept.get(name, 0) for name in _TALLY},
             "acknowledged": kept.get("delivered", 0) - kept.get("stored", 0),
             "pending": waiting[Stream.DATA],
             "oldest_pending_ts": oldest[0][0] if oldest else None,
@@ -100,6 +99,13 @@ class ArchiveMaintenance:
             "own_pending": waiting[Stream.OWN],
             "dead_letters": self._database.rows("SELECT count(*) FROM dead_letter")[0][0],
         }
+
+    def tally(self) -> dict[str, int]:
+        """The counters alone, and what follows from them: costs the same however much waits."""
+        kept = counters(self._database)
+        tally = {name: kept.get(name, 0) for name in _TALLY}
+        gone = tally["delivered"] + tally["evicted"] + tally["lost"]
+        return {**tally, "pending": max(0, tally["accepted"] - gone)}
 
     def _waiting(self, lane: Stream) -> int:
         return int(self._database.rows("SELECT count(*) FROM outbox WHERE lane = ?", (lane,))[0][0])

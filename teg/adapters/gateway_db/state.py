@@ -70,6 +70,11 @@ class ClientAttributeTable:
         found = self._database.rows("SELECT key, value FROM client_attribute WHERE published = 1 ORDER BY key")
         return [(key, value.encode()) for key, value in found]
 
+    def beginning_with(self, prefix: str) -> list[tuple[str, bytes]]:
+        """(key, encoded value), whether the server has it or not."""
+        sql = "SELECT key, value FROM client_attribute WHERE key >= ? AND key < ? ORDER BY key"
+        return [(key, value.encode()) for key, value in self._database.rows(sql, (prefix, prefix + "\U0010ffff"))]
+
     def tell_again(self, keys: Sequence[str] | None = None) -> None:
         """The server has lost what it was told: these, or every attribute, wait to be sent again."""
         with self._database.transaction() as connection:

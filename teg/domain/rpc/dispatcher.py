@@ -58,6 +58,8 @@ class RpcDispatcher:
         self._stopping = stopping
         self._bucket = TokenBucket(clock, CALLS_PER_S, CALL_BURST)
         self._groups = Groups()
+        self._numbering = threading.Lock()
+        self._number_here = 0
 
     def take(self, request: RpcRequest) -> int | None:
         """Answer what is quick; for the rest return until when (Unix ms) `run` may begin it."""
@@ -85,6 +87,26 @@ class RpcDispatcher:
                     raise Unavailable(f"busy: {job.group} is going on ('{holder.method}'), try again later")
         except (Refused, Unavailable) as reason:
             self._answer(request, _error(reason), started_s)
+
+    def call_here(self, method: str, params: Any) -> Any:
+        """A call made on this device: the same checks, groups and journal, and the answer is returned, not sent.
+
+        Its number is negative: the server's are not. What is announced to a server (a restart that takes longer than
+        its patience) is waited for here.
+        """
+        request, started_s = RpcRequest(self._next_number_here(), method, params), self._clock.monotonic_s()
+        try:
+            job, key = self._planned(request), CallKey.of(request)
+            if job.group is None:
+                self._admit()
+                return self._noted(request, self._outcome(request, job), started_s)
+            with self._groups.entered(job.group, key) as holder:
+                if holder is not None:
+                    raise Unavailable(f"busy: {job.group} is going on ('{holder.method}'), try again later")
+                self._check_start(request, job, self._clock.now_ms() + LATEST_START_MS)
+                return self._do_here(request, key, job)
+        except (Refused, Unavailable) as reason:
+            return self._noted(request, _error(reason), started_s)
 
     def refuse(self, request_id: int, reason: str) -> None:
         """Answer a request that could not be read."""
@@ -172,6 +194,39 @@ class RpcDispatcher:
             logger.error("RPC %s failed after its answer: %s", request.method, message)
             with suppress(Unavailable):
                 self._journal.acting(entry_id, f"{job.announce}, then: {message}")
+
+    def _do_here(self, request: RpcRequest, key: CallKey, job: CallPlan) -> Any:
+        """As `_do_once` and `_announce_and_act`: the intent is durable before the effect, which is never repeated."""
+        started_s = self._clock.monotonic_s()
+        if not job.once:
+            return self._noted(request, self._outcome(request, job), started_s)
+        entry_id = self._begin(request, key)
+        if job.announce is not None:
+            self._journal.acting(entry_id, job.announce)
+        message = self._outcome(request, job)
+        try:
+            if job.announce is None:
+                self._journal.answered(entry_id, message, started_s)
+                self._journal.acknowledged(entry_id)
+            elif message is not None:
+                self._journal.acting(entry_id, f"{job.announce}, then: {message}")
+        except Unavailable as reason:
+            logger.error("RPC %s: the outcome could not be noted: %s", request.method, reason)
+        message = job.announce if message is None else message
+        self._log(request, message)
+        return message
+
+    def _noted(self, request: RpcRequest, message: Any, started_s: float) -> Any:
+        message = fitted(message)
+        self._journal.note(request, message, started_s)
+        self._log(request, message, logging.DEBUG)
+        return message
+
+    def _next_number_here(self) -> int:
+        """Unix milliseconds, negative, no two alike."""
+        with self._numbering:
+            self._number_here = min(self._number_here - 1, -self._clock.now_ms())
+            return self._number_here
 
     def _begin(self, request: RpcRequest, key: CallKey) -> int:
         try:

@@ -73,6 +73,7 @@ class InFlight:
 
     def __init__(self) -> None:
         self.capacity = LinkCapacity()
+        self.acknowledged_after_s = 0.0  #: from publish to PUBACK, of all publishes so far together
         self._sent: dict[int, _Sent] = {}
         self._bytes = 0
         self._progress_s = 0.0
@@ -108,6 +109,7 @@ class InFlight:
         if sent is None:
             return None
         self._bytes -= sent.batch.size
+        self.acknowledged_after_s += now_s - sent.sent_s
         self.capacity.acknowledged(sent, now_s)
         if serial == oldest:
             self._progress_s, self._overtaken_s = now_s, None

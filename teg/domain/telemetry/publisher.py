@@ -91,6 +91,10 @@ class Publisher:
     def begun_epoch(self) -> int:
         return self._begun_epoch
 
+    def latency(self) -> tuple[int, float]:
+        """How many publishes were acknowledged so far, and the seconds from publish to PUBACK of them together."""
+        return self.acknowledged_publishes, self._flight.acknowledged_after_s
+
     def read_again(self) -> None:
         """Rows were put into the outbox behind the reading position."""
         self._look_again = True
