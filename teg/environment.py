@@ -12,6 +12,7 @@ OUR_NAMES = re.compile(r"(TEG|TB|THINGSBOARD)_[A-Z0-9_]+")
 #: Set by the reference's scripts and compose files, and never read by it either.
 NEVER_READ = {"TEG_GATEWAY_DIR", "TEG_GATEWAY_GIT_PATH", "TEG_CONTROLLER_PROJECT_PATH", "TEG_TB_HOST", "TEG_TB_PORT"}
 
+SHORTEST_PASSWORD = 10
 #: Levels, and the other names for them that the reference and Python's logging take.
 LOG_LEVELS = {
     **{name: name for name in ("DEBUG", "INFO", "WARNING", "ERROR")},
@@ -168,6 +169,15 @@ class Variables:
         if text and not (good_port and re.fullmatch(r"\[[0-9a-fA-F:.]+\]|[^\s:/]+", host)):
             self._complain(f"{name}={text!r} is not host:port, e.g. {example}")
         return text
+
+    def _password(self, name: str, address_name: str) -> str | None:
+        """Of what listens on `address_name`: whoever reaches another address than loopback may be anybody."""
+        password, address = self._text(name), self._text(address_name)
+        if password and len(password) < SHORTEST_PASSWORD:
+            self._complain(f"{name} has less than {SHORTEST_PASSWORD} characters")
+        if address and not password and not is_loopback(address):
+            self._complain(f"{address_name}={address!r} is not of this machine alone, so {name} must be set")
+        return password or None
 
     def _path(self, name: str, default: str) -> Path:
         """Absolute, with `~` resolved; what no file system takes is a problem."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from teg import places
-from teg.environment import OUR_NAMES, Variables, is_loopback, unquoted
+from teg.environment import OUR_NAMES, Variables, unquoted
 from teg.environment import InvalidSettings as InvalidSettings
 from teg.environment import read_env_file as read_env_file
 from teg.places import Places
@@ -34,7 +34,6 @@ CAPABILITY = r"(?!CAP_|ALL\Z)[A-Z][A-Z_]{1,40}"
 #: Rights that the container of the reference gateway keeps unless they are set: TEG_CONTROLLER_<one of these>.
 KEEPABLE = ("privileged", "network", "capabilities", "devices", "mounts", "memory_bytes", "pids")
 
-SHORTEST_PASSWORD = 10
 #: Set by systemd for a service with `StateDirectory=`; of several directories the first.
 STATE_DIRECTORY = "STATE_DIRECTORY"
 
@@ -224,7 +223,7 @@ class _Reader(Variables):
             telemetry_scale=self._factors("TEG_TELEMETRY_SCALE"),
             archive_max_days=self._optional_number("TEG_ARCHIVE_MAX_DAYS", 1, 36_500),
             console=self._address("TEG_CONSOLE", "127.0.0.1:8765"),
-            console_password=self._console_password(),
+            console_password=self._password("TEG_CONSOLE_PASSWORD", "TEG_CONSOLE"),
             console_names=frozenset(name.lower() for name in self._list("TEG_CONSOLE_NAMES", ",")),
         )
         self._keep_apart(settings)
@@ -365,15 +364,6 @@ class _Reader(Variables):
         """Default: a quarter of the partition that holds the data."""
         existing = next(path for path in (data, *data.parents) if path.exists())
         return self._number("TEG_ARCHIVE_MAX_BYTES", shutil.disk_usage(existing).total // 4, 1 << 20, 1 << 50)
-
-    def _console_password(self) -> str | None:
-        """Whoever reaches another address than loopback may be anybody."""
-        password, address = self._text("TEG_CONSOLE_PASSWORD"), self._text("TEG_CONSOLE")
-        if password and len(password) < SHORTEST_PASSWORD:
-            self._complain(f"TEG_CONSOLE_PASSWORD has less than {SHORTEST_PASSWORD} characters")
-        if address and not password and not is_loopback(address):
-            self._complain(f"TEG_CONSOLE={address!r} is not of this machine alone, so TEG_CONSOLE_PASSWORD must be set")
-        return password or None
 
 
 def _private(settings: Settings) -> Iterator[tuple[str, Path]]:
