@@ -27,6 +27,8 @@ CHECKS: tuple[Check, ...] = (
     server.check_way,
     server.check_token,
     controller.check_docker,
+    controller.check_git,
+    controller.check_ssh,
     controller.check_repository,
     controller.check_inbox,
     controller.check_confinement,

@@ -82,6 +82,7 @@ class RunningGateway:
         self.inbox_path = self.controller_path / "communication_queue.db"
         self.log_path = directory / "gateway.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: list[str] = []  #: what becomes the consumer, as `nsenter` and `setpriv` do
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(directory),
@@ -110,7 +111,7 @@ class RunningGateway:
         assert self.process is None, "already started"
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [CONSUMER, *arguments, target], cwd=PROJECT, env=self.environment, stdout=log, stderr=log
+                [*self.prefix, CONSUMER, *arguments, target], cwd=PROJECT, env=self.environment, stdout=log, stderr=log
             )
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM, timeout_s: float = 30.0) -> int:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -71,7 +71,13 @@ def emptied(place: Path) -> None:
 
 
 def test_the_gateway_answers_and_good_files_flow(tmp_path: Path, site: Site) -> None:
-    wires, place = tmp_path / "wires", site.gateway.controller_path
+    attack_in_turn(site, tmp_path / "wires", SAMPLE)
+    assert site.gateway.stop() == 0
+
+
+def attack_in_turn(site: Site, wires: Path, sample: Iterable[str], made: Callable[[], None] = lambda: None) -> None:
+    """Each is said, `ping` is answered meanwhile, a good file flows after it; `made` is called when files were made."""
+    place = site.gateway.controller_path
     wires.mkdir()
     with closing(ControllerInbox(wires / "other.db")) as other:
         other.insert("another program's")
@@ -81,21 +87,22 @@ def test_the_gateway_answers_and_good_files_flow(tmp_path: Path, site: Site) -> 
     site.inbox.close()
     before_kb = peak_kb(site)
     said = 0
-    for number, name in enumerate(SAMPLE, 1):
+    for number, name in enumerate(sample, 1):
         emptied(place)
         hostile.plant(name, place, wires)
+        made()
         if name not in FLOWING:
             wait_until(lambda: troubles(site) > said, 30, f"{name} is said")  # noqa: B023 - waited for here
         assert site.device.rpc("ping", timeout_s=5.0).response == {"message": "Pong"}
         emptied(place)
         with closing(ControllerInbox(place / hostile.NAME)) as good:
             good.insert(message(1000 + number))
+            made()
             wait_until(lambda good=good: good.count() == 0, 60, f"a good file flows after {name}")  # type: ignore[misc]
         said = troubles(site)
     assert {path.name: path.read_bytes() for path in wires.iterdir()} == kept
     assert peak_kb(site) - before_kb < 60_000
     assert "\n2026 ERROR forged" not in site.gateway.log()
-    assert site.gateway.stop() == 0
 
 
 def test_a_reader_that_hangs_is_killed_and_a_stop_does_not_wait_for_it(site: Site) -> None:

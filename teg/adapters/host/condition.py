@@ -5,6 +5,7 @@ Sources: adjtimex(2), Documentation/ABI/testing/sysfs-class-mmc (life_time), the
 
 import ctypes
 import os
+import subprocess
 import tempfile
 import time
 from contextlib import suppress
@@ -22,6 +23,7 @@ UNDERVOLTAGE_NOW, UNDERVOLTAGE_SEEN = 1 << 0, 1 << 16
 THROTTLED = "devices/platform/soc/soc:firmware/get_throttled"
 
 WRITES = 5
+VERSION_DEADLINE_S = 10.0
 
 
 def clock_is_synchronised() -> bool | None:
@@ -65,6 +67,17 @@ def undervoltage(sys: Path = Path("/sys")) -> tuple[bool, bool] | None:
     except (OSError, ValueError):
         return None
     return bool(bits & UNDERVOLTAGE_NOW), bool(bits & UNDERVOLTAGE_SEEN)
+
+
+def program_version(*command: str) -> str | None:
+    """What a program says of its version, on either output; None where there is no such program."""
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=VERSION_DEADLINE_S, check=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, subprocess.TimeoutExpired):
+        return "of an unknown version"
+    return (said.stdout + said.stderr).strip().splitlines()[0] if said.stdout or said.stderr else ""
 
 
 def memory_bytes(proc: Path = Path("/proc")) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from teg.adapters.docker_engine.client import Engine, NotThere
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.state import StateTable
 from teg.adapters.git_repository import GitRepository
+from teg.adapters.host import condition
 from teg.adapters.inbox.mailbox import Inbox
 from teg.adapters.inbox.reader import confinement
 from teg.adapters.inbox.wire import BrokenFrame
@@ -124,6 +125,28 @@ def _rights(found: dict[str, Any]) -> Finding:
     if found["HostConfig"].get("Privileged"):
         return warning("controller", "running, with all rights of this machine", "TEG_CONTROLLER_PRIVILEGED=off")
     return fine("controller", "running, without privileges")
+
+
+def check_git(site: Site) -> Iterator[Finding]:
+    if site.settings.controller_git_path is None:
+        yield skipped("git", "not needed (TEG_CONTROLLER_GIT_PATH)")
+        return
+    yield _program("git", ("git", "--version"), "install git")
+
+
+def check_ssh(site: Site) -> Iterator[Finding]:
+    """Signatures are checked by ssh-keygen, which has no version of its own: it comes with ssh."""
+    if not site.settings.ota_require_signature:
+        yield skipped("ssh", "not needed (TEG_OTA_REQUIRE_SIGNATURE)")
+        return
+    yield _program("ssh", ("ssh", "-V"), "install openssh-client")
+
+
+def _program(name: str, command: tuple[str, ...], remedy: str) -> Finding:
+    said = condition.program_version(*command)
+    if said is None:
+        return problem(name, "is not installed", remedy)
+    return aged(name, name, said, "{}")
 
 
 def check_repository(site: Site) -> Iterator[Finding]:
