@@ -8,7 +8,7 @@ and accepted = delivered + pending + evicted + lost.
 import os
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from teg.simulator.thingsboard.server import ThingsBoard
@@ -57,6 +57,13 @@ class FaultSite(Site):
         wait_until(lambda: self.inbox.count() == 0, 60, "the inbox is empty")
         wait_until(lambda: self.pending() == 0, 60, "everything is marked")
 
+    def wait_up(self) -> None:
+        """Of the process that was started last: before Python runs, SIGTERM still means what the kernel says."""
+        assert self.gateway.process is not None
+        lock = self.gateway.data_path / "gateway.lock"
+        started = Path(f"/proc/{self.gateway.process.pid}/fd")
+        wait_until(lambda: any(_leads_to(entry, lock) for entry in started.iterdir()), 60, "the gateway is up")
+
     def assert_account(self) -> None:
         counters = self.counters()
         ways = sum(counters.get(name, 0) for name in ("delivered", "evicted", "lost")) + self.pending()
@@ -75,6 +82,12 @@ class FaultSite(Site):
         self.gateway.kill()
         self.ledger.close()
         self.inbox.close()
+
+
+def _leads_to(entry: Path, path: Path) -> bool:
+    with suppress(OSError):
+        return entry.readlink() == path
+    return False
 
 
 def write_locked(path: Path) -> closing[sqlite3.Connection]:

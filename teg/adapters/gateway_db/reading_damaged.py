@@ -1,9 +1,14 @@
 """Reading a table of a damaged file as far as it goes: around what cannot be read, with the gaps named."""
 
 import sqlite3
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
+
+from teg.adapters.gateway_db.outbox import KEPT, TRANSIENT
 
 Span = tuple[int, int]
 Row = tuple[Any, ...]
@@ -93,3 +98,36 @@ class DamagedTable:
         except sqlite3.Error:
             return rows, False
         return rows, True
+
+
+def as_record(values: Sequence[Any]) -> tuple[Any, ...] | None:
+    """The row when its text is a record and says the same time as its columns."""
+    if len(values) != 6:
+        return None
+    source_row, ts, points, message, payload, kind = values
+    if not _are_integers(ts, points, kind) or not (source_row is None or type(source_row) is int):
+        return None
+    with suppress(UnicodeDecodeError, TypeError, ValueError):
+        text, corrected = bytes(message).decode(), None if payload is None else bytes(payload).decode()
+        record = orjson.loads(corrected or text)
+        if isinstance(record, dict) and int(record["ts"]) == ts and kind in (KEPT, TRANSIENT):
+            return source_row, ts, points, text, corrected, kind
+    return None
+
+
+def as_letter(values: Sequence[Any]) -> tuple[Any, ...] | None:
+    """The row of a dead letter when it can be one."""
+    if len(values) != 5:
+        return None
+    source_row, row_type, message, reason, set_aside_ms = values
+    if not _are_integers(set_aside_ms) or not (source_row is None or type(source_row) is int):
+        return None
+    with suppress(UnicodeDecodeError, TypeError, ValueError):
+        row_type = row_type if isinstance(row_type, str) else bytes(row_type or b"").decode()
+        bytes(reason).decode()
+        return source_row, row_type, bytes(message or b""), bytes(reason), set_aside_ms
+    return None
+
+
+def _are_integers(*values: object) -> bool:
+    return all(type(value) is int for value in values)

@@ -17,15 +17,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from teg.adapters.gateway_db import quarantine
 from teg.adapters.gateway_db.connections import connect, sqlite_errors
 from teg.adapters.gateway_db.counters import count
 from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.names import sync_directory
 from teg.adapters.gateway_db.outbox import KEPT, TRANSIENT, insert_records
 from teg.adapters.gateway_db.pages import Image
-from teg.adapters.gateway_db.reading_damaged import DamagedTable, Gaps
+from teg.adapters.gateway_db.reading_damaged import DamagedTable, Gaps, as_letter, as_record
 from teg.domain.telemetry.ports import Stream
 
 logger = logging.getLogger("gateway.salvage")
@@ -35,6 +34,8 @@ SCHEMA = (
     " PRIMARY KEY (folder, kind, old_id)) WITHOUT ROWID",
 )
 SLICE = 250
+#: The kind of row that says of a folder: all of it was brought back.
+_ALL = "all"
 #: Brought over at once, before the first use of a fresh file: at-most-once calls and wanted states depend on them.
 _ROW_TABLES = {
     "record",
@@ -122,14 +123,28 @@ class Salvage:
         """
         accounts: list[Account] = []
         for folder in quarantine.folders_to_salvage(self._database.path):
-            account = _FolderSalvage(self._database, folder, stopping).run()
-            if account is None:
-                break
-            quarantine.salvaged(folder)
-            logger.warning("salvage of %s: %s", folder, account)
-            self._report(str(account))
-            accounts.append(account)
+            if not self._closed(folder):
+                account = _FolderSalvage(self._database, folder, stopping).run()
+                if account is None:
+                    break
+                logger.warning("salvage of %s: %s", folder, account)
+                self._report(str(account))
+                accounts.append(account)
+            self._finish(folder)
         return accounts
+
+    def _closed(self, folder: Path) -> bool:
+        """Everything of it is here, and a stop came before its note said so."""
+        sql = "SELECT 1 FROM salvaged_row WHERE folder = ? AND kind = ?"
+        return bool(self._database.rows(sql, (folder.name, _ALL)))
+
+    def _finish(self, folder: Path) -> None:
+        """The note first, and durably: without it what is remembered here would be all that speaks against a repeat."""
+        with sqlite_errors(folder):
+            quarantine.salvaged(folder)
+            sync_directory(folder)
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM salvaged_row WHERE folder = ?", (folder.name,))
 
 
 class _FolderSalvage:
@@ -188,7 +203,7 @@ class _FolderSalvage:
     def _letters(self, old: sqlite3.Connection, image: Image) -> None:
         columns = "source_row, coalesce(type, ''), CAST(message AS BLOB), CAST(reason AS BLOB), set_aside_ms"
         table = DamagedTable(old, columns, "dead_letter", "id")
-        for rows in _slices(_with_scan(table, image, _letter)):
+        for rows in _slices(_with_scan(table, image, as_letter)):
             with self._database.transaction() as connection:
                 new = [row[1:] for row in rows if self._first_time(connection, "letter", row[0])]
                 connection.executemany(
@@ -211,7 +226,7 @@ class _FolderSalvage:
             else:
                 count(connection, set_aside=self._account.letters)
             connection.execute("DELETE FROM counter WHERE name LIKE 'salvage/%'")
-            connection.execute("DELETE FROM salvaged_row WHERE folder = ?", (self._folder.name,))
+            self._first_time(connection, _ALL, 0)
 
     def _join(self, connection: sqlite3.Connection, books: dict[str, int], known: int) -> None:
         account = self._account
@@ -250,7 +265,7 @@ class _Found:
 
     def _rows(self, first: int) -> Iterator[tuple[Any, ...]]:
         table = DamagedTable(self._old, _RECORD_COLUMNS, "record", "id")
-        return (row for row in _with_scan(table, self._image, _record, first) if row[0] >= first)
+        return (row for row in _with_scan(table, self._image, as_record, first) if row[0] >= first)
 
 
 def _with_scan(
@@ -267,38 +282,6 @@ def _with_scan(
         if row_id in table.gaps and row_id not in seen and (good := judge(values[1:])) is not None:
             seen.add(row_id)
             yield row_id, *good
-
-
-def _record(values: Sequence[Any]) -> tuple[Any, ...] | None:
-    """The row when its text is a record and says the same time as its columns."""
-    if len(values) != 6:
-        return None
-    source_row, ts, points, message, payload, kind = values
-    if not _are_integers(ts, points, kind) or not (source_row is None or type(source_row) is int):
-        return None
-    with suppress(UnicodeDecodeError, TypeError, ValueError):
-        text, corrected = bytes(message).decode(), None if payload is None else bytes(payload).decode()
-        record = orjson.loads(corrected or text)
-        if isinstance(record, dict) and int(record["ts"]) == ts and kind in (KEPT, TRANSIENT):
-            return source_row, ts, points, text, corrected, kind
-    return None
-
-
-def _letter(values: Sequence[Any]) -> tuple[Any, ...] | None:
-    if len(values) != 5:
-        return None
-    source_row, row_type, message, reason, set_aside_ms = values
-    if not _are_integers(set_aside_ms) or not (source_row is None or type(source_row) is int):
-        return None
-    with suppress(UnicodeDecodeError, TypeError, ValueError):
-        row_type = row_type if isinstance(row_type, str) else bytes(row_type or b"").decode()
-        bytes(reason).decode()
-        return source_row, row_type, bytes(message or b""), bytes(reason), set_aside_ms
-    return None
-
-
-def _are_integers(*values: object) -> bool:
-    return all(type(value) is int for value in values)
 
 
 def _waiting(old: sqlite3.Connection) -> _Waiting:

@@ -125,7 +125,11 @@ class Recorder:
         for dead in batch.set_aside[:5]:
             logger.warning("inbox row %d set aside: %s", dead.source_row, dead.reason[:300])
         left_upto = self._archived[0].ids[0] - 1 if self._archived else None
-        self._archive.store(batch.records, batch.set_aside, left_upto=left_upto)
+        try:
+            self._archive.store(batch.records, batch.set_aside, left_upto=left_upto)
+        except Unavailable:
+            self._archived, self._known = [], None  # it may have committed all the same: its text tells
+            raise
         self._archived.append(batch.rows)
         self._stored()
         for record in batch.records:

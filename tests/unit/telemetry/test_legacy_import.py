@@ -20,48 +20,7 @@ from teg.domain.errors import Unavailable
 from teg.domain.telemetry.legacy_import import LegacyImport
 from teg.domain.telemetry.ports import Delivery, Stream
 from teg.domain.telemetry.validation import Record
-
-START_MS = 1_767_225_600_000
-
-
-class Reference:
-    """The reference's files with its own schema."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.inbox_path = directory / "communication_queue.db"
-        self.archive = self._open("gateway_archive.db", "controller_archive", "timestamp_ms INTEGER, message TEXT")
-        self.inbox = self._open("communication_queue.db", "pending_mqtt_messages", "type text, message text")
-        self.logs = self._open(
-            "gateway_logs_buffer.db", "log_buffer", "log_level text, message text, timestamp_ms INTEGER"
-        )
-
-    def _open(self, file: str, table: str, columns: str) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.directory / file, isolation_level=None)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY AUTOINCREMENT, {columns})")
-        return connection
-
-    def archived(self, number: int) -> None:
-        self.archive.execute(
-            "INSERT INTO controller_archive (timestamp_ms, message) VALUES (?, ?)",
-            (START_MS + number, f'{{"n": {number}}}'),
-        )
-
-    def queued(self, number: int, row_type: str = "measurement") -> None:
-        self.inbox.execute(
-            "INSERT INTO pending_mqtt_messages (type, message) VALUES (?, ?)",
-            (row_type, f'{{"ts": {START_MS + number}, "values": {{"n": {number}}}}}'),
-        )
-
-    def logged(self, text: str) -> None:
-        self.logs.execute(
-            "INSERT INTO log_buffer (log_level, message, timestamp_ms) VALUES ('INFO', ?, ?)", (text, START_MS)
-        )
-
-    def close(self) -> None:
-        for connection in (self.archive, self.inbox, self.logs):
-            connection.close()
+from tests.support.legacy import START_MS, Reference
 
 
 @pytest.fixture
