@@ -22,6 +22,7 @@ from teg.adapters.service_manager import ServiceManager
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.telemetry.ingest import Recorder
 from teg.domain.telemetry.reporting import Auxiliary
+from teg.domain.telemetry.waiting_report import WaitingReport
 from teg.settings import InvalidSettings, Settings, environment_variable
 from teg.wiring.calls import build_operator_side, build_synchroniser, recover_from_last_life
 from teg.wiring.controller import build_controller_side
@@ -57,7 +58,9 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             publisher=server.publisher,
             reporter=server.reporter,
             storage_proof=build_storage_proof(storage, server, clock, stopping),
-            auxiliary=Auxiliary(server.session, controller.supervisor, storage.inbox, clock),
+            auxiliary=Auxiliary(
+                server.session, controller.supervisor, storage.inbox, clock, WaitingReport(storage.maintenance.counts)
+            ),
             log_lines=server.log_lines,
             synchroniser=build_synchroniser(storage, server, controller, operator, clock),
             storage=storage.keeper,

@@ -25,6 +25,7 @@ COMMANDS = {
     "migrate": "teg.console.migrate",
     "uninstall": "teg.console.uninstall",
     "erase": "teg.console.erase",
+    "server": "teg.console.server",
     "demo": "teg.console.demo",
 }
 

@@ -16,6 +16,7 @@ from teg.domain.errors import NotConnected, Refused
 from teg.domain.ports import AttributeSource, Clock, Controller, Heartbeat, Session
 from teg.domain.server import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY, Pacer, encodable, encode_telemetry
 from teg.domain.telemetry.ports import OwnRecords
+from teg.domain.telemetry.waiting_report import WaitingReport
 
 logger = logging.getLogger("gateway.reporting")
 
@@ -163,9 +164,20 @@ def _grouped(pending: list[tuple[str, bytes, int]], max_keys: int | None = None)
 
 
 class Auxiliary:
-    """`ms_since_controller_startup` and `ms_since_last_controller_health_check`, left out while there is none."""
+    """`ms_since_controller_startup` and `ms_since_last_controller_health_check`, left out while there is none.
 
-    def __init__(self, session: Session, controller: Controller, heartbeat: Heartbeat, clock: Clock) -> None:
+    And, when it has changed, what waits.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        controller: Controller,
+        heartbeat: Heartbeat,
+        clock: Clock,
+        waiting: WaitingReport | None = None,
+    ) -> None:
+        self._waiting = waiting
         self._session = session
         self._controller = controller
         self._heartbeat = heartbeat
@@ -175,13 +187,16 @@ class Auxiliary:
         """Publish now or not at all: a late value of this kind says nothing.
 
         Raises:
-            Unavailable: no session, no PUBACK, or the inbox is locked.
+            Unavailable: no session, no PUBACK, or inbox or archive cannot be read now.
         """
         if not self._session.connected:
             raise NotConnected("auxiliary telemetry is only sent while connected")
         now_ms = self._clock.now_ms()
         if values := self.values(now_ms):
             self._session.deliver(TELEMETRY, encode_telemetry(now_ms, values), AUXILIARY_TIMEOUT_S)
+        if self._waiting is not None and (changed := self._waiting.changed(now_ms)):
+            self._session.deliver(TELEMETRY, encode_telemetry(now_ms, changed), AUXILIARY_TIMEOUT_S)
+            self._waiting.told(changed)
 
     def values(self, now_ms: int) -> dict[str, int]:
         moments = {

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from teg.simulator.thingsboard.alarm_rules import AlarmDefinition
 from teg.simulator.thingsboard.change_signal import ChangeSignal
 from teg.simulator.thingsboard.credentials import Credentials, find_device
 from teg.simulator.thingsboard.device_state import DeviceBackup, DeviceState
@@ -67,6 +68,8 @@ class Core:
     faults: Faults = field(default_factory=Faults)
     provisioning: Provisioning = field(default_factory=Provisioning)
     devices: dict[str, DeviceState] = field(default_factory=dict)
+    #: By id of the device profile; None: of devices that nobody gave one.
+    alarm_rules: dict[str | None, tuple[AlarmDefinition, ...]] = field(default_factory=dict)
     open_connections: set[Connection] = field(default_factory=set)
     connections: int = 0
     queue: ServerQueue = field(init=False)
@@ -81,6 +84,9 @@ class Core:
         state.limiter = DeviceLimiter(RateLimits.of(self.limits.rate_limits))
         self.devices[name] = state
         return state
+
+    def alarms_of(self, device: DeviceState) -> tuple[AlarmDefinition, ...]:
+        return self.alarm_rules.get(device.details.get("deviceProfileId", {}).get("id"), ())
 
     def end_process(self, reason: str, end_queue: Callable[[], object]) -> None:
         """The server process ends and is back at once, in one step: no packet comes in between.

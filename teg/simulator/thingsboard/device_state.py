@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
+from teg.simulator.thingsboard.alarm_rules import DeviceAlarms
 from teg.simulator.thingsboard.attributes import AttributeStore, typed_values
 from teg.simulator.thingsboard.credentials import Credentials
 from teg.simulator.thingsboard.ota_packages import Package, all_attributes
@@ -71,6 +72,7 @@ class DeviceState:
         self.is_gateway = False
         self.telemetry = TelemetryStore(depth)
         self.attributes = AttributeStore()
+        self.alarms = DeviceAlarms()
         self.rpc = PendingCalls(schedule)
         self.limiter = DeviceLimiter(RateLimits())
         self.publishes: deque[Publish] = deque(maxlen=None if depth == "full" else LAST_PUBLISHES)

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from teg.simulator.thingsboard import topics
+from teg.simulator.thingsboard.alarm_rules import AlarmDefinition
 from teg.simulator.thingsboard.attributes import has_empty_name, parse_request
 from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.device_state import DeviceState
@@ -94,13 +95,14 @@ class Endpoints:
 
     def _queue_telemetry(self, payload: bytes, elements: int, device: DeviceState | None = None) -> None:
         """Each element of an array is a message of its own: a crash may leave a part of them."""
-        store, arrival_ms = (device or self._device).telemetry, time.time_ns() // 1_000_000
-        store.accept(payload, arrival_ms, elements)
-        if self._core.queue.is_immediate:
-            store.store(payload, arrival_ms)
+        device, arrival_ms = device or self._device, time.time_ns() // 1_000_000
+        device.telemetry.accept(payload, arrival_ms, elements)
+        rules = self._core.alarms_of(device)
+        if self._core.queue.is_immediate and not rules:
+            device.telemetry.store(payload, arrival_ms)
             return
         for ts_ms, values in records_in(payload, arrival_ms):
-            self._core.queue.put("telemetry", partial(store.store_record, ts_ms, values))
+            self._core.queue.put("telemetry", partial(_store_record, device, rules, ts_ms, values))
 
     def _attributes(self, _route: Route, publish: Publish) -> None:
         values = parse_object(publish.payload)
@@ -187,3 +189,9 @@ class Endpoints:
     def _admit_points(self, points: int) -> None:
         if not self._device.limiter.admits_points(points, time.monotonic()):
             raise RateLimited(f"{points} data points")
+
+
+def _store_record(device: DeviceState, rules: tuple[AlarmDefinition, ...], ts_ms: int, values: dict[str, Any]) -> None:
+    device.telemetry.store_record(ts_ms, values)
+    if rules:
+        device.alarms.process(rules, values)

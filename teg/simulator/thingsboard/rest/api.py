@@ -9,6 +9,7 @@ from starlette.routing import Route
 
 from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.rest.accounts import Accounts
+from teg.simulator.thingsboard.rest.alarms import Alarms
 from teg.simulator.thingsboard.rest.calls import Calls
 from teg.simulator.thingsboard.rest.dashboards import Dashboards
 from teg.simulator.thingsboard.rest.devices import Devices
@@ -22,7 +23,15 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 def rest_api(core: Core, accounts: Accounts) -> Starlette:
     packages, profiles = Packages(), Profiles(core)
-    groups = (Devices(core, packages, profiles), packages, profiles, Dashboards(), Calls(core), Telemetry(core))
+    groups = (
+        Devices(core, packages, profiles),
+        packages,
+        profiles,
+        Dashboards(),
+        Calls(core),
+        Telemetry(core),
+        Alarms(core),
+    )
     inner = [_guarded(route, core, accounts) for group in groups for route in group.routes()]
     handlers = {ApiError: api_error, PlainError: plain_error}
     return Starlette(routes=[*accounts.routes(), *inner], exception_handlers=handlers)

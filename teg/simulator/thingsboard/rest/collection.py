@@ -5,7 +5,7 @@ import uuid
 from typing import Any
 
 from teg.simulator.thingsboard.rest.bodies import TENANT_ID, entity, id_in
-from teg.simulator.thingsboard.rest.errors import BAD_REQUEST, NOT_FOUND, ApiError, checked_id
+from teg.simulator.thingsboard.rest.errors import BAD_REQUEST, NOT_FOUND, VERSION_CONFLICT, ApiError, checked_id
 
 Entity = dict[str, Any]
 
@@ -20,13 +20,18 @@ class Collection:
         self._entities: dict[str, Entity] = {}
 
     def save(self, body: Entity) -> Entity:
-        """Create, or change the one whose id the body has. Raise `ApiError` for a name that is missing or taken."""
+        """Create, or change the one whose id the body has.
+
+        Raise `ApiError` for a name that is missing or taken, and for a `version` that is not the current one any more.
+        """
         name, identity = body.get(self._name_field), id_in(body, "id")
         if not isinstance(name, str) or not name.strip():
             raise ApiError(400, f"{self._word} {self._name_field} should be specified!", BAD_REQUEST)
         known = {} if identity is None else self.find(identity)
         if any(other is not known and other[self._name_field] == name for other in self._entities.values()):
             raise ApiError(400, f"{self._word} with such {self._name_field} already exists!", BAD_REQUEST)
+        if body.get("version") not in (None, known.get("version")):
+            raise ApiError(409, f"{self._word} was already changed by someone else", VERSION_CONFLICT)
         return self.keep({**body, "version": known.get("version", 0) + 1}, identity or str(uuid.uuid1()))
 
     def keep(self, body: Entity, identity: str) -> Entity:

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 GENERAL, AUTHENTICATION, TOKEN_EXPIRED = 2, 10, 11
-BAD_REQUEST, NOT_FOUND = 31, 32
+BAD_REQUEST, NOT_FOUND, VERSION_CONFLICT = 31, 32, 35
 
 
 class ApiError(Exception):

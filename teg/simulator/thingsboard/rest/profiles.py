@@ -1,4 +1,4 @@
-"""Device profiles over REST: kept and given back, and provisioning as they allow it. Their alarm rules are not run.
+"""Device profiles over REST: kept and given back, provisioning as they allow it, and their alarm rules.
 
 Source: ThingsBoard's DeviceProfileController.
 """
@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from teg.simulator.thingsboard.alarm_rules import AlarmDefinition, BadAlarmRule, parse_alarms
 from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.provisioning import Strategy
 from teg.simulator.thingsboard.rest.bodies import PROFILE_ID, OrjsonResponse, entity, id_in, json_object, page_of
@@ -63,7 +64,11 @@ class Profiles:
             raise PlainError(501, "The stand-in assigns packages to devices only")
         identity = id_in(body, "id")
         before = {} if identity is None else self._profiles.find(identity)
+        rules = _alarms(body)
         profile = self._profiles.save({"default": False, **body})
+        self._core.alarm_rules[profile["id"]["id"]] = rules
+        if profile["default"]:
+            self._core.alarm_rules[None] = rules
         self._forbid(before)
         self._allow(profile)
         return OrjsonResponse(profile)
@@ -80,6 +85,7 @@ class Profiles:
             raise ApiError(400, said, BAD_REQUEST)
         self._forbid(profile)
         self._profiles.delete(profile["id"]["id"])
+        del self._core.alarm_rules[profile["id"]["id"]]
         return Response()
 
     async def find(self, request: Request) -> Response:
@@ -105,6 +111,13 @@ class Profiles:
 
 def device_fields(profile: Entity) -> Entity:
     return {"type": profile["name"], "deviceProfileId": entity("DEVICE_PROFILE", profile["id"]["id"])}
+
+
+def _alarms(profile: Entity) -> tuple[AlarmDefinition, ...]:
+    try:
+        return parse_alarms(profile)
+    except BadAlarmRule as error:
+        raise ApiError(400, str(error), BAD_REQUEST) from error
 
 
 def _secret(profile: Entity) -> Any:

@@ -8,10 +8,31 @@ from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.rest import Rest
 from tests.support.stand_in_client import PahoDevice
 
+#: An alarm rule as ThingsBoard exports it.
+SILENT = {
+    "id": "a",
+    "alarmType": "silent",
+    "createRules": {
+        "CRITICAL": {
+            "condition": {
+                "condition": [
+                    {
+                        "key": {"type": "TIME_SERIES", "key": "age_s"},
+                        "valueType": "NUMERIC",
+                        "predicate": {"type": "NUMERIC", "operation": "GREATER", "value": {"defaultValue": 10}},
+                    }
+                ],
+                "spec": {"type": "SIMPLE"},
+            }
+        }
+    },
+    "clearRule": None,
+}
+
 
 def profile(provision_type: str = "ALLOW_CREATE_NEW_DEVICES", secret: str = "s", **fields: Any) -> dict[str, Any]:
     configuration = {"type": provision_type, "provisionDeviceSecret": secret}
-    data = {"provisionConfiguration": configuration, "alarms": [{"id": "a", "alarmType": "silent"}]}
+    data = {"provisionConfiguration": configuration, "alarms": [SILENT]}
     return {"name": "teg", "provisionType": provision_type, "provisionDeviceKey": "k", "profileData": data, **fields}
 
 
@@ -50,12 +71,12 @@ def test_a_profile_lets_devices_provision_themselves(server: ThingsBoard, rest: 
 
 def test_a_changed_profile_forgets_the_old_key_and_secret(server: ThingsBoard, rest: Rest) -> None:
     saved = rest.post("/api/deviceProfile", profile()).json()
-    rest.post("/api/deviceProfile", {**saved, **profile(secret="new")})
+    saved = rest.post("/api/deviceProfile", {**saved, **profile(secret="new")}).json()
     assert provision(server, "pi-07")["status"] == "NOT_FOUND"
     assert provision(server, "pi-07", secret="new")["status"] == "SUCCESS"
-    rest.post("/api/deviceProfile", {**saved, **profile("DISABLED")})
+    saved = rest.post("/api/deviceProfile", {**saved, **profile("DISABLED")}).json()
     assert provision(server, "pi-08")["status"] == "NOT_FOUND"
-    rest.post("/api/deviceProfile", {**saved, **profile()})
+    saved = rest.post("/api/deviceProfile", {**saved, **profile()}).json()
     rest.post("/api/deviceProfile", {**saved, **profile(provisionDeviceKey="other")})
     assert provision(server, "pi-08")["status"] == "NOT_FOUND"
 
