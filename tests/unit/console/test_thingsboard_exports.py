@@ -157,7 +157,10 @@ TABLES = ("system.cards.entities_table", "system.cards.timeseries_table")
 def test_no_text_of_a_device_becomes_a_part_of_the_page() -> None:
     """ThingsBoard's cards and tables show a value as HTML (`bypassSecurityTrustHtml`), so each cell escapes its own."""
     for widget in DASHBOARD.wanted["configuration"]["widgets"].values():
-        kind, keys = widget["typeFullFqn"], [key for each in widget["config"]["datasources"] for key in each["dataKeys"]]
+        kind, keys = (
+            widget["typeFullFqn"],
+            [key for each in widget["config"]["datasources"] for key in each["dataKeys"]],
+        )
         assert "card" not in kind.split(".")[-1], "these cannot escape"
         for key in keys if kind in TABLES else ():
             settings = key["settings"]
@@ -178,6 +181,7 @@ def test_what_a_cell_shows_is_escaped() -> None:
     settings = [key["settings"] for source in sources for key in source["dataKeys"]]
     for body in {each["cellContentFunction"] for each in settings if "cellContentFunction" in each}:
         run = f"{page} const cell = new Function('value', 'document', {json.dumps(body)});"
-        run += "console.log(JSON.stringify(['<img src=x onerror=1>', {a: '<b>'}, null, 0, false].map(v => cell(v, document))))"
+        run += "const values = ['<img src=x onerror=1>', {a: '<b>'}, null, 0, false];"
+        run += "console.log(JSON.stringify(values.map(value => cell(value, document))));"
         done = subprocess.run(["node", "-e", run], capture_output=True, text=True, check=True)
         assert json.loads(done.stdout) == ["&lt;img src=x onerror=1&gt;", '{"a":"&lt;b&gt;"}', "", "0", "false"]
