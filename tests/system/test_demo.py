@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.support.running import wait_until
 
@@ -65,6 +66,25 @@ def processes_with(text: str) -> list[int]:
 def wait_for_arrivals(demo: subprocess.Popen[str]) -> None:
     assert demo.stdout
     assert any(re.search(r"server [1-9]", line) for line in demo.stdout)
+
+
+def test_the_status_page_is_open_meanwhile(tmp_path: Path) -> None:
+    with start(tmp_path, DEMO_SECONDS="") as demo:
+        assert demo.stdout
+        url = next(found[1] for line in demo.stdout if (found := re.search(r"status page: (http://\S+)", line)))
+        answers = requests.Session()
+        wait_until(lambda: is_up(answers, url), 30, "the status page")
+        assert "<html" in answers.get(url, timeout=20).text
+        demo.send_signal(signal.SIGINT)
+        output, _ = demo.communicate(timeout=90)
+    assert demo.returncode == 0, output
+
+
+def is_up(session: requests.Session, url: str) -> bool:
+    try:
+        return session.get(f"{url}healthz", timeout=20).ok
+    except requests.ConnectionError:
+        return False
 
 
 def account(output: str) -> tuple[int, ...]:

@@ -98,6 +98,7 @@ def run(places: Places, seconds: float, stop: threading.Event) -> int:
         view = stack.enter_context(opened_view(outlet, os.environ.get("TERM", ""), LEGEND if keys.usable else ""))
         view.say(f"controller -> gateway (huey_consumer) -> ThingsBoard stand-in, all in {places.directory}")
         world = World(places, stack, view.heard)
+        view.say(f"the gateway's status page: http://{world.page}/")
         demo = Demo(world, Blows(world, view.event), view, stop)
         last = demo.run(seconds, keys)
         struck = demo.blows.account(last.missing)

@@ -16,7 +16,8 @@ GATEWAY_COMMAND = (Path(sys.executable).with_name("huey_consumer"), "gateway.hue
 BOUND_TO_US = (sys.executable, "-m", "teg.simulator.demo.bound")
 
 
-def gateway_environment(places: Places, host: str, port: int, ca_file: Path) -> dict[str, str]:
+def gateway_environment(places: Places, host: str, port: int, ca_file: Path, page: str) -> dict[str, str]:
+    """`page` is the address of its status page."""
     settings = {
         "TB_HOST": host,
         "TB_PORT": str(port),
@@ -31,6 +32,7 @@ def gateway_environment(places: Places, host: str, port: int, ca_file: Path) -> 
         "TEG_CONTROLLER_ENVIRONMENT": f"PYTHONPATH={ROOT}",
         "TEG_DEFAULT_CONTROLLER_VERSION": FIRST,
         "TEG_OTA_TRIAL_S": "3",
+        "TEG_CONSOLE": page,
         "TEG_START_GRACE_S": "5",
     }
     if has_git():

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -47,7 +48,9 @@ class World:
         stack.enter_context(self.server)
         self.device: Device = self.server.add_device(DEVICE, TOKEN)
         self.network = True
-        self._environment = gateway_environment(places, self.server.host, self.server.port, tls.ca_file)
+        #: The gateway's own status page, for the browser of this machine.
+        self.page = f"127.0.0.1:{_free_port()}"
+        self._environment = gateway_environment(places, self.server.host, self.server.port, tls.ca_file, self.page)
         stack.callback(self.stop)
         self.gateway = self._start_gateway()
 
@@ -175,6 +178,12 @@ class World:
     def _start_gateway(self) -> Child:
         directory, command = self.places.program, (*BOUND_TO_US, str(os.getpid()), *GATEWAY_COMMAND)
         return Child("gateway", command, self._environment, self.places.logs, directory, self._heard)
+
+
+def _free_port() -> int:
+    """Whoever takes it before the gateway does has it: then there is no page, and the gateway says so."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def _kill(pid: int) -> bool:
