@@ -4,6 +4,13 @@ import time
 from pathlib import Path
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+#: Made by systemd-timesyncd when a server has answered (systemd-timesyncd.service(8)); tmpfs, so of this boot.
+SYNCHRONISED = Path("/run/systemd/timesync/synchronized")
+
+
+def clock_is_synchronised() -> bool:
+    """True when it is known to be. Others than timesyncd do not tell programs that may not ask the kernel."""
+    return SYNCHRONISED.exists()
 
 
 class SystemClock:

@@ -23,6 +23,7 @@ from teg.domain.server.attributes import ServerAttributes, remembered_limits
 from teg.domain.server.provisioning import Credentials, ProvisionKeys
 from teg.domain.server.rate_limits import Pacer
 from teg.domain.server.reconnect import ConnectionPolicy
+from teg.domain.telemetry.clock_steps import ClockSteps
 from teg.domain.telemetry.publisher import Publisher
 from teg.domain.telemetry.reporting import LogLines, Reporter
 from teg.domain.telemetry.scaling import Numbers
@@ -53,8 +54,15 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
         pacer.remember(limits, clock.monotonic_s())
     session = _session(settings, output, policy, pacer, clock)
     numbers = Numbers(settings.telemetry_scale)
-    publisher = Publisher(storage.records, session, clock, pacer=pacer, scaled=numbers.scaling)
     attributes = ServerAttributes(session)
+    told = (records_stored, lambda: publish_attributes())
+    reporter = Reporter(storage.records, storage.client_attributes, session, clock, *told, pacer, source=attributes)
+
+    def moved(records: int, shift_ms: int) -> None:
+        reporter.telemetry({"clock_moved_records": records, "clock_moved_by_ms": shift_ms})
+
+    steps = ClockSteps(storage.clock_anchors, clock, moved)
+    publisher = Publisher(storage.records, session, clock, pacer=pacer, scaled=numbers.scaling, clock_steps=steps)
     log_lines = LogLines(storage.records, clock, records_stored)
     output.forward_to(log_lines.add)
     return ServerSide(
@@ -62,16 +70,7 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
         policy=policy,
         attributes=attributes,
         publisher=publisher,
-        reporter=Reporter(
-            storage.records,
-            storage.client_attributes,
-            session,
-            clock,
-            records_stored,
-            lambda: publish_attributes(),
-            pacer,
-            source=attributes,
-        ),
+        reporter=reporter,
         log_lines=log_lines,
         numbers=numbers,
     )

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from teg.adapters import private_files
 from teg.adapters.ballast import Ballast
-from teg.adapters.gateway_db import outbox, rpc_journal, state
+from teg.adapters.clock import clock_is_synchronised
+from teg.adapters.gateway_db import clock_anchors, outbox, rpc_journal, state
+from teg.adapters.gateway_db.clock_anchors import ClockAnchors
 from teg.adapters.gateway_db.keeper import DatabaseKeeper
 from teg.adapters.gateway_db.legacy_import import LegacyImportTable
 from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
@@ -33,6 +35,7 @@ class Storage:
     keeper: DatabaseKeeper
     inbox: Inbox
     records: RecordTable
+    clock_anchors: ClockAnchors
     state: StateTable
     client_attributes: ClientAttributeTable
     calls: RpcJournalTable
@@ -51,14 +54,16 @@ def open_storage(settings: Settings, stack: ExitStack, clock: Clock, liveness: L
     _prepare_directories(settings)
     keeper = DatabaseKeeper(settings.data_path / "gateway.db", clock.monotonic_s, liveness.committed)
     stack.callback(keeper.close)
-    keeper.open_when_possible(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA)
+    keeper.open_when_possible(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA, clock_anchors.SCHEMA)
     database = keeper.database
+    anchors = ClockAnchors(database, clock, clock_is_synchronised)
     inbox = Inbox(settings.inbox_path)
     stack.callback(inbox.close)
     return Storage(
         keeper=keeper,
         inbox=inbox,
-        records=RecordTable(database),
+        records=RecordTable(database, anchors.note),
+        clock_anchors=anchors,
         state=StateTable(database),
         client_attributes=ClientAttributeTable(database),
         calls=RpcJournalTable(database),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import gateway
 from teg.adapters.docker_engine import parsing
+from teg.adapters.gateway_db import clock_anchors, rpc_journal, state
 from teg.adapters.gateway_db import outbox as records
-from teg.adapters.gateway_db import rpc_journal, state
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.process_runtime import ProcessRuntime
 from teg.domain.files import definitions, desired, reports
@@ -153,6 +153,18 @@ def test_topics() -> None:
 
 
 COLUMNS = {
+    "clock_anchor": [
+        "id",
+        "first_record",
+        "first_letter",
+        "boot",
+        "boottime_ms",
+        "wall_ms",
+        "since_ms",
+        "synchronised",
+    ],
+    "moved": ["record_id", "shift_ms"],
+    "sent_before": ["first_id", "last_id"],
     "client_attribute": ["key", "value", "change", "published"],
     "counter": ["name", "value"],
     "dead_letter": ["id", "source_row", "type", "message", "reason", "set_aside_ms"],
@@ -179,7 +191,7 @@ COLUMNS = {
 def test_the_tables_of_the_first_version_are_still_there(tmp_path: Path) -> None:
     """A later version may add tables and columns; these it has to find, or to bring over."""
     database = Database(tmp_path / "gateway.db")
-    database.open(records.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA)
+    database.open(records.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA, clock_anchors.SCHEMA)
     database.close()
     connection = sqlite3.connect(tmp_path / "gateway.db")
     try:

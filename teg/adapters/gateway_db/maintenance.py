@@ -16,7 +16,7 @@ from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, validate
 
 DAY_MS = 86_400_000
-_TALLY = ("accepted", "delivered", "stored", "set_aside", "evicted", "discarded", "lost")
+_TALLY = ("accepted", "delivered", "stored", "set_aside", "evicted", "discarded", "lost", "moved")
 
 
 class ArchiveMaintenance:

@@ -5,7 +5,7 @@ sent as a log, and the gateway's own reports, are deleted from `record` once ack
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import Any
 
@@ -43,14 +43,17 @@ _INSERT_DEAD = "INSERT INTO dead_letter (source_row, type, message, reason, set_
 class RecordTable:
     """`telemetry.ports.Archive`, `Outbox` and `OwnRecords`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, note: Callable[[Connection, int, int], None] = lambda *_: None) -> None:
+        """`note(connection, first_record, first_dead_letter)` is called in the transaction of each batch."""
         self._database = database
+        self._note = note
         self._unproven = unproven.UnprovenTable(database)
 
     def store(self, records: Sequence[Record], set_aside: Sequence[SetAside], left_upto: int | None) -> None:
         rows = [record.source_row for record in records] + [dead.source_row for dead in set_aside]
         with self._database.transaction() as connection:
-            first_dead = _next_id(connection, "dead_letter")
+            first_dead = next_id(connection, "dead_letter")
+            self._note(connection, next_id(connection, "record"), first_dead)
             first_record = insert_records(connection, records, Stream.DATA)
             insert_dead(connection, set_aside)
             connection.execute("DELETE FROM inbox_batch WHERE last_row <= ifnull(?, last_row)", (left_upto,))
@@ -129,7 +132,7 @@ def insert_records(connection: Connection, rows: Sequence[tuple[Any, ...]], lane
 
     Returns the first id given.
     """
-    first = _next_id(connection, "record")
+    first = next_id(connection, "record")
     connection.executemany(_INSERT_RECORD, rows)
     if lane is not None:
         connection.execute("INSERT INTO outbox (lane, record_id) SELECT ?, id FROM record WHERE id >= ?", (lane, first))
@@ -156,7 +159,8 @@ def insert_dead(connection: Connection, set_aside: Sequence[SetAside]) -> None:
     )
 
 
-def _next_id(connection: Connection, table: str) -> int:
+def next_id(connection: Connection, table: str) -> int:
+    """The id that the next row of `table` gets."""
     found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
     return int(found[0]) + 1 if found else 1
 

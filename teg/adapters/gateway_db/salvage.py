@@ -50,7 +50,7 @@ _ROW_TABLES = {
     "proof",
 }
 #: Ids of the old file mean nothing in the new one, and its watermarks are another archive's.
-_ROW_TABLES |= {"unproven", "proven", "proof"}
+_ROW_TABLES |= {"unproven", "proven", "proof", "clock_anchor", "moved", "sent_before"}
 
 #: Text as bytes: what is damaged must not stop us.
 _RECORD_COLUMNS = "source_row, ts, points, CAST(message AS BLOB), CAST(payload AS BLOB), kind"

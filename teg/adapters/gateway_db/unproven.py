@@ -24,6 +24,8 @@ SCHEMA = (
     " PRIMARY KEY (mark, first_id)) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS proof (one INTEGER PRIMARY KEY CHECK (one = 1), archive TEXT NOT NULL,"
     " next_mark INTEGER NOT NULL, proven_mark INTEGER NOT NULL, keeps INTEGER, missing TEXT)",
+    # Acknowledged once, and on its way again: the server may have it already, with the time that it had then.
+    "CREATE TABLE IF NOT EXISTS sent_before (first_id INTEGER PRIMARY KEY, last_id INTEGER NOT NULL)",
     "INSERT OR IGNORE INTO proof VALUES (1, lower(hex(randomblob(6))), 1, 0, NULL, NULL)",
 )
 
@@ -205,6 +207,8 @@ def _put_back(connection: Connection, which: str) -> int:
     """Unproven rows into the outbox again; those of the controller no longer count as delivered."""
     runs = connection.execute(f"SELECT lane, first_id, last_id FROM unproven WHERE {which}").fetchall()
     connection.execute(f"DELETE FROM unproven WHERE {which}")
+    oldest = f"SELECT coalesce(min(record_id), 1 << 62) FROM outbox WHERE lane = {Stream.DATA:d}"
+    connection.execute(f"DELETE FROM sent_before WHERE last_id < ({oldest})")
     total = 0
     for lane, first, last in runs:
         rows = connection.execute(
@@ -212,6 +216,7 @@ def _put_back(connection: Connection, which: str) -> int:
             (lane, first, last),
         ).rowcount
         total += rows
+        connection.execute("INSERT OR REPLACE INTO sent_before VALUES (?, ?)", (first, last))
         if lane == Stream.DATA:
             count(connection, delivered=-rows)
     return total

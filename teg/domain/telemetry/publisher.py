@@ -17,6 +17,7 @@ from teg.domain.errors import NotConnected
 from teg.domain.ports import Clock, Session
 from teg.domain.server import Pacer, addressed_to
 from teg.domain.telemetry.backlog import Backlog, Batch
+from teg.domain.telemetry.clock_steps import ClockSteps
 from teg.domain.telemetry.drain_rate import DrainRate
 from teg.domain.telemetry.in_flight import ACK_TIMEOUT_S, WINDOW, InFlight
 from teg.domain.telemetry.poison_messages import PoisonMessages
@@ -65,8 +66,11 @@ class Publisher:
         pacer: Pacer | None = None,
         scaled: Callable[[bytes], bytes] | None = None,
         device: str = "",
+        clock_steps: ClockSteps | None = None,
     ) -> None:
         """`device` is another one's name, in whose place a gateway's session speaks; empty: the session's own."""
+        self._clock_steps = clock_steps
+        self._maybe_sent: set[int] = set()
         self.signal = WorkSignal()
         self.pacer = pacer or Pacer()
         self.acknowledged_bytes = self.acknowledged_publishes = 0
@@ -136,6 +140,8 @@ class Publisher:
 
     def _begin(self) -> None:
         self._mark()  # what the archive could not mark the last time would be sent and counted twice
+        if self._flight:  # the last connection's: the server may have these
+            self._maybe_sent = set().union(*(delivery.ids for batch in self._flight for delivery in batch.deliveries()))
         self._flight.clear()
         self._epoch = self._link.epoch
         if self._epoch != self._begun_epoch:
@@ -158,6 +164,8 @@ class Publisher:
         """Send one batch, or wait for an acknowledgement, or for work. False: there was none for a while."""
         self._collect(0.0)
         self._check_link()
+        if self._clock_steps is not None and self._clock_steps.due:
+            return self._move_first(self._clock_steps)
         if self._may_send() and (batch := self._next_batch()):
             self._send(batch)
             return True
@@ -172,6 +180,16 @@ class Publisher:
             return True
         self._rewind()  # rows may have been put behind the reading position
         return self.signal.wait(self._idle_timeout_s)
+
+    def _move_first(self, clock_steps: ClockSteps) -> bool:
+        """Nothing is sent that is known to have a wrong time."""
+        if self._flight:
+            self._collect(1.0)
+        else:
+            self._mark()
+            clock_steps.apply(self._maybe_sent)
+            self._rewind()
+        return True
 
     def _may_send(self) -> bool:
         """Suspects go alone; a wish to read anew waits until nothing is on its way that would go twice."""

@@ -13,6 +13,7 @@ The archive keeps a message exactly as the controller wrote it. ThingsBoard stor
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ MAX_NESTING = 32
 #: Below this a "millisecond" timestamp is really seconds, or a clock that was never set (March 1973).
 EARLIEST_TS_MS = 100_000_000_000
 LATEST_TS_MS = 253_402_300_799_999  # 9999-12-31
+#: By this a letter is found again when the clock is set (`clock_steps`).
+REASON_CLOCK_NOT_SET = "from a clock that was not set"
 #: The server keeps a double up to 16 decimals (thingsboard `JsonConverter`); beyond, we round to 15.
 SERVER_DECIMALS = 16
 MAX_DECIMALS = 15
@@ -99,6 +102,24 @@ def validate(row_id: int, row_type: Any, message: Any) -> Record | SetAside:
         return _accept(row_id, row_type, message)
     except Refused as reason:
         return SetAside(row_id, _as_text(row_type), as_bytes(message), str(reason))
+
+
+def restamp(
+    row_id: int, row_type: str, text: str, shift_ms: int, wanted: Callable[[int], bool] = lambda _: True
+) -> Record | None:
+    """The record of `text` with a `ts` later by `shift_ms`; None when it is none, or its `ts` is not `wanted`."""
+    try:
+        body = _parse_exact(text)
+        if type(body) is not dict or type(ts_ms := body.get("ts")) is not int or not wanted(ts_ms):
+            return None
+        body["ts"] = ts_ms + shift_ms
+        ts_ms, values, payload = _made_right(body)
+        _check_keys(values)
+        payload = payload or _encode(ts_ms, values)
+        _check_size(len(payload.encode()))
+        return Record(row_id, ts_ms, len(values), text, payload, is_log(bytearray(row_type.encode())))
+    except Refused:
+        return None
 
 
 def _accept(row_id: int, row_type: Any, message: Any) -> Record:
@@ -193,7 +214,7 @@ def _checked_ts(ts: Any) -> int:
     if type(ts) is not int:
         raise Refused(f"'ts' is not a number of milliseconds: {str(ts)[:40]!r}")
     if ts < EARLIEST_TS_MS:
-        raise Refused(f"'ts' {ts} is negative, in seconds, or from a clock that was not set; milliseconds are meant")
+        raise Refused(f"'ts' {ts} is negative, in seconds, or {REASON_CLOCK_NOT_SET}; milliseconds are meant")
     if ts > LATEST_TS_MS:
         raise Refused(f"'ts' {str(ts)[:40]} is after the year 9999")
     return ts
@@ -201,7 +222,10 @@ def _checked_ts(ts: Any) -> int:
 
 def _set_right(text: str) -> tuple[int, dict[str, Any], str | None]:
     """The slow path for the few messages whose numbers need a look; payload None when nothing was wrong after all."""
-    body = _parse_exact(text)
+    return _made_right(_parse_exact(text))
+
+
+def _made_right(body: Any) -> tuple[int, dict[str, Any], str | None]:
     if _too_deep(body, MAX_NESTING):
         raise Refused(f"message is nested deeper than {MAX_NESTING} levels")
     ts_ms, values = _parts(body)
