@@ -246,7 +246,7 @@ class Rig:
         self.rpc_journal = RpcJournalTable(self.database)
         self.journal = CallJournal(self.rpc_journal, self.clock)
         self.log_level = LogLevel(self.levels.append, "INFO", self.clock)
-        sources = StatusSources(
+        self.status = sources = StatusSources(
             versions={"gateway": "0.1.0"},
             started_s=self.clock.monotonic_s() - 60,
             session=self.session,
