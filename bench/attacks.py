@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +126,7 @@ def watched(gateway: RunningGateway) -> Iterator[Memory]:
 # --- what is attacked with ------------------------------------------------------------------------------------------
 
 
-def inboxes(seconds: float, skip: int) -> None:
+def inboxes(seconds: float, only: Sequence[str]) -> None:
     """Each lies there for `seconds`: long enough for a hang to be met (8 s) and for the next try after it."""
     with tempfile.TemporaryDirectory() as name, ThingsBoard(packet_log=0) as server:
         place = Path(name)
@@ -139,7 +139,7 @@ def inboxes(seconds: float, skip: int) -> None:
             for suffix in ("-journal", "-wal", "-shm"):
                 (wires / f"other.db{suffix}").write_bytes(b"another program's")
             all_seen = {}
-            for kind in list(hostile_inboxes.PLANTS)[skip:]:
+            for kind in only or hostile_inboxes.PLANTS:
                 for path in list(site.gateway.controller_path.iterdir()):
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                 hostile_inboxes.plant(kind, site.gateway.controller_path, wires)
@@ -212,10 +212,10 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("what", nargs="*", default=["inboxes", "packages", "mounts"])
     arguments.add_argument("--seconds", type=float, default=10.0)
-    arguments.add_argument("--skip", type=int, default=0, help="so many inboxes")
+    arguments.add_argument("--only", nargs="*", default=[], help="names of inboxes")
     given = arguments.parse_args()
     if "inboxes" in given.what:
-        inboxes(given.seconds, given.skip)
+        inboxes(given.seconds, given.only)
     if "packages" in given.what or "mounts" in given.what:
         with tempfile.TemporaryDirectory(prefix="teg-") as name, _own_engine(Path(name)) as engine:
             for what in (packages, mounts):

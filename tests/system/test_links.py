@@ -78,8 +78,9 @@ def fresh_during_backlog(
             waits: list[float] = []
             left: list[int] = []
             while device.records_received < backlog and time.monotonic() < began_s + most_s:
-                if not fresh:
-                    time.sleep(0.05)
+                if not fresh:  # asked for as often as a fresh row is: the asking costs the server, too
+                    _has_arrived(device, -1)
+                    time.sleep(0.02)
                     continue
                 written_ms = time.time_ns() // 1_000_000
                 inbox.insert(f'{{"ts": {written_ms}, "values": {{"fresh": {written_ms}}}}}')
@@ -102,8 +103,14 @@ def test_fresh_rows_do_not_wait_for_the_backlog(tmp_path: Path) -> None:
 
 @pytest.mark.torture
 def test_fresh_rows_do_not_wait_for_four_hundred_thousand(tmp_path: Path) -> None:
-    _, alone, _ = fresh_during_backlog(tmp_path / "alone", 400_000, 300.0, fresh=False)
-    waits, rate, _ = fresh_during_backlog(tmp_path / "fresh", 400_000, 300.0)
+    waits: list[float] = []
+    rates: list[tuple[float, float]] = []
+    for number in range(3):
+        _, alone, _ = fresh_during_backlog(tmp_path / f"alone-{number}", 400_000, 300.0, fresh=False)
+        some, rate, _ = fresh_during_backlog(tmp_path / f"fresh-{number}", 400_000, 300.0)
+        waits += some
+        rates.append((rate, alone))
+    rate, alone = sorted(rates, key=lambda pair: pair[0] / pair[1])[1]
     print(
         f"fresh among 400,000: median {statistics.median(waits):.2f} s, worst {max(waits):.2f} s of {len(waits)};"
         f" {rate:.0f} rows/s meanwhile, {alone:.0f} alone: {rate / alone:.2f}"

@@ -20,6 +20,8 @@ TOO_LARGE = 2.0**63
 #: Below this a number is sent as 0.0.
 TOO_SMALL = 1e-15
 DECIMALS = 15
+#: Keys that are named in one life of the gateway: a controller can make up any number of them, of any length.
+MAX_NAMED, MAX_SHOWN = 100, 100
 #: A text without any of these holds no such number; nearly all records end here.
 _SUSPECT = re.compile(rb"\d{19}|[eE][+-]?\d")
 
@@ -55,6 +57,8 @@ class Numbers:
 
     def notice(self, message: str | bytes) -> None:
         """Say each key once a start that holds a number which the server cannot keep, and what to do about it."""
+        if len(self._said) >= MAX_NAMED:
+            return
         text = message.encode() if isinstance(message, str) else message
         if _SUSPECT.search(text) is None:
             return
@@ -67,9 +71,11 @@ class Numbers:
 
     def _say(self, key: str, what: str, factor: str) -> None:
         with self._lock:
-            if key in self._said:
+            if key in self._said or len(self._said) >= MAX_NAMED:
                 return
             self._said.add(key)
+            last = len(self._said) == MAX_NAMED
+        key = shown(key)
         logger.warning(
             "'%s' is %s. Let the controller write it in another unit, or set TEG_TELEMETRY_SCALE=%s:%s",
             key,
@@ -77,6 +83,14 @@ class Numbers:
             key,
             factor,
         )
+        if last:
+            logger.warning("more keys with such numbers are not named until the next start")
+
+
+def shown(key: str) -> str:
+    """A key as the controller made it up, fit for a line of the log."""
+    text = key.encode("unicode_escape").decode() if not key.isprintable() else key
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
 
 
 def _numbers(text: bytes) -> list[tuple[str, float]]:

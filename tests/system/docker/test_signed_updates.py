@@ -83,5 +83,5 @@ def test_a_signed_package_runs_and_no_other_one_does(device: OtaDevice, tmp_path
 def test_versions_from_git_need_a_signature_too(device: OtaDevice) -> None:
     device.assign("v1")
     told = device.wait_told("FAILED", "UNKNOWN")
-    assert "signature" in told["sw_error"]
+    assert "is not a signed tag" in told["sw_error"]
     assert device.running() is None
