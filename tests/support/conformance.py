@@ -1,5 +1,6 @@
 """What the conformance tests know of a server: where it is, a tenant's hands on it, and a report of what was seen."""
 
+import itertools
 import os
 import time
 import uuid
@@ -183,6 +184,17 @@ def _mqtt5(_server: ThingsBoard) -> None:
     patch.object(mqtt_codec, "puback", lambda version, mid, _reason=0: puback(version, mid)).start()
 
 
+def _gateway(_server: ThingsBoard) -> None:
+    """Every fifth record is acknowledged and stored nowhere; for the rest of the process."""
+    store, counted = telemetry_store.TelemetryStore.store, itertools.count()
+
+    def forgetful(self: telemetry_store.TelemetryStore, payload: bytes, arrival_ms: int) -> None:
+        if next(counted) % 5 != 4:
+            store(self, payload, arrival_ms)
+
+    patch.object(telemetry_store.TelemetryStore, "store", forgetful).start()
+
+
 #: Each makes the stand-in wrong in one group of statements: the tests of that group have to notice.
 SABOTAGES: Mapping[str, Callable[[ThingsBoard], None]] = {
     "none": _no_sabotage,
@@ -193,4 +205,5 @@ SABOTAGES: Mapping[str, Callable[[ThingsBoard], None]] = {
     "packages": _packages,
     "provisioning": _provisioning,
     "mqtt5": _mqtt5,
+    "gateway": _gateway,
 }
