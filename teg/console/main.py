@@ -16,6 +16,7 @@ COMMANDS = {
     "dead-letters": "teg.console.dead_letters",
     "archive": "teg.console.archive",
     "salvage": "teg.console.salvage",
+    "torture": "teg.console.torture",
     "send": "teg.console.send",
     "sim": "teg.console.sim",
     "audit": "teg.console.audit",

@@ -79,6 +79,9 @@ class Child:
             self._reader.join(5)
             raise ChildFailed(self, f"ended by itself with status {status}")
 
+    def send_signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """SIGKILL, this process alone; returns when it is gone."""
         self._process.kill()
