@@ -21,7 +21,7 @@ from bench.rpc import INTERVAL_S
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support import hostile_inboxes
-from tests.support.engine import Engine, _own_engine, write_context
+from tests.support.engine import Engine, own_engine, write_context
 from tests.support.mount_games import ALLOWED, REFUSED, game_site
 from tests.support.ota_device import ota_device, save_image
 from tests.support.running import ControllerInbox, RunningGateway
@@ -217,7 +217,7 @@ def main() -> None:
     if "inboxes" in given.what:
         inboxes(given.seconds, given.only)
     if "packages" in given.what or "mounts" in given.what:
-        with tempfile.TemporaryDirectory(prefix="teg-") as name, _own_engine(Path(name)) as engine:
+        with tempfile.TemporaryDirectory(prefix="teg-") as name, own_engine(Path(name)) as engine:
             for what in (packages, mounts):
                 if what.__name__ in given.what:
                     what(given.seconds, engine)

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,6 +45,8 @@ class Engine:
     def __init__(self, host: str, directory: Path | None) -> None:
         self.host = host
         self.directory = directory
+        self.prefix: list[str] = []  #: what becomes dockerd
+        self.options: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -69,7 +71,9 @@ class Engine:
             self.process = subprocess.Popen(
                 [
                     *self.inside(),
+                    *self.prefix,
                     "dockerd",
+                    *self.options,
                     *("--data-root", self.directory / "data", "--exec-root", self.directory / "exec"),
                     *("-H", self.host, "-p", self.directory / "docker.pid"),
                 ],
@@ -208,7 +212,7 @@ def unavailable(reason: str) -> NoReturn:
 
 
 @contextmanager
-def _own_engine(directory: Path) -> Iterator[Engine]:
+def own_engine(directory: Path, prefix: Sequence[str] = (), options: Sequence[str] = ()) -> Iterator[Engine]:
     """`directory` has to be short, for the paths of the engine's sockets."""
     for program in ("dockerd", "debootstrap", "ip"):
         if shutil.which(program) is None:
@@ -216,6 +220,7 @@ def _own_engine(directory: Path) -> Iterator[Engine]:
     if os.geteuid() != 0:
         unavailable("an engine of our own needs root")
     found = Engine(f"unix://{directory}/docker.sock", directory)
+    found.prefix, found.options = list(prefix), list(options)
     try:
         found.start()
         found.import_base()
@@ -243,7 +248,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         found.import_base()
         yield found
         return
-    with _own_engine(tmp_path_factory.mktemp("docker")) as own:
+    with own_engine(tmp_path_factory.mktemp("docker")) as own:
         yield own
 
 
