@@ -8,7 +8,7 @@ WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := $(BIN)/pytest -q -n $(WORKERS)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: help demo setup check test torture conformance pythons bench run image deb release lock sbom audit clean
+.PHONY: help demo setup check test torture conformance faults pythons bench run image deb release lock sbom audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -53,6 +53,9 @@ torture: setup  ## the deep fault runs, which take longer than the rest together
 
 conformance: setup  ## what we know of ThingsBoard, checked on the server that TB_TEST_URL names (docs/stand-in.md)
 	$(BIN)/pytest -v -n 0 tests/conformance
+
+faults: setup  ## each planted fault, and the first line of `teg check` about it
+	@$(BIN)/python -m tests.support.planted_faults
 
 pythons: setup  ## the unit tests on the other supported Pythons of this machine
 	@WORKERS=$(WORKERS) tests/on-each-python

@@ -114,10 +114,17 @@ class Variables:
             return default
         return text or default
 
-    def _required(self, name: str) -> str:
+    def _host(self, name: str) -> str:
         value = self._text(name)
         if not value:
             self._complain(f"{name} is not set")
+        elif "://" in value:
+            scheme = value.partition("://")[0]
+            self._complain(
+                f"{name}={value!r} is not a host name or address: without '{scheme}://' and what follows the name"
+            )
+        elif re.fullmatch(r"[^:\[\]]+:\d+|\[.*\]:\d+", value):
+            self._complain(f"{name}={value!r} is not a host name or address: the port belongs into TB_PORT")
         elif re.search(r"[\s/]", value):
             self._complain(f"{name}={value!r} is not a host name or address")
         return value

@@ -169,7 +169,7 @@ class _Reader(Variables):
         data, controller_data, git = where.data, where.controller_data, self._git_path()
         self._text(ENV_FILE)  # read by `env_file`: a known name
         settings = Settings(
-            tb_host=self._required("TB_HOST"),
+            tb_host=self._host("TB_HOST"),
             tb_port=self._number("TB_PORT", None, 1, 65_535),
             tb_tls=self._switch("TB_TLS", True),
             ca_cert=self._ca_cert(where),

@@ -4,6 +4,7 @@ One question a call, no session kept. A token is only sent where the caller says
 a running gateway would end that one's.
 """
 
+import functools
 import socket
 import ssl
 import time
@@ -79,6 +80,36 @@ def speaks_tls(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+#: MQTT 3.1.1, clean session, no user, an empty client id: whoever speaks MQTT answers with a CONNACK.
+_STRANGERS_CONNECT = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x1e\x00\x00"
+_CONNACK = 0x20
+
+
+@functools.lru_cache(maxsize=1)
+def who_answers(host: str, port: int, context: ssl.SSLContext | None = None) -> str:
+    """What speaks on this port, through TLS if there is a context: "MQTT", "HTTP", the beginning of what else it says;
+    empty when it says nothing or closes."""
+    try:
+        with socket.create_connection((host, port), TIMEOUT_S) as raw:
+            if context is None:
+                return _named(_greeting(raw))
+            with context.wrap_socket(raw, server_hostname=host) as connection:
+                return _named(_greeting(connection))
+    except OSError:
+        return ""
+
+
+def _greeting(connection: socket.socket) -> bytes:
+    connection.sendall(_STRANGERS_CONNECT)
+    return connection.recv(200)
+
+
+def _named(greeting: bytes) -> str:
+    if greeting[:1] == bytes([_CONNACK]):
+        return "MQTT"
+    return "HTTP" if greeting.startswith(b"HTTP/") else greeting.decode("latin-1").strip()
 
 
 def connack(host: str, port: int, context: ssl.SSLContext | None, user: str | None) -> int | None:

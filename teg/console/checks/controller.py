@@ -176,8 +176,14 @@ def check_inbox(site: Site) -> Iterator[Finding]:
     try:
         head = _head(path)
     except OSError as error:
-        remedy = "start the controller: it makes the file (TEG_CONTROLLER_DATA_PATH names its directory)"
-        yield problem("inbox", f"{path} cannot be read: {error.strerror}", remedy)
+        if path.parent.is_dir():
+            remedy = "start the controller: it makes the file (TEG_CONTROLLER_DATA_PATH names its directory)"
+            yield problem("inbox", f"{path} cannot be read: {error.strerror}", remedy)
+        else:
+            text = f"there is no directory {path.parent}, where the controller should write"
+            yield problem(
+                "inbox", text, "correct TEG_CONTROLLER_DATA_PATH; the gateway makes the directory when it starts"
+            )
         yield from (skipped(subject, "not tried: no inbox") for subject in subjects)
         return
     yield fine("inbox", str(path))

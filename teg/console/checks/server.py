@@ -1,10 +1,14 @@
 """The way to the server, step by step; each step is only tried when the one before it worked."""
 
+import functools
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 from teg.adapters import server_probe, tls
 from teg.adapters.token_file import AccessTokenFile
-from teg.console.checks.finding import Finding, Site, fine, problem, skipped, warning
+from teg.console.checks.finding import Finding, Level, Site, fine, problem, skipped, warning
 from teg.console.wording import age, harmless
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.server.connection_faults import explained
@@ -12,25 +16,47 @@ from teg.domain.server.reconnect import REFUSALS
 from teg.settings import Settings
 
 SOON_DAYS = 21
+#: The CONNACK that is not about the credentials.
+UNAVAILABLE = 3
+
+
+class _Way(NamedTuple):
+    """The settings that lead to the server."""
+
+    tb_host: str
+    tb_port: int
+    tb_tls: bool
+    ca_cert: Path | None
+
+    @classmethod
+    def of(cls, settings: Settings) -> "_Way":
+        return cls(settings.tb_host, settings.tb_port, settings.tb_tls, settings.ca_cert)
 
 
 def check_way(site: Site) -> Iterator[Finding]:
     """Name, port, TLS, certificate: five lines whatever happens."""
-    settings = site.settings
-    steps = [_name, _port, _encryption]
-    for number, step in enumerate(steps):
-        findings = list(step(settings))
-        yield from findings
-        if any(found.level.value == 0 for found in findings):
-            yield from (skipped(f"server {later.__name__.strip('_')}", "not tried") for later in steps[number + 1 :])
-            return
+    yield from _walked(_Way.of(site.settings))
 
 
 def way_is_open(settings: Settings) -> bool:
-    return all(found.level.value for step in (_name, _port, _encryption) for found in step(settings))
+    return all(found.level is not Level.PROBLEM for found in _walked(_Way.of(settings)))
 
 
-def _name(settings: Settings) -> Iterator[Finding]:
+@functools.lru_cache(
+    maxsize=1
+)  # asked for by the way and by the token; a server that is silent costs seconds each time
+def _walked(settings: _Way) -> tuple[Finding, ...]:
+    steps = [_name, _port, _encryption]
+    found: list[Finding] = []
+    for number, step in enumerate(steps):
+        found += step(settings)
+        if any(each.level is Level.PROBLEM for each in found):
+            found += [skipped(f"server {later.__name__.strip('_')}", "not tried") for later in steps[number + 1 :]]
+            break
+    return tuple(found)
+
+
+def _name(settings: _Way) -> Iterator[Finding]:
     try:
         found = server_probe.addresses(settings.tb_host)
     except Unavailable as reason:
@@ -40,7 +66,7 @@ def _name(settings: Settings) -> Iterator[Finding]:
         yield fine("server name", f"{settings.tb_host} is {', '.join(found[:3])}")
 
 
-def _port(settings: Settings) -> Iterator[Finding]:
+def _port(settings: _Way) -> Iterator[Finding]:
     where = f"{settings.tb_host}:{settings.tb_port}"
     try:
         took_ms = server_probe.connect_ms(settings.tb_host, settings.tb_port)
@@ -51,12 +77,17 @@ def _port(settings: Settings) -> Iterator[Finding]:
         yield fine("server port", f"{where} answers in {took_ms:.0f} ms")
 
 
-def _encryption(settings: Settings) -> Iterator[Finding]:
+def _encryption(settings: _Way) -> Iterator[Finding]:
     if not settings.tb_tls:
         yield from _plain(settings)
         return
     try:
-        found = server_probe.certificate(settings.tb_host, settings.tb_port, tls.client_context(settings.ca_cert))
+        context = tls.client_context(settings.ca_cert)
+    except Refused as reason:
+        yield problem("server encryption", harmless(str(reason)), "name the PEM file of the authority's certificate")
+        return
+    try:
+        found = server_probe.certificate(settings.tb_host, settings.tb_port, context)
     except (Refused, Unavailable) as reason:
         yield _no_tls(settings, str(reason))
         return
@@ -68,23 +99,36 @@ def _encryption(settings: Settings) -> Iterator[Finding]:
         yield fine("certificate expiry", f"in {found.days_left:.0f} days")
 
 
-def _no_tls(settings: Settings, said: str) -> Finding:
-    if "CERTIFICATE_VERIFY_FAILED" not in said and _answers_plainly(settings):
+def _no_tls(settings: _Way, said: str) -> Finding:
+    who = "" if "CERTIFICATE_VERIFY_FAILED" in said else server_probe.who_answers(settings.tb_host, settings.tb_port)
+    if who == "MQTT":
         text = f"port {settings.tb_port} speaks plain MQTT, and TB_TLS is on"
         return problem("server encryption", text, "use the TLS port (usually 8883), or TB_TLS=off on a trusted network")
+    if who:
+        return _stranger(settings, who)
     meaning, _, _ = explained(said).partition(" (")
     cause, _, remedy = meaning.partition(": ")
     return problem("server encryption", harmless(cause if remedy else said), remedy or "see the server's TLS settings")
 
 
-def _answers_plainly(settings: Settings) -> bool:
-    return server_probe.connack(settings.tb_host, settings.tb_port, None, None) is not None
+def _stranger(settings: _Way | Settings, who: str) -> Finding:
+    """Somebody answers there, and it is no MQTT server."""
+    if who == "HTTP":
+        text = f"port {settings.tb_port} answers as a web server: a portal that wants a login, or a wrong TB_PORT"
+        remedy = "log in to the network, or ask for a way through its proxy; TB_PORT is usually 8883, 1883 without TLS"
+        return problem("server encryption", text, remedy)
+    text = f"port {settings.tb_port} says '{harmless(who, 60)}', which is no MQTT"
+    return problem(
+        "server encryption", text, "TB_PORT has to be the server's MQTT port: usually 8883, 1883 without TLS"
+    )
 
 
-def _plain(settings: Settings) -> Iterator[Finding]:
+def _plain(settings: _Way) -> Iterator[Finding]:
     if server_probe.speaks_tls(settings.tb_host, settings.tb_port):
         text = f"port {settings.tb_port} speaks TLS, and TB_TLS is off"
         yield problem("server encryption", text, "set TB_TLS=on (or leave it out)")
+    elif (who := server_probe.who_answers(settings.tb_host, settings.tb_port)) not in ("MQTT", ""):
+        yield _stranger(settings, who)
     else:
         text = "none: the token and all data can be read on the way"
         yield warning("server encryption", text, "set TB_TLS=on and use the TLS port, unless the network is trusted")
@@ -100,7 +144,9 @@ def check_token(site: Site) -> Iterator[Finding]:
         yield problem("access token", str(reason), f"put the device's access token into {settings.access_token_path}")
         return
     if token is None:
-        yield from _no_token(settings)
+        yield from _no_token(site)
+    elif token[0] == token[-1] and token[0] in "'\"":
+        yield problem("access token", f"the token in {settings.access_token_path} stands in quotes", "remove them")
     elif site.gateway is not None:
         yield from _session(site.gateway["connection"])
     elif way_is_open(settings):
@@ -109,9 +155,13 @@ def check_token(site: Site) -> Iterator[Finding]:
         yield skipped("access token", "not tried: the server cannot be reached")
 
 
-def _no_token(settings: Settings) -> Iterator[Finding]:
+def _no_token(site: Site) -> Iterator[Finding]:
+    """A running gateway that has keys knows how its asking went."""
+    settings = site.settings
     path = settings.access_token_path
-    if settings.provision_key and settings.provision_secret:
+    if settings.provision_key and settings.provision_secret and site.gateway is not None:
+        yield from _session(site.gateway["connection"])
+    elif settings.provision_key and settings.provision_secret:
         text = f"none yet; the gateway asks for one as device '{settings.device_name}'"
         yield fine("access token", text)
     else:
@@ -136,7 +186,18 @@ def try_token(settings: Settings, token: str) -> Iterator[Finding]:
     if code == 0:
         yield fine("access token", "the server takes it")
     elif code is None:
-        yield problem("access token", "the server closed the connection without an answer", "see the server's log")
+        yield _no_answer(settings, context)
     else:
         text = REFUSALS.get(code, f"the server refused it (CONNACK {code})")
-        yield problem("access token", text, "copy the token from the device's page in ThingsBoard")
+        remedy = "wait, and see the server's log" if code == UNAVAILABLE else "copy the token from the device's page"
+        yield problem("access token", text, remedy)
+
+
+def _no_answer(settings: Settings, context: ssl.SSLContext | None) -> Finding:
+    who = server_probe.who_answers(settings.tb_host, settings.tb_port, context)
+    if who == "MQTT":
+        return problem("access token", "the server closes the connection on it", "see the server's log")
+    if who:
+        return _stranger(settings, who)
+    text = f"the server says nothing to a login: is there MQTT on port {settings.tb_port}?"
+    return problem("access token", text, "TB_PORT has to be the server's MQTT port; see the server's log")

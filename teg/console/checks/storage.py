@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.storage import open_storage, sqlite_path, storage_errors, without_password
-from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.database import SCHEMA_VERSION, Database
 from teg.console.checks.finding import Finding, Site, fine, problem, skipped, warning
 from teg.console.opening import is_running
 from teg.console.wording import age, harmless
@@ -28,6 +28,9 @@ def check_data_path(site: Site) -> Iterator[Finding]:
     path = site.settings.data_path
     if not path.exists():
         yield fine("data directory", f"{path} will be made at the first start")
+    elif os.statvfs(path).f_flag & os.ST_RDONLY:
+        text = f"{path} is on a file system that is mounted read-only"
+        yield problem("data directory", text, "see dmesg: a card that fails is; else mount -o remount,rw")
     elif not os.access(path, os.W_OK | os.X_OK):
         yield problem("data directory", f"{path} cannot be written by this user", f"use sudo, or: chown -R teg {path}")
     elif path.stat().st_mode & 0o007:
@@ -53,10 +56,17 @@ def check_database(site: Site) -> Iterator[Finding]:
         return
     database = Database(path, read_only=True)
     try:
+        version = database.rows("PRAGMA user_version")[0][0]
         rows = database.rows("SELECT count(*) FROM outbox")[0][0]
     except Unavailable as reason:
         yield problem("database", harmless(str(reason)), "stop the gateway, keep a copy of the file, start it again")
     else:
+        if version > SCHEMA_VERSION:
+            text = f"{path} has schema {version}, this gateway knows {SCHEMA_VERSION}"
+            yield problem(
+                "database", text, "go forward again, or restore the backup made before: a newer gateway wrote it"
+            )
+            return
         yield fine("database", f"{path} is readable, {rows} records wait in it")
     finally:
         database.close()

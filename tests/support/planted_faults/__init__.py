@@ -1,0 +1,9 @@
+"""Planted faults, each with the beginning of the first line that `teg check` has to show about it.
+
+`python -m tests.support.planted_faults` plants them one after the other and prints the table.
+"""
+
+from tests.support.planted_faults import machine, server
+from tests.support.planted_faults.site import FAULTS, Site, site_in
+
+__all__ = ["FAULTS", "Site", "machine", "server", "site_in"]
