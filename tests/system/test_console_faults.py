@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.planted_faults import FAULTS, Site, site_in
+from tests.support.planted_faults.every import FAULTS, Site, site_in
 from tests.support.planted_faults.server import closed_port, unknown_host, wrong_token
 from tests.support.planted_faults.site import TEG
 from tests.support.running import wait_until

@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.support.planted_faults import FAULTS, site_in
+from tests.support.planted_faults.every import FAULTS, site_in
 
 
 def main() -> None:
