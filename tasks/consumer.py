@@ -17,7 +17,8 @@ from typing import Any, TextIO, TypeVar
 from huey.consumer import Consumer, Scheduler, Worker
 
 from tasks.huey_app import TICK_S, GatewayHuey
-from tasks.lanes import WORKERS, Lane, WakingPipe
+from tasks.in_memory import WakingPipe
+from tasks.lanes import WORKERS, Lane
 from tasks.queue_name import queue_name
 from tasks.services import Services
 from tasks.storage import sqlite_path

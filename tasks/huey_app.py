@@ -17,14 +17,13 @@ from huey.consumer import Consumer
 from huey.exceptions import HueyException
 from huey.storage import BaseStorage, MemoryStorage
 
-from tasks.kept_tasks import KeptTasks
-from tasks.lanes import MAY_WAIT_S, WORKERS, Lane, WakeUp
+from tasks.in_memory import KeptTasks, Triggers, Troubles, WakeUp, is_trigger
+from tasks.lanes import MAY_WAIT_S, WORKERS, Lane
 from tasks.services import Services
 from tasks.storage import Damaged, PlainSerializer, WatchedFile, move_aside, open_storage, sqlite_path, storage_errors
-from tasks.triggers import Triggers, is_trigger
+from tasks.timetable import Every
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.liveness import Liveness
-from teg.domain.troubles import Troubles
 from teg.settings import Settings
 
 T = TypeVar("T")
@@ -368,26 +367,3 @@ class GatewayHuey(Huey):
             "health_check_interval": 0.0,  # at every turn of the main thread: a worker killed by SystemExit comes back
         }
         return self.consumer_class(self, **options)
-
-
-class Every:
-    """One line of the timetable: `run(task)` when `interval_s` have passed since the last time, and at start.
-
-    With `when`, only if that is true then.
-    """
-
-    def __init__(self, interval_s: float, task: TaskWrapper[[], None], when: Callable[[], bool] | None = None) -> None:
-        self.interval_s = interval_s
-        self.task = task
-        self._when = when
-        self.make_due()
-
-    def make_due(self) -> None:
-        self._due_s = float("-inf")
-
-    def tick(self, now_s: float, run: Callable[[TaskWrapper[[], None]], None] = lambda task: task()) -> None:
-        """`now_s` is monotonic, so wall-clock jumps are not seen; a long stall counts once."""
-        if now_s >= self._due_s:
-            self._due_s = now_s + self.interval_s
-            if self._when is None or self._when():
-                run(self.task)

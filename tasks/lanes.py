@@ -1,9 +1,5 @@
-"""The lanes of the queue, their workers, and what wakes an idle worker or the scheduler at once."""
+"""The lanes of the queue and their workers."""
 
-import os
-import select
-import threading
-from contextlib import suppress
 from enum import StrEnum
 
 
@@ -35,66 +31,3 @@ MAY_WAIT_S = {
     Lane.OTA: 7200.0,  # a build says nothing for as long as its compiler runs
     Lane.COMMAND: 600.0,  # `run_command` takes 60 s, a look through 10^6 rows on a slow card longer
 }
-
-
-class WakingPipe:
-    """Wakes one thread that sleeps in `wait`; also from a signal handler (`signal.set_wakeup_fd`)."""
-
-    def __init__(self) -> None:
-        self._read = self._write = -1
-
-    def open(self) -> int:
-        """Returns the descriptor that wakes."""
-        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        return self._write
-
-    def close(self) -> None:
-        ends, self._read, self._write = (self._read, self._write), -1, -1
-        for end in ends:
-            os.close(end)
-
-    def wait(self, timeout_s: float, *others: int) -> bool:
-        """Until `wake` (True), the time-out, or something to be read at one of the `others`."""
-        woken = self._read in select.select([self._read, *others], [], [], timeout_s)[0]
-        if woken:
-            os.read(self._read, 4096)
-        return woken
-
-    def wake(self) -> None:
-        """Where nobody waits, this is nothing."""
-        if self._write >= 0:
-            with suppress(OSError):  # full, or closed at this moment
-                os.write(self._write, b"\0")
-
-
-class WakeUp:
-    """Wakes one idle worker of a lane at once when this process enqueues; `notify_all` for everything else.
-
-    A condition a lane: nobody is woken for what is not theirs, which at rest is most of what a gateway costs.
-    """
-
-    def __init__(self) -> None:
-        self._changed = {lane: threading.Condition() for lane in Lane}
-        self._notified = dict.fromkeys(Lane, 0)
-        self.scheduler = WakingPipe()
-
-    def count(self, lane: Lane) -> int:
-        return self._notified[lane]
-
-    def notify(self, lane: Lane) -> None:
-        """One task more: a worker that is not asleep looks by itself before it falls asleep."""
-        with self._changed[lane]:
-            self._notified[lane] += 1
-            self._changed[lane].notify()
-
-    def notify_all(self) -> None:
-        for lane in Lane:
-            with self._changed[lane]:
-                self._notified[lane] += 1
-                self._changed[lane].notify_all()
-        self.scheduler.wake()
-
-    def wait(self, lane: Lane, seen: int, timeout_s: float) -> None:
-        """Return when `lane` was notified since `seen` was read, or after the time-out."""
-        with self._changed[lane]:
-            self._changed[lane].wait_for(lambda: self._notified[lane] != seen, timeout_s)

@@ -6,12 +6,12 @@ after boot and harmless twice. They run from memory: at rest the gateway writes 
 
 from tasks.attributes import publish_attributes, read_limits, read_software
 from tasks.files import check_files, reconcile_files
-from tasks.huey_app import Every
 from tasks.lanes import Lane
 from tasks.ota import advance_update
 from tasks.queue import huey, task
 from tasks.rpc import tend_rpc
 from tasks.telemetry import archive_records, prove_stored, publish_records
+from tasks.timetable import Every
 from teg.domain.backoff import Backoff
 
 MINUTE_S = 60

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import orjson
 
 from teg.domain.redaction import redacted_text
-from teg.domain.token_bucket import Bucket
+from teg.domain.server import Bucket
 
 RING_LINES = 1000
 MAX_LINE_CHARACTERS = 4096

@@ -9,8 +9,8 @@ from huey.signals import SIGNAL_ERROR
 
 from tasks.attributes import handle_attribute_push
 from tasks.files import check_files, reconcile_files, restart_controller_for_files
+from tasks.in_memory import Triggers
 from tasks.queue import huey
-from tasks.triggers import Triggers
 from teg.domain.errors import Unavailable
 from tests.support.remote_files import Device, md5, services_with
 

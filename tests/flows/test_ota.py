@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from tasks.attributes import handle_attribute_push, read_software
+from tasks.in_memory import Triggers
 from tasks.lanes import Lane
 from tasks.ota import advance_update
 from tasks.periodic import TIMETABLE
 from tasks.queue import huey
-from tasks.triggers import Triggers
 from teg.domain.errors import Unavailable
 from teg.domain.ota.updater import NoUpdates
 from teg.domain.server.attributes import SOFTWARE_KEYS, Synchroniser

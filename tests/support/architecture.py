@@ -61,6 +61,7 @@ QUEUE_MODULES: Mapping[str, frozenset[str]] = {
     "tasks/queue.py": frozenset({"huey"}),
     "tasks/storage.py": frozenset({"huey", "inotify_simple", "orjson", "redis", "psycopg"}),
     "tasks/consumer.py": frozenset({"huey"}),
+    "tasks/timetable.py": frozenset({"huey"}),  # a type only
 }
 
 #: Standard modules that belong to adapters: the rules may not touch the outside.

@@ -17,12 +17,12 @@ from typing import Any, cast
 import pytest
 
 from tasks import consumer, huey_app
-from tasks.huey_app import Every
 from tasks.lanes import Lane
 from tasks.queue import huey
 from tasks.services import Services
 from tasks.storage import QueueFile
 from tasks.telemetry import archive_records
+from tasks.timetable import Every
 from teg.adapters.ballast import Ballast
 from teg.adapters.gateway_db.connections import Damaged
 from teg.domain.errors import Unavailable

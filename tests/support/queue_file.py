@@ -10,7 +10,7 @@ from typing import Any
 import huey.utils
 import pytest
 
-from tasks import triggers
+from tasks import in_memory
 from tasks.consumer import GatewayConsumer
 from tasks.lanes import Lane
 from tasks.queue import huey as the_huey
@@ -81,7 +81,7 @@ class FakeTime:
         self.start = self.now
         monkeypatch.setattr(huey.utils, "utcnow", lambda: self.now)
         monkeypatch.setattr(the_huey, "_get_timestamp", lambda: self.now)
-        monkeypatch.setattr(triggers, "time", SimpleNamespace(monotonic=self.elapsed_s))
+        monkeypatch.setattr(in_memory, "time", SimpleNamespace(monotonic=self.elapsed_s))
 
     def elapsed_s(self) -> float:
         return (self.now - self.start).total_seconds()

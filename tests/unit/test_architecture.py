@@ -160,7 +160,7 @@ INNOCENT = [
         "from teg.adapters.host.command import run\nfrom .command import run\nfrom . import command",
     ),
     (
-        "tasks/queue.py",
+        "tasks/huey_app.py",
         "import huey\nfrom huey.api import Task\nfrom teg.settings import Settings\nfrom tasks import lanes",
     ),
     ("tasks/storage.py", "import redis, psycopg, orjson, huey"),

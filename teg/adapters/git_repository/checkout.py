@@ -6,9 +6,8 @@ import shutil
 import stat
 from pathlib import Path
 
-from teg.adapters.git_repository.disk import disk
 from teg.adapters.git_repository.mirror import Mirror
-from teg.adapters.git_repository.process import require
+from teg.adapters.git_repository.process import disk, require
 from teg.domain.errors import Refused
 from teg.domain.ota.sources import Checkout
 

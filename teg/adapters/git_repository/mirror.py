@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from teg.adapters.git_repository.disk import disk
-from teg.adapters.git_repository.process import MAX_FILE_BYTES, Finished, Git, require
+from teg.adapters.git_repository.process import MAX_FILE_BYTES, Finished, Git, disk, require
 from teg.adapters.git_repository.source import SourceRepository
 from teg.domain.errors import Refused
 from teg.domain.ota.assignment import is_commit_hash

@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 
-from teg.adapters.git_repository.disk import disk
 from teg.domain.errors import Refused, Unavailable
 
 LOCAL_DEADLINE_S = 120.0
@@ -183,6 +182,15 @@ def _limit(pid: int) -> None:
 
 def _text(data: bytearray) -> str:
     return data.decode(errors="replace")
+
+
+@contextmanager
+def disk(what: str) -> Iterator[None]:
+    """A failing disk, or a missing program, as `Unavailable`."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"{what}: {error}") from error
 
 
 def require(done: Finished, what: str) -> None:

@@ -13,8 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from teg.adapters.git_repository.disk import disk
-from teg.adapters.git_repository.process import Finished, Git, User, last_lines, require
+from teg.adapters.git_repository.process import Finished, Git, User, disk, last_lines, require
 from teg.domain.errors import Refused, Unavailable
 
 MAX_CONFIG_BYTES = 1 << 20

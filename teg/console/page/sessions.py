@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.token_bucket import Bucket
+from teg.domain.server import Bucket
 
 IDLE_S, LIFE_S = 3_600.0, 12 * 3_600.0
 MAX_SESSIONS, MAX_CLIENTS = 16, 256

@@ -15,9 +15,7 @@ from teg.domain.ports import Clock, Session
 from teg.domain.redaction import redacted_text
 from teg.domain.rpc.journal import CallJournal, CallKey, Entry, State, interrupted
 from teg.domain.rpc.methods import CallPlan, Group, Method
-from teg.domain.rpc.truncation import fitted
-from teg.domain.server import RPC_RESPONSE, RpcRequest, encode_rpc_response
-from teg.domain.token_bucket import TokenBucket
+from teg.domain.server import RPC_RESPONSE, RpcRequest, TokenBucket, encode_rpc_response, fitted
 
 logger = logging.getLogger("gateway.rpc")
 

@@ -1,6 +1,6 @@
 """The server: its wire, its limits, its attributes. What other subjects use of it stands here."""
 
-from teg.domain.server.rate_limits import Pacer
+from teg.domain.server.rate_limits import Bucket, Pacer, TokenBucket
 from teg.domain.server.reconnect import LinkHistory
 from teg.domain.server.wire import (
     ATTRIBUTES,
@@ -17,6 +17,7 @@ from teg.domain.server.wire import (
     encodable,
     encode_rpc_response,
     encode_telemetry,
+    fitted,
 )
 
 __all__ = [
@@ -29,11 +30,14 @@ __all__ = [
     "SOFTWARE_CHUNK_REQUEST",
     "SOFTWARE_CHUNK_RESPONSE",
     "TELEMETRY",
+    "Bucket",
     "LinkHistory",
     "Pacer",
     "RpcRequest",
+    "TokenBucket",
     "addressed_to",
     "encodable",
     "encode_rpc_response",
     "encode_telemetry",
+    "fitted",
 ]

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from tasks import huey_app
-from tasks.huey_app import Every, GatewayHuey
-from tasks.kept_tasks import MAX_KEPT
+from tasks.huey_app import GatewayHuey
+from tasks.in_memory import MAX_KEPT
 from tasks.lanes import Lane
 from tasks.queue import huey as the_huey
+from tasks.timetable import Every
 from teg.domain.errors import Unavailable
 from tests.support.queue_file import RETRY, FakeTime, Workers, depth, run_next, unavailable
 from tests.support.running import remove_tree, wait_until

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tasks import huey_app
-from tasks.huey_app import Every, GatewayHuey
+from tasks.huey_app import GatewayHuey
 from tasks.lanes import WORKERS
 from tasks.queue import huey as the_huey
+from tasks.timetable import Every
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from tests.support.queue_file import RETRY, run_next, unavailable
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from tasks.huey_app import Every, GatewayHuey
-from tasks.lanes import Lane, WakeUp, WakingPipe
+from tasks.huey_app import GatewayHuey
+from tasks.in_memory import WakeUp, WakingPipe
+from tasks.lanes import Lane
+from tasks.timetable import Every
 
 ROOT = Path(__file__).resolve().parents[3]
 #: What some settings need, and most do not.

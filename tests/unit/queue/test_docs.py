@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import gateway
-from tasks.huey_app import Every
 from tasks.lanes import WORKERS, Lane
+from tasks.timetable import Every
 from teg.domain.backoff import Backoff
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tasks import triggers
-from tasks.lanes import Lane, WakeUp
+from tasks import in_memory
+from tasks.in_memory import Triggers, WakeUp, is_trigger
+from tasks.lanes import Lane
 from tasks.storage import QueueFile
-from tasks.triggers import Triggers, is_trigger
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -40,7 +40,7 @@ def test_a_trigger_is_queued_until_a_worker_takes_it() -> None:
 
 def test_one_retry_a_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(triggers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(in_memory, "time", SimpleNamespace(monotonic=lambda: now[0]))
     known = Triggers()
     assert known.may_retry(task(), 30.0)
     assert not known.may_retry(task(), 30.0)
@@ -52,10 +52,10 @@ def test_one_retry_a_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_retry_lost_with_its_storage_does_not_end_retrying(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(triggers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(in_memory, "time", SimpleNamespace(monotonic=lambda: now[0]))
     known = Triggers()
     assert known.may_retry(task(), 30.0)
-    now[0] += 30.0 + triggers.LOST_AFTER_S - 1
+    now[0] += 30.0 + in_memory.LOST_AFTER_S - 1
     assert not known.may_retry(task(), 30.0)
     now[0] += 2
     assert known.may_retry(task(), 30.0)

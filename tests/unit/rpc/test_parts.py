@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from teg.adapters.clock import SystemClock
 from teg.domain.redaction import redacted, redacted_command, redacted_json, redacted_text
 from teg.domain.rpc.log_level import LogLevel
-from teg.domain.rpc.truncation import fitted
+from teg.domain.server import TokenBucket, fitted
 from teg.domain.server.wire import MAX_PAYLOAD_BYTES, encode_rpc_response
-from teg.domain.token_bucket import TokenBucket
 from tests.support.rpc import FakeClock
 
 JSON = st.recursive(

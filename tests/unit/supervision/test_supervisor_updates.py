@@ -8,8 +8,7 @@ import pytest
 from producers import controller_watch
 from producers.controller_watch import ControllerWatch
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.supervision.next_check import NextCheck
-from teg.domain.supervision.supervisor import NoController
+from teg.domain.supervision.supervisor import NextCheck, NoController
 from tests.support.controllers import Supervised
 from tests.support.running import wait_until
 

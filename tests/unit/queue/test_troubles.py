@@ -2,8 +2,8 @@
 
 import pytest
 
+from tasks.in_memory import Troubles
 from teg.domain.errors import Unavailable
-from teg.domain.troubles import Troubles
 
 
 @pytest.fixture
