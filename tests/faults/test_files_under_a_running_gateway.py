@@ -1,4 +1,4 @@
-"""A real gateway whose own files are taken away under it: the producer's ledger, the server and the archive agree."""
+"""A real gateway whose own files are taken away under it: the producer's account, the server and the archive agree."""
 
 import shutil
 from collections.abc import Callable, Iterator

@@ -16,10 +16,10 @@ from teg.domain.files import definitions, desired, reports
 from teg.domain.ota import store
 from teg.domain.server import wire
 from teg.domain.supervision import image_ids
-from teg.domain.supervision import runtime as controller_runtime
 from teg.domain.supervision import supervisor as supervisor_module
 from teg.domain.supervision import version as controller_version
 from teg.domain.supervision.container_profile import ControllerProfile, Device, Mount
+from teg.domain.supervision.runtime import CONTAINER_NAME, IMAGE_PREFIX
 
 DATA, LOGS = Path("/srv/data"), Path("/srv/logs")
 
@@ -64,8 +64,8 @@ def test_the_fingerprint_of_a_controller_as_a_process(tmp_path: Path) -> None:
 
 
 def test_names_in_the_engine() -> None:
-    assert controller_runtime.CONTAINER_NAME == "teg_controller"
-    assert controller_runtime.IMAGE_PREFIX == "teg-controller-"
+    assert CONTAINER_NAME == "teg_controller"
+    assert IMAGE_PREFIX == "teg-controller-"
     labels = (parsing.LABEL_MANAGED, parsing.LABEL_VERSION, parsing.LABEL_PROFILE)
     assert labels == ("teg.managed", "teg.version", "teg.profile")
 

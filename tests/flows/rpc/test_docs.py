@@ -13,9 +13,7 @@ from tasks.lanes import WORKERS, Lane
 from teg.adapters.gateway_db import rpc_journal
 from teg.adapters.host.command import run_command
 from teg.domain.ports import CommandResult
-from teg.domain.rpc import dispatcher
-from teg.domain.rpc import methods as rpc_methods
-from teg.domain.rpc import parameters as rpc_parameters
+from teg.domain.rpc import dispatcher, methods, parameters
 from teg.domain.rpc.command_allowlist import CommandList, parse_command_list
 from teg.domain.rpc.journal import ACKNOWLEDGED_STANDS_S, UNACKNOWLEDGED_STANDS_S
 from teg.domain.rpc.methods import Group
@@ -112,17 +110,17 @@ def test_what_changes_something_is_done_at_most_once(rigs: dict[str, Rig]) -> No
 
 def test_the_parameters_are_those_that_are_read() -> None:
     source = (ROOT / "teg" / "domain" / "rpc" / "parameters.py").read_text(encoding="utf-8")
-    for name, (_, parameters, _) in table().items():
-        for parameter in re.findall(r"`(\w+)`", parameters):
+    for name, (_, taken, _) in table().items():
+        for parameter in re.findall(r"`(\w+)`", taken):
             assert f'"{parameter}"' in source, f"{name}: {parameter}"
 
 
 def test_the_numbers_of_the_page_are_those_of_the_code() -> None:
     assert (rpc_journal.KEPT_EFFECTS, rpc_journal.KEPT_QUICK) == (2_000, 2_000)
     assert (dispatcher.CALLS_PER_S, dispatcher.CALL_BURST, dispatcher.LATEST_START_MS) == (5, 20, 10_000)
-    assert rpc_methods.POWER_SPACING_S == 300
-    assert (rpc_parameters.COMMAND_TIMEOUT_S, rpc_parameters.MAX_COMMAND_TIMEOUT_S) == (30, 60)
-    assert (rpc_parameters.MAX_LINES, rpc_parameters.MAX_DEAD_LETTERS, rpc_parameters.MAX_MINUTES) == (1000, 100, 1440)
+    assert methods.POWER_SPACING_S == 300
+    assert (parameters.COMMAND_TIMEOUT_S, parameters.MAX_COMMAND_TIMEOUT_S) == (30, 60)
+    assert (parameters.MAX_LINES, parameters.MAX_DEAD_LETTERS, parameters.MAX_MINUTES) == (1000, 100, 1440)
     assert wire.MAX_PAYLOAD_BYTES == 60_000
 
 

@@ -58,7 +58,7 @@ def test_power_that_the_host_does_not_offer_is_refused_before_the_answer(rig: Ri
     assert rig.call(1, "reboot") == ("Error - reboot is not possible here: there is neither 'reboot' nor 'systemctl'")
 
 
-def test_what_fails_after_its_answer_is_in_the_books(rig: Rig) -> None:
+def test_what_fails_after_its_answer_is_in_the_journal(rig: Rig) -> None:
     rig.controller.broken = Refused("no controller version is known yet")
     assert rig.call(1, "restart_controller") == "OK - Restarting Controller"
     (line,) = rig.call(2, "get_logs", {"source": "calls"})

@@ -142,7 +142,7 @@ def test_a_failed_build_says_which_step_and_what_it_printed(at: Engine, runtime:
     assert "non-zero code: 3" in str(caught.value) and "wheel missing" in str(caught.value)
 
 
-def test_a_build_without_network_is_weather(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
+def test_a_build_without_network_is_transient(at: Engine, runtime: DockerEngine, tmp_path: Path) -> None:
     context = write_context(tmp_path / "context", "", "FROM localhost:1/nowhere:1\n")
     with pytest.raises(Unavailable, match="refused"):
         runtime.build("v1", context, "./Dockerfile", lambda: False)
@@ -209,7 +209,7 @@ def test_a_pull_keeps_a_name_that_was_there_before(
         client.remove_image(name)
 
 
-def test_what_the_registry_does_not_have_is_refused_and_a_registry_that_is_away_is_weather(
+def test_what_the_registry_does_not_have_is_refused_and_a_registry_that_is_away_is_transient(
     runtime: DockerEngine, tmp_path: Path, at: Engine, registry: str
 ) -> None:
     make_image(at, f"{registry}/x:1", write_context(tmp_path / "context", SLEEP))

@@ -11,10 +11,10 @@ from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.rpc_gateway import RPC_FILTER, TS, archive, ask, running
 from tests.support.running import ControllerInbox, RunningGateway, wait_until
 
-# --- books and settings ------------------------------------------------------------------------------------
+# --- journal and settings ------------------------------------------------------------------------------------
 
 
-def test_every_call_is_in_the_books_after_a_stop(gateway: RunningGateway, device: Device) -> None:
+def test_every_call_is_in_the_journal_after_a_stop(gateway: RunningGateway, device: Device) -> None:
     ask(device, "ping", {"token": "hunter2"})
     ask(device, "no_such_method")
     ask(device, "run_command", {"command": ["true", "--password=hunter2"]})

@@ -80,7 +80,7 @@ def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:
     assert things(database) == ["b"]
 
 
-def test_a_locked_file_is_weather(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_file_is_transient(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PRAGMAS", (*module.PRAGMAS, "PRAGMA busy_timeout=50"))
     database = Database(path)
     database.open(TABLE)
@@ -96,7 +96,7 @@ def test_a_locked_file_is_weather(path: Path, monkeypatch: pytest.MonkeyPatch) -
     database.close()
 
 
-def test_a_full_disk_is_weather_and_is_over_when_there_is_room(database: Database) -> None:
+def test_a_full_disk_is_transient_and_is_over_when_there_is_room(database: Database) -> None:
     database.rows(f"PRAGMA max_page_count={pragma(database, 'page_count')}")
     with pytest.raises(Unavailable, match="full"):
         put(database, "x" * 100_000)
@@ -105,13 +105,13 @@ def test_a_full_disk_is_weather_and_is_over_when_there_is_room(database: Databas
     assert len(things(database)) == 1
 
 
-def test_an_unwritable_place_is_weather(tmp_path: Path) -> None:
+def test_an_unwritable_place_is_transient(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(Unavailable, match="file"):
         Database(tmp_path / "file" / "gateway.db").open(TABLE)
 
 
-def test_a_mistake_of_ours_is_no_weather(database: Database) -> None:
+def test_a_mistake_of_ours_is_not_transient(database: Database) -> None:
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         database.rows("SELECT * FROM missing")
     with pytest.raises(sqlite3.IntegrityError), database.transaction() as connection:

@@ -89,7 +89,7 @@ def test_a_socket_nobody_listens_to(name: str, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("mood", [(500, "server error"), (503, "starting"), "nonsense", "half", "close", [1, 2]])
 @pytest.mark.parametrize("name", ["observe", "start", "stop", "has_image", "remove_old_images"])
-def test_every_bad_answer_is_weather(sick: SickEngine, engine: DockerEngine, name: str, mood: Mood) -> None:
+def test_every_bad_answer_is_transient(sick: SickEngine, engine: DockerEngine, name: str, mood: Mood) -> None:
     sick.mood = mood
     with pytest.raises(Unavailable):
         CALLS[name](engine)
@@ -168,7 +168,7 @@ def test_a_stream_that_says_nothing_can_be_cancelled(
     wait_until(lambda: not _calls(), 10, "the end of the call: its connection has to be closed")
 
 
-def test_not_there_and_refused_are_told_apart_from_weather(sick: SickEngine, engine: DockerEngine) -> None:
+def test_not_there_and_refused_are_told_apart_from_transient_failures(sick: SickEngine, engine: DockerEngine) -> None:
     plain = Engine(f"unix://{sick.server_address!s}")
     with pytest.raises(NotThere):
         plain.call(lambda client: client.inspect_container("x"))

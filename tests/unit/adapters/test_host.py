@@ -123,7 +123,7 @@ def test_a_program_beside_the_gateway_is_not_found_by_its_name(tmp_path: Path, m
     assert "planted" not in run("ls", "/").output
 
 
-def test_too_long_an_argument_is_weather_not_a_crash() -> None:
+def test_too_long_an_argument_is_transient_not_a_crash() -> None:
     with pytest.raises(Unavailable, match="Argument list too long"):
         run("echo", "x" * 3_000_000)
 

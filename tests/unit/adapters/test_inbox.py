@@ -168,19 +168,19 @@ def test_what_is_no_database_is_said_and_left_alone(inbox: Inbox, tmp_path: Path
     assert path.read_bytes() == content
 
 
-def test_a_directory_in_its_place_is_weather(inbox: Inbox, tmp_path: Path) -> None:
+def test_a_directory_in_its_place_is_transient(inbox: Inbox, tmp_path: Path) -> None:
     (tmp_path / "communication_queue.db").mkdir()
     with pytest.raises(Unavailable):
         inbox.has_rows()
 
 
-def test_a_place_that_cannot_be_looked_at_is_weather(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_looked_at_is_transient(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="Not a directory"):
         Inbox(tmp_path / "file" / "communication_queue.db").has_rows()
 
 
-def test_a_lock_is_weather_and_reading_goes_on(controller: ControllerInbox, inbox: Inbox) -> None:
+def test_a_lock_is_transient_and_reading_goes_on(controller: ControllerInbox, inbox: Inbox) -> None:
     controller.insert(message(1))
     rows = read(inbox)
     controller.connection.execute("BEGIN IMMEDIATE")
@@ -286,7 +286,7 @@ def test_the_controller_gets_its_turn_between_chunks(controller: ControllerInbox
     rows = read(inbox)
 
     def delete() -> None:
-        """As the recorder does it: a lock that a busy controller keeps taking is weather."""
+        """As the recorder does it: a lock that a busy controller keeps taking is a transient failure."""
         while True:
             with suppress(Unavailable):
                 return inbox.delete(rows)

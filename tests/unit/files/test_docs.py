@@ -8,8 +8,7 @@ import orjson
 import pytest
 
 from teg.adapters import confined_files as adapter
-from teg.domain.files import definitions, reconciler
-from teg.domain.files import reports as file_reports
+from teg.domain.files import definitions, reconciler, reports
 from tests.support.remote_files import Device
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "files.md"
@@ -76,11 +75,11 @@ def test_every_block_of_the_page_is_executed() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        f"`{file_reports.NO_FILE}`",
-        f"`{file_reports.EMPTY_FILE}`",
-        f"`{file_reports.TOO_LARGE} ",
-        f"`{file_reports.NOT_TEXT} ",
-        f"`{file_reports.FILES_ERROR}`",
+        f"`{reports.NO_FILE}`",
+        f"`{reports.EMPTY_FILE}`",
+        f"`{reports.TOO_LARGE} ",
+        f"`{reports.NOT_TEXT} ",
+        f"`{reports.FILES_ERROR}`",
         f"`{adapter.NEW_FILE_MODE:04o}`",
         f"{definitions.MAX_FILE_BYTES >> 20} MiB",
         f"{definitions.MAX_TOTAL_BYTES >> 20} MiB for all",

@@ -53,17 +53,17 @@ def test_what_was_touched_is_rolled_back(phase: Phase) -> None:
 def test_three_attempts_then_the_end(phase: Phase) -> None:
     job, attempts = a_job(phase, attempt=0), 0
     while job.phase is phase:
-        job = jobs.failed(jobs.attempted(job), "weather", can_pass=True, now_ms=NOW_MS)
+        job = jobs.failed(jobs.attempted(job), "transient", can_pass=True, now_ms=NOW_MS)
         attempts += 1
     assert attempts == MAX_ATTEMPTS
     assert job.phase is (Phase.ROLLING_BACK if phase is Phase.REPLACING else Phase.FAILING)
-    assert job.reason == "given up after 3 attempts: weather"
+    assert job.reason == "given up after 3 attempts: transient"
 
 
 def test_attempts_wait_longer_and_longer() -> None:
     waits = []
     for attempt in (1, 2):
-        job = jobs.failed(a_job(attempt=attempt), "weather", can_pass=True, now_ms=NOW_MS)
+        job = jobs.failed(a_job(attempt=attempt), "transient", can_pass=True, now_ms=NOW_MS)
         waits.append(jobs.wait_ms(job, NOW_MS))
     assert waits == [10_000, 30_000]
     assert jobs.wait_ms(jobs.attempted(job), NOW_MS) == 0
@@ -73,14 +73,14 @@ def test_attempts_wait_longer_and_longer() -> None:
     ("passed_ms", "expected_ms"), [(0, 10_000), (9_999, 1), (10_000, 0), (-60_000, 70_000), (-MAX_WAIT_MS, 0)]
 )
 def test_a_wait_ends_in_time_whatever_the_clock_does(passed_ms: int, expected_ms: int) -> None:
-    job = jobs.failed(a_job(), "weather", can_pass=True, now_ms=NOW_MS)
+    job = jobs.failed(a_job(), "transient", can_pass=True, now_ms=NOW_MS)
     assert jobs.wait_ms(job, NOW_MS + passed_ms) == expected_ms
 
 
 def test_without_anything_to_fall_back_to_fetching_goes_on_for_ever_but_trials_do_not() -> None:
     assert not jobs.is_exhausted(a_job(Phase.FETCHING, attempt=99, previous=""))
     assert jobs.is_exhausted(a_job(Phase.REPLACING, attempt=MAX_ATTEMPTS, previous=""))
-    waited = jobs.failed(a_job(attempt=99, previous=""), "weather", can_pass=True, now_ms=NOW_MS)
+    waited = jobs.failed(a_job(attempt=99, previous=""), "transient", can_pass=True, now_ms=NOW_MS)
     assert jobs.wait_ms(waited, NOW_MS) == RETRY.cap_s * 1000
 
 
@@ -130,7 +130,7 @@ def test_a_job_survives_being_stored(job: Job) -> None:
     assert Job.parse(orjson.loads(orjson.dumps(job.encode()))) == job
 
 
-EVENTS = st.lists(st.sampled_from(["success", "weather", "refusal", "crash", "again", "end"]), max_size=40)
+EVENTS = st.lists(st.sampled_from(["success", "transient", "refusal", "crash", "again", "end"]), max_size=40)
 
 
 @given(events=EVENTS, kept=st.booleans(), previous=st.sampled_from(["", "v1"]))
@@ -154,7 +154,7 @@ def test_from_anywhere_bad_luck_alone_ends_within_a_few_steps(events: list[str],
     for _ in range(2 * MAX_ATTEMPTS + 2):
         if job.phase in (Phase.FAILING, Phase.COMMITTING):
             return
-        job = _after(job, "success" if job.phase is Phase.ROLLING_BACK else "weather")
+        job = _after(job, "success" if job.phase is Phase.ROLLING_BACK else "transient")
     raise AssertionError(f"still {job.phase} after many failures")
 
 
@@ -164,15 +164,15 @@ def _after(job: Job, event: str) -> Job:
         return job
     if job.phase is Phase.ROLLING_BACK:
         return jobs.succeeded(job) if event == "success" else job
-    if event == "end" or (event in ("weather", "crash", "again") and jobs.is_exhausted(job)):
+    if event == "end" or (event in ("transient", "crash", "again") and jobs.is_exhausted(job)):
         return jobs.ended(job)
     if job.phase is Phase.TRIAL:
         if event == "success":
             return jobs.succeeded(job)
-        return jobs.again(job) if event in ("again", "weather") else jobs.ended(job)
+        return jobs.again(job) if event in ("again", "transient") else jobs.ended(job)
     begun = jobs.attempted(job)
     if event == "success":
         return jobs.succeeded(begun)
-    if event in ("weather", "refusal"):
-        return jobs.failed(begun, event, can_pass=event == "weather", now_ms=NOW_MS)
+    if event in ("transient", "refusal"):
+        return jobs.failed(begun, event, can_pass=event == "transient", now_ms=NOW_MS)
     return begun

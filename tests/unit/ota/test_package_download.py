@@ -246,7 +246,7 @@ def test_a_symbolic_link_is_not_followed(file: PackageOnDisk, tmp_path: Path) ->
     assert target.read_bytes() == b"precious"
 
 
-def test_a_full_disk_is_weather(file: PackageOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_transient(file: PackageOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 

@@ -57,9 +57,9 @@ class Device(RuleBasedStateMachine):
     def another_wish_in_the_trial(self, steps: int, wish: str | None) -> None:
         self.world.while_waiting = [lambda: None] * steps + [lambda: self._assign(wish, True)]
 
-    @rule(weather=st.integers(1, 4))
-    def no_network(self, weather: int) -> None:
-        self.world.source.failures = [Unavailable("no network")] * weather
+    @rule(failures=st.integers(1, 4))
+    def no_network(self, failures: int) -> None:
+        self.world.source.failures = [Unavailable("no network")] * failures
 
     @rule()
     def refused_by_the_source(self) -> None:

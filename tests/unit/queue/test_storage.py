@@ -92,7 +92,7 @@ def test_a_removed_or_replaced_file_is_noticed(storage: Any, queue_path: Path) -
     watch.close()
 
 
-def test_a_held_file_is_weather_after_a_bounded_wait(storage: Any, queue_path: Path) -> None:
+def test_a_held_file_is_transient_after_a_bounded_wait(storage: Any, queue_path: Path) -> None:
     with closing(sqlite3.connect(queue_path, isolation_level=None)) as holder:
         holder.execute("begin immediate")
         with pytest.raises(Unavailable, match="locked"), storage_errors(f"sqlite://{queue_path}"):
@@ -232,12 +232,12 @@ def test_a_missing_library_is_wrong_configuration(missing: str) -> None:
     assert missing in done.stdout
 
 
-def test_a_postgresql_that_is_away_is_weather() -> None:
+def test_a_postgresql_that_is_away_is_transient() -> None:
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1"):
         open_storage("postgresql://u:secret@127.0.0.1:1/db", "teg-rpc")
 
 
-def test_a_redis_that_is_away_is_weather_and_costs_no_long_wait() -> None:
+def test_a_redis_that_is_away_is_transient_and_costs_no_long_wait() -> None:
     storage = open_storage("redis://127.0.0.1:1/0", "teg-rpc")
     with pytest.raises(Unavailable) as raised, storage_errors("redis://u:secret@127.0.0.1:1/0"):
         storage.enqueue(b"x")
@@ -247,6 +247,6 @@ def test_a_redis_that_is_away_is_weather_and_costs_no_long_wait() -> None:
     assert retry._backoff.compute(1) == 0
 
 
-def test_a_programming_error_is_not_weather() -> None:
+def test_a_programming_error_is_not_transient() -> None:
     with pytest.raises(KeyError), storage_errors("sqlite:///x"):
         raise KeyError("ours")

@@ -64,14 +64,14 @@ def test_a_retry_lost_with_its_storage_does_not_end_retrying(monkeypatch: pytest
 # --- lanes -------------------------------------------------------------------------------------------------
 
 
-def test_a_ring_before_the_wait_is_not_missed() -> None:
+def test_a_notification_before_the_wait_is_not_missed() -> None:
     wake_up = WakeUp()
     seen = wake_up.count(Lane.RPC)
     wake_up.notify(Lane.RPC)
     wake_up.wait(Lane.RPC, seen, 3600.0)  # would not return in time
 
 
-def test_a_ring_wakes_its_own_lane_only() -> None:
+def test_a_notification_wakes_its_own_lane_only() -> None:
     wake_up = WakeUp()
     seen = {lane: wake_up.count(lane) for lane in Lane}
     wake_up.notify(Lane.RPC)

@@ -121,7 +121,7 @@ def test_a_clock_that_was_set_does_not_turn_a_redelivery_into_a_new_call(rig: Ri
 # --- the journal ---------------------------------------------------------------------------------------------
 
 
-def test_every_call_is_in_the_books_with_its_secrets_masked(rig: Rig) -> None:
+def test_every_call_is_in_the_journal_with_its_secrets_masked(rig: Rig) -> None:
     secret = {"command": ["curl", "-H", "Authorization: Bearer abc123", "--token", "abc123"]}
     rig.take(0, "run_command", secret)
     rig.take(1, "run_command", {"command": 5, "password": "abc123"})

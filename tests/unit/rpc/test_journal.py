@@ -135,7 +135,7 @@ def test_pruning_nothing_writes_nothing(table: RpcJournalTable, database: Databa
     assert database.path.with_name("gateway.db-wal").stat().st_size == size
 
 
-def test_a_locked_database_is_weather(table: RpcJournalTable, database: Database) -> None:
+def test_a_locked_database_is_transient(table: RpcJournalTable, database: Database) -> None:
     other = sqlite3.connect(database.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     database.rows("PRAGMA busy_timeout=50")

@@ -78,7 +78,7 @@ def test_whatever_is_answered_fits_and_is_json(message: Any) -> None:
     assert json.loads(payload).keys() == {"message"}
 
 
-# --- masking -----------------------------------------------------------------------------------------------
+# --- redaction -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_memory_is_told_every_ten_minutes(around: Supervised) -> None:
     assert 5 <= len(told) <= 7
 
 
-# --- the engine's weather ----------------------------------------------------------------------------------------
+# --- the engine's transient failures ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [Unavailable, Refused])  # Refused: an engine too old or too new for us

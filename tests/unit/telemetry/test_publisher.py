@@ -186,13 +186,13 @@ def test_a_stop_waits_a_moment_for_what_is_in_flight() -> None:
     assert outbox.marked == [(Stream.DATA, 1)]
 
 
-def test_a_ring_while_lingering_sends_without_a_task() -> None:
+def test_a_notification_while_idle_sends_without_a_task() -> None:
     outbox, link = FakeOutbox(), FakeLink()
     mine = Publisher(outbox, link, FakeClock(), idle_timeout_s=30.0)
     stop = threading.Event()
     thread = threading.Thread(target=mine.run, args=(stop.is_set,))
     thread.start()
-    wait_until(mine.signal.notify, 10, "somebody answers the bell")
+    wait_until(mine.signal.notify, 10, "somebody answers the signal")
     outbox.add(Stream.DATA, [1])
     assert mine.signal.notify()
     wait_until(lambda: outbox.left == 0, 10, "the row is sent")

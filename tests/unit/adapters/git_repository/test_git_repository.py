@@ -62,7 +62,7 @@ def test_a_version_nobody_knows_is_refused_for_good(repository: GitRepository) -
         repository.fetch("v9")
 
 
-def test_an_unreachable_remote_is_weather(repository: GitRepository, remote: Path) -> None:
+def test_an_unreachable_remote_is_transient(repository: GitRepository, remote: Path) -> None:
     remote.rename(remote.with_name("gone"))
     with pytest.raises(Unavailable, match="fetching v2 failed"):
         repository.fetch("v2")
@@ -74,7 +74,7 @@ def test_without_a_remote_a_missing_version_is_refused(repository: GitRepository
         repository.fetch("v2")
 
 
-def test_a_missing_repository_is_weather_not_a_missing_version(tmp_path: Path) -> None:
+def test_a_missing_repository_is_transient_not_a_missing_version(tmp_path: Path) -> None:
     repository = GitRepository(tmp_path / "nothing", None, "Dockerfile", tmp_path / "checkouts")
     with pytest.raises(Unavailable, match="cannot be read"):
         repository.commit_of("v1")

@@ -78,7 +78,7 @@ def test_a_token_that_cannot_be_had_now_is_asked_for_again(
     assert "the token file is empty" in caplog.text
 
 
-def test_nobody_listening_is_weather(
+def test_nobody_listening_is_transient(
     device: Device, server: ThingsBoard, clients: list[Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.stop_listening()
@@ -90,7 +90,7 @@ def test_nobody_listening_is_weather(
     clients[0].connected()
 
 
-def test_a_server_that_hangs_up_at_once_is_weather(
+def test_a_server_that_hangs_up_at_once_is_transient(
     server: ThingsBoard, device: Device, clients: list[Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     server.faults.close_on_accept = next_n(5)
@@ -99,7 +99,7 @@ def test_a_server_that_hangs_up_at_once_is_weather(
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00" * 9, bytes([0x20, 2, 0, 77]), b"\xff"])
-def test_whatever_else_answers_on_that_port_is_weather(
+def test_whatever_else_answers_on_that_port_is_transient(
     answer: bytes, clients: list[Client], caplog: pytest.LogCaptureFixture
 ) -> None:
     def serve(connection: socket.socket) -> None:
