@@ -59,6 +59,12 @@ def tend_storage() -> None:
     huey.services.storage.tend()
 
 
+@task(name="check_storage", lane=Lane.COMMAND, expires_s=60)
+def check_storage() -> None:
+    """Look through a large gateway.db once after the start."""
+    huey.services.storage.check(huey.stop_wanted)
+
+
 @task(name="salvage_storage", lane=Lane.COMMAND, retry=Backoff(first_s=5.0, cap_s=300.0))
 def salvage_storage() -> None:
     """Bring back what can be read of a database that was moved aside."""
@@ -90,6 +96,7 @@ TIMETABLE = (
     Every(MINUTE_S, tend_rpc),
     Every(MINUTE_S, advance_update),
     Every(20, report_troubles, when=lambda: huey.troubles.untold),
+    Every(20, check_storage, when=lambda: huey.services.storage.check_due),
     Every(20, salvage_storage, when=lambda: huey.services.storage.salvage_due),
     Every(10 * MINUTE_S, read_wanted_state),
     Every(10, tidy_archive, when=lambda: huey.services.retention.due),

@@ -83,6 +83,7 @@ def test_task_names() -> None:
         "tasks.files.reconcile_files",
         "tasks.files.restart_controller_for_files",
         "tasks.ota.advance_update",
+        "tasks.periodic.check_storage",
         "tasks.periodic.read_wanted_state",
         "tasks.periodic.report_troubles",
         "tasks.periodic.salvage_storage",

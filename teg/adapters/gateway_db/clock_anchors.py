@@ -69,7 +69,9 @@ class ClockAnchors:
         return [Anchor(*row) for row in self._database.rows(sql)]
 
     def move(self, step: Step, skip: Collection[int]) -> int:
-        return self._move_records(step, skip) + self._move_letters(step)
+        """The gateway's own log lines, too: they were stamped by the same clock."""
+        lanes = (Stream.DATA, Stream.OWN)
+        return sum(self._move_records(lane, step, skip) for lane in lanes) + self._move_letters(step)
 
     # --- anchors -------------------------------------------------------------------------------------------
 
@@ -88,10 +90,10 @@ class ClockAnchors:
 
     # --- what is moved -------------------------------------------------------------------------------------
 
-    def _move_records(self, step: Step, skip: Collection[int]) -> int:
+    def _move_records(self, lane: Stream, step: Step, skip: Collection[int]) -> int:
         moved, after = 0, step.before[0].first_record - 1
         end = _END if step.end_record is None else step.end_record
-        while rows := self._database.rows(_MOVABLE, (Stream.DATA, after, end, SLICE)):
+        while rows := self._database.rows(_MOVABLE, (lane, after, end, SLICE)):
             after = rows[-1][0]
             chosen = [row for row in rows if row[0] not in skip and step.moves_record(row[0], row[1])]
             sent = self._sent_before(chosen[0][0], chosen[-1][0]) if chosen else set()

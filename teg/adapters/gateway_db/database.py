@@ -174,14 +174,14 @@ class Database:
     def opened(self) -> bool:
         return self._opened
 
-    def check(self) -> None:
-        """Look through the whole file.
+    def check(self, table: str = "") -> None:
+        """Look through the whole file, or through one table.
 
         Raises:
             Damaged: something in it is not as it should be; it was replaced.
         """
         with self._using() as connection:
-            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            found = connection.execute(f"PRAGMA quick_check({table or 1})").fetchone()[0]
             if found != "ok":
                 raise Damaged(f"{self.path} is damaged: {found}")
 

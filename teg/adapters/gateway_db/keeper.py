@@ -7,6 +7,7 @@ from pathlib import Path
 from teg.adapters.gateway_db import salvage
 from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
+from teg.adapters.gateway_db.look_through import LookThrough
 from teg.adapters.gateway_db.marker import COUNTERS, LAST_IDS, Marker
 from teg.adapters.gateway_db.salvage import Salvage
 from teg.domain.errors import Unavailable
@@ -27,6 +28,7 @@ class DatabaseKeeper:
         self.database = Database(path, on_fresh=salvage.carry_over)
         self.database.committed = committed
         self._salvage = Salvage(self.database)
+        self._look_through = LookThrough(self.database)
         self._marker = Marker(path)
         self._monotonic_s = monotonic_s
         self._marked_s = float("-inf")
@@ -81,6 +83,13 @@ class DatabaseKeeper:
     @property
     def salvage_due(self) -> bool:
         return self._salvage.due
+
+    @property
+    def check_due(self) -> bool:
+        return self._look_through.due
+
+    def check(self, stopping: Callable[[], bool]) -> None:
+        self._look_through.run(stopping)
 
     def tend(self) -> None:
         """

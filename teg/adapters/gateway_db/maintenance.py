@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from sqlite3 import Connection
 from typing import Any
 
-from teg.adapters.gateway_db import unproven
+from teg.adapters.gateway_db import quarantine, unproven
+from teg.adapters.gateway_db.connections import sqlite_errors
 from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.eviction import LETTER_SLICE, SLICE, Eviction
@@ -181,6 +182,10 @@ class ArchiveMaintenance:
 
     def shrink(self, max_bytes: int, before_ms: int | None, soft_bytes: int | None = None) -> Mapping[str, int]:
         return self._eviction.shrink(max_bytes, before_ms, soft_bytes)
+
+    def prune_quarantine(self, max_bytes: int) -> int:
+        with sqlite_errors(self._database.path):
+            return quarantine.prune(self._database.path, max_bytes)
 
     def file_bytes(self) -> int:
         return self._database.file_bytes()

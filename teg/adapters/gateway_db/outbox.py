@@ -81,6 +81,7 @@ class RecordTable:
 
     def store_own(self, records: Sequence[tuple[int, bytes]]) -> None:
         with self._database.transaction() as connection:
+            self._note(connection, next_id(connection, "record"), next_id(connection, "dead_letter"))
             rows = [(None, ts_ms, 1, text.decode(), None, TRANSIENT) for ts_ms, text in records]
             insert_records(connection, rows, Stream.OWN)
 

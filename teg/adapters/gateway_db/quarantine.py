@@ -1,6 +1,7 @@
 """Where files go that are not served any more: renamed into a folder of their own, never deleted, with the reason."""
 
 import os
+import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -55,6 +56,21 @@ def keep_log(path: Path, folder: Path) -> None:
 
 def note(folder: Path, kind: str, reason: str) -> None:
     (folder / kind).write_text(reason)
+
+
+def prune(path: Path, max_bytes: int) -> int:
+    """Delete the oldest sets whose readable rows are in the database, until all take so little; returns how many."""
+    folders = sorted((path.parent / "quarantine").glob(f"{path.name}-*"))
+    sizes = {folder: sum(file.lstat().st_size for file in folder.rglob("*")) for folder in folders}
+    gone = 0
+    for folder in folders:
+        if sum(sizes.values()) <= max_bytes:
+            break
+        if any((folder / kind).exists() for kind in (DONE, KEPT_ONLY)):
+            shutil.rmtree(folder)
+            del sizes[folder]
+            gone += 1
+    return gone
 
 
 def folders_to_salvage(path: Path) -> list[Path]:

@@ -5,6 +5,7 @@ without a battery-backed clock. What cannot be compared counts as recent: a call
 """
 
 import hashlib
+import logging
 import threading
 import time
 from collections import deque
@@ -140,6 +141,8 @@ class JournalTable(Protocol):
         ...
 
 
+logger = logging.getLogger("gateway.rpc")
+
 #: Quick calls wait in memory for the next write: a dashboard that pings every second must not wear out the card.
 MAX_BUFFERED = 500
 LINE_CHARACTERS = 300
@@ -161,6 +164,7 @@ class CallJournal:
         self._clock = clock
         self._buffered: deque[Entry] = deque(maxlen=MAX_BUFFERED)
         self._lock = threading.Lock()
+        self._left_out = 0
 
     def recover(self) -> int:
         """At start: whatever was begun and has no outcome was interrupted, and is never done again."""
@@ -213,6 +217,7 @@ class CallJournal:
             at_uptime_s=now.uptime_s,
         )
         with self._lock:
+            self._left_out += len(self._buffered) == MAX_BUFFERED
             self._buffered.append(entry)
 
     def flush(self) -> None:
@@ -224,6 +229,9 @@ class CallJournal:
             with self._lock:
                 for _ in entries[: len(self._buffered)]:
                     self._buffered.popleft()
+                left_out, self._left_out = self._left_out, 0
+            if left_out:
+                logger.warning("%d quick calls are not in the journal: it could not be written for too long", left_out)
         self._table.prune()
 
     def recent(self, count: int) -> list[Entry]:

@@ -109,6 +109,15 @@ class StorageKeeper(Protocol):
         """Make sure that the open file is the one on the disk; raises Unavailable when it cannot be made so yet."""
         ...
 
+    @property
+    def check_due(self) -> bool:
+        """True until a file that was too large for it at the start has been looked through."""
+        ...
+
+    def check(self, stopping: Callable[[], bool]) -> None:
+        """Read every row, in short pieces; damage that is met is dealt with, and raises Unavailable."""
+        ...
+
     def salvage(self, stopping: Callable[[], bool]) -> Sequence[str]:
         """Bring back what was moved aside as damaged; returns what to tell, a line for each finished set."""
         ...

@@ -13,6 +13,8 @@ logger = logging.getLogger("gateway.retention")
 DAY_MS = 86_400_000
 #: By age, and a checkpoint, whether the archive grew or not.
 EVERY_S = 3600.0
+#: What is in quarantine may take a quarter of the quota, beside it.
+QUARANTINE_SHARE = 4
 #: The archive leaves so many times the ballast free, as far as it can without giving up undelivered measurements.
 RESERVE = 2
 
@@ -23,6 +25,10 @@ class Maintenance(Protocol):
 
         `soft_bytes` is aimed at without touching undelivered measurements.
         """
+        ...
+
+    def prune_quarantine(self, max_bytes: int) -> int:
+        """Delete the oldest damaged sets that are not needed any more, until all take so little; returns how many."""
         ...
 
     def file_bytes(self) -> int: ...
@@ -73,6 +79,8 @@ class Retention:
             Unavailable: the archive is locked or the disk fails; the next run makes up for it.
         """
         self._make_room()
+        if sets := self._maintenance.prune_quarantine(self._max_bytes // QUARANTINE_SHARE):
+            logger.info("%d damaged sets of files in quarantine went: their rows are in the archive", sets)
         before_ms = None if self._max_days is None else self._clock.now_ms() - self._max_days * DAY_MS
         self._maintenance.checkpoint()
         soft_bytes = self._maintenance.file_bytes() - max(0, self._missing_bytes())

@@ -305,3 +305,14 @@ def test_an_anchor_costs_little(device: Device, monkeypatch: pytest.MonkeyPatch)
     device.boottime_s += ANCHOR_EVERY_MS / 1000
     device.measure()
     assert len(device.anchors.anchors()) == 2
+
+
+def test_the_gateways_own_log_lines_are_moved_too(device: Device) -> None:
+    device.reboot(20_000)
+    device.table.store_own([(device.now_ms(), b'{"ts":%d,"values":{"message":"GATEWAY - x"}}' % device.now_ms())])
+    device.measure_for(10)
+    before = device.now_ms() - 10_000
+    device.set_clock(STALE_MS)
+    device.publish()
+    [own] = [orjson.loads(row[3]) for row in device.table.pending(Stream.OWN, 0, 10, 1 << 20)]
+    assert own == {"ts": before + STALE_MS, "values": {"message": "GATEWAY - x"}}

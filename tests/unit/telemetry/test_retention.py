@@ -19,11 +19,16 @@ class FakeArchive:
     size: int = 50 * MIB
     least: int = 0
     asked: list[tuple[int, int | None]] = field(default_factory=list)
+    quarantine_bounds: list[int] = field(default_factory=list)
 
     def shrink(self, max_bytes: int, before_ms: int | None, soft_bytes: int | None = None) -> Mapping[str, int]:
         self.asked.append((max_bytes, soft_bytes))
         self.size = min(self.size, max(self.least, min(max_bytes, soft_bytes or max_bytes)))
         return {"expired": 0, "evicted": 0}
+
+    def prune_quarantine(self, max_bytes: int) -> int:
+        self.quarantine_bounds.append(max_bytes)
+        return 0
 
     def file_bytes(self) -> int:
         return self.size
