@@ -75,7 +75,7 @@ image: setup  ## the gateway as a container image
 	@rm -rf dist/wheels && deploy/fetch-wheels dist/wheels
 	docker build --tag teg-gateway .
 
-release: setup  ## wheel, Debian package and a directory that installs without a network, in dist/
+release: setup  ## wheel, Debian package, archive for ./install, image context and SBOM, in dist/
 	@deploy/make-release dist
 
 # Tools that look at what we install; in an environment of their own, so that they change nothing of it.
