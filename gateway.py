@@ -20,7 +20,6 @@ from tasks.telemetry import records_stored
 from teg.adapters.clock import SystemClock
 from teg.adapters.service_manager import ServiceManager
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.telemetry.ingest import Recorder
 from teg.domain.telemetry.reporting import Auxiliary
 from teg.domain.telemetry.waiting_report import WaitingReport
 from teg.settings import InvalidSettings, Settings, environment_variable
@@ -28,7 +27,7 @@ from teg.wiring.calls import build_operator_side, build_synchroniser, recover_fr
 from teg.wiring.controller import build_controller_side
 from teg.wiring.logs import build_log_level, install_log_output
 from teg.wiring.producers import running_producers
-from teg.wiring.server import build_server_side, build_storage_proof
+from teg.wiring.server import build_recorder, build_server_side, build_storage_proof
 from teg.wiring.storage import build_legacy_import, build_retention, open_storage
 
 logger = logging.getLogger("gateway")
@@ -52,9 +51,10 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             operator = build_operator_side(settings, output, log_level, storage, server, controller, clock, stopping)
         except (InvalidSettings, Refused) as problem:
             raise SystemExit(str(problem)) from problem
+        recorder = build_recorder(storage, server, records_stored)
         services = Services(
             session=server.session,
-            recorder=Recorder(storage.inbox, storage.records, records_stored, notice=server.numbers.notice),
+            recorder=recorder,
             publisher=server.publisher,
             reporter=server.reporter,
             storage_proof=build_storage_proof(storage, server, clock, stopping),
@@ -75,7 +75,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
         )
         storage.keeper.when_open(lambda: recover_from_last_life(operator))
         with huey.serving(services):
-            with running_producers(settings, storage, server, controller, operator, service.alive):
+            with running_producers(settings, storage, recorder, server, controller, operator, service.alive):
                 service.ready()
                 where = (settings.tb_host, settings.tb_port, settings.data_path)
                 logger.info("gateway started: server %s:%d, data in %s", *where)

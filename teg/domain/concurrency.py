@@ -54,9 +54,14 @@ class WorkSignal:
 
     def pause(self, timeout_s: float) -> None:
         """Wait to be notified or for the time-out, and stay the drainer either way."""
+        self.notified(timeout_s)
+
+    def notified(self, timeout_s: float) -> bool:
+        """`pause`; True when it was ended by a notification."""
         with self._changed:
-            self._changed.wait_for(lambda: self._notified, timeout_s)
+            notified = self._changed.wait_for(lambda: self._notified, timeout_s)
             self._notified = False
+            return notified
 
 
 class SingleFlight:

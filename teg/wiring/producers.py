@@ -19,6 +19,7 @@ from teg.domain.errors import Unavailable
 from teg.domain.rpc.local_orders import obey
 from teg.domain.rpc.status import local_status
 from teg.domain.supervision.supervisor import Supervisor
+from teg.domain.telemetry.ingest import Recorder
 from teg.settings import Settings
 from teg.wiring.calls import OperatorSide
 from teg.wiring.controller import ControllerSide
@@ -45,6 +46,7 @@ def _answers(storage: Storage, operator: OperatorSide) -> Answer:
 def running_producers(
     settings: Settings,
     storage: Storage,
+    recorder: Recorder,
     server: ServerSide,
     controller: ControllerSide,
     operator: OperatorSide,
@@ -53,7 +55,7 @@ def running_producers(
     """The session is started first and stopped last: the others may still want to say something."""
     producers: list[ControllerFeed | ControllerWatch | NetworkWatch | SelfWatch] = [
         SelfWatch(huey.liveness, thread_state, OwnProcess(), alive),
-        ControllerFeed(InboxChanges(settings.inbox_path), storage.inbox, records_waiting, huey.liveness),
+        ControllerFeed(InboxChanges(settings.inbox_path), recorder, records_waiting, huey.liveness),
     ]
     try:
         producers.append(NetworkWatch(NetworkChanges(), server.session.network_returned))

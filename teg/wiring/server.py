@@ -24,6 +24,7 @@ from teg.domain.server.provisioning import Credentials, ProvisionKeys
 from teg.domain.server.rate_limits import Pacer
 from teg.domain.server.reconnect import ConnectionPolicy
 from teg.domain.telemetry.clock_steps import ClockSteps
+from teg.domain.telemetry.ingest import REMOVE_AFTER_S, CommitPace, Recorder
 from teg.domain.telemetry.publisher import Publisher
 from teg.domain.telemetry.reporting import LogLines, Reporter
 from teg.domain.telemetry.scaling import Numbers
@@ -73,6 +74,17 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
         reporter=reporter,
         log_lines=log_lines,
         numbers=numbers,
+    )
+
+
+def build_recorder(storage: Storage, server: ServerSide, stored: Callable[[], None]) -> Recorder:
+    return Recorder(
+        storage.inbox,
+        storage.records,
+        stored,
+        notice=server.numbers.notice,
+        pace=CommitPace(),
+        remove_after_s=REMOVE_AFTER_S,
     )
 
 

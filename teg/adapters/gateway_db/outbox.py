@@ -16,6 +16,8 @@ from teg.domain.telemetry.ports import Delivery, Stream, Unfinished, fingerprint
 from teg.domain.telemetry.validation import Record, SetAside
 
 KEPT, TRANSIENT = 0, 1
+#: The largest id there is: a note without an end.
+LAST_ROW = 2**63 - 1
 
 SCHEMA = (
     # AUTOINCREMENT: an id must never come back while an acknowledgement for its predecessor may be on the way.
@@ -56,12 +58,7 @@ class RecordTable:
             self._note(connection, next_id(connection, "record"), first_dead)
             first_record = insert_records(connection, records, Stream.DATA)
             insert_dead(connection, set_aside)
-            connection.execute("DELETE FROM inbox_batch WHERE last_row <= ifnull(?, last_row)", (left_upto,))
-            connection.execute(
-                "INSERT OR REPLACE INTO inbox_batch (last_row, first_row, first_record, first_dead_letter)"
-                " VALUES (?, ?, ?, ?)",
-                (max(rows), min(rows), first_record, first_dead),
-            )
+            _note_inbox_rows(connection, left_upto, min(rows), first_record, first_dead)
             count(connection, accepted=len(records), set_aside=len(set_aside))
 
     def unfinished(self) -> Unfinished:
@@ -138,6 +135,19 @@ def insert_records(connection: Connection, rows: Sequence[tuple[Any, ...]], lane
     if lane is not None:
         connection.execute("INSERT INTO outbox (lane, record_id) SELECT ?, id FROM record WHERE id >= ?", (lane, first))
     return first
+
+
+def _note_inbox_rows(
+    connection: Connection, left_upto: int | None, first_row: int, first_record: int, first_dead: int
+) -> None:
+    """One note for all that is archived from here on and may still be in the inbox: not a page with every batch."""
+    if left_upto is None:
+        connection.execute("DELETE FROM inbox_batch")
+    else:
+        connection.execute("UPDATE inbox_batch SET first_row = ? WHERE first_row <= ?", (left_upto + 1, left_upto))
+    note = "INSERT INTO inbox_batch (last_row, first_row, first_record, first_dead_letter) SELECT ?, ?, ?, ?"
+    values = (LAST_ROW, first_row, first_record, first_dead)
+    connection.execute(f"{note} WHERE NOT EXISTS (SELECT 1 FROM inbox_batch WHERE last_row = {LAST_ROW})", values)
 
 
 def _remove_from_outbox(connection: Connection, delivery: Delivery) -> Sequence[int]:

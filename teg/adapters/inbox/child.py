@@ -86,8 +86,8 @@ def _is_busy(error: sqlite3.DatabaseError) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def _has_rows(file: QueueFile, table: str, *_: Any) -> bytes:
-    return bytes([file.has_rows(table)])
+def _has_rows(file: QueueFile, table: str, first_id: int, *_: Any) -> bytes:
+    return bytes([file.has_rows_between(table, first_id, wire.MAX_ID)])
 
 
 def _heartbeat(file: QueueFile, *_: Any) -> bytes:

@@ -62,8 +62,12 @@ class Inbox:
             if found is not None:
                 self._adapt(self._number("<d", found[1]))
 
-    def has_rows(self) -> bool:
-        found = self._file.ask(wire.encode_request(Op.HAS_ROWS, MESSAGES))
+    def has_rows(self, after: RowsRead | None = None) -> bool:
+        """Rows after those, or at all; in another file than theirs, any."""
+        first_id = wire.MIN_ID if after is None else min(after.ids[-1] + 1, wire.MAX_ID)
+        found = self._file.ask(wire.encode_request(Op.HAS_ROWS, MESSAGES, first_id))
+        if found is not None and after is not None and found[0] != after.generation:
+            return self.has_rows()
         return found is not None and bool(self._number("<?", found[1]))
 
     def last_heartbeat_ms(self) -> int | None:

@@ -47,10 +47,6 @@ class QueueFile:
         self._log_bytes = 0
         self._deletes = 0
 
-    def has_rows(self, table: str) -> bool:
-        with self._reading(table) as (connection, row_id):
-            return bool(row_id and connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone())
-
     def has_rows_between(self, table: str, first_id: int, end_id: int) -> bool:
         with self._reading(table) as (connection, row_id):
             sql = f"SELECT 1 FROM {table} WHERE {row_id} >= ? AND {row_id} < ? LIMIT 1"

@@ -26,6 +26,8 @@ from teg.domain.telemetry.ports import Delivery, Outbox, Stream
 logger = logging.getLogger("gateway.publisher")
 
 MARK_AFTER = WINDOW // 2
+#: Acknowledged rows are marked at the latest after this; sooner when many are, or when there is nothing else to do.
+MARK_WITHIN_S = 5.0
 IDLE_TIMEOUT_S = 5.0
 
 
@@ -86,6 +88,7 @@ class Publisher:
         self._results: SimpleQueue[tuple[int, int, bool]] = SimpleQueue()
         self._acknowledged: list[Delivery] = []
         self._unmarked = 0
+        self._marked_s = 0.0
         self._epoch = 0
         self._begun_epoch = 0
         self._serial = 0
@@ -172,8 +175,10 @@ class Publisher:
         if self._flight:
             self._collect(1.0)
             return True
-        if self._acknowledged:
+        if self._acknowledged and (self._look_again or not self._more_came()):
             self._mark()
+            return True
+        if self._acknowledged:
             return True
         if self._look_again:
             self._rewind()
@@ -190,6 +195,11 @@ class Publisher:
             clock_steps.apply(self._maybe_sent)
             self._rewind()
         return True
+
+    def _more_came(self) -> bool:
+        """Acknowledged rows are marked together with the next ones, if these come soon; a mark costs a write."""
+        left_s = self._marked_s + min(MARK_WITHIN_S, self._idle_timeout_s) - self._clock.monotonic_s()
+        return left_s > 0 and self.signal.notified(left_s)
 
     def _may_send(self) -> bool:
         """Suspects go alone; a wish to read anew waits until nothing is on its way that would go twice."""
@@ -303,6 +313,7 @@ class Publisher:
             self._look_again = True  # the suspects were read out of turn
 
     def _mark(self) -> None:
+        self._marked_s = self._clock.monotonic_s()
         if self._acknowledged:
             self._outbox.mark_published(self._acknowledged)
             self._acknowledged = []

@@ -207,6 +207,9 @@ class StubbornInbox:
         ids = [number for number in range(1, 11) if number > (after_id or 0) and number not in self.deleted]
         return Batch(records, [], RowsRead(1, ids, [fingerprint(row.message.encode()) for row in records]))
 
+    def has_rows(self, after: RowsRead | None) -> bool:
+        return bool(self.read(after.ids[-1] if after else None, 1, 1).rows.ids)
+
     def delete(self, rows: RowsRead) -> None:
         if self.locked:
             raise Unavailable("locked")
