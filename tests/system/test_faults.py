@@ -105,6 +105,7 @@ def test_a_server_that_is_gone_for_a_while_gets_everything_later(tmp_path: Path,
     with running_site(tmp_path, server) as site:
         site.record(100)
         site.wait_delivered()
+        wait_until(lambda: site.counters().get("stored") == 100, 60, "proven: what is not goes again")
         server.stop_listening()
         for _ in range(10):
             site.record(500)

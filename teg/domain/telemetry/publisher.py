@@ -27,7 +27,7 @@ logger = logging.getLogger("gateway.publisher")
 
 MARK_AFTER = WINDOW // 2
 #: Acknowledged rows are marked at the latest after this; sooner when many are, or when there is nothing else to do.
-MARK_WITHIN_S = 5.0
+MARK_WITHIN_S = 2.0
 IDLE_TIMEOUT_S = 5.0
 
 
@@ -89,6 +89,7 @@ class Publisher:
         self._acknowledged: list[Delivery] = []
         self._unmarked = 0
         self._marked_s = 0.0
+        self._unmarked_bytes = 0
         self._epoch = 0
         self._begun_epoch = 0
         self._serial = 0
@@ -303,8 +304,7 @@ class Publisher:
         self._link.works()
         self._acknowledged += batch.deliveries()
         self._unmarked += 1
-        self.acknowledged_bytes += batch.size
-        self.acknowledged_publishes += 1
+        self._unmarked_bytes += batch.size
         self._rate.add(now_s, batch.rows, batch.old)
         searching = self._poison.active
         for culprit in self._poison.passed(batch.keys(), batch.sample()):
@@ -316,7 +316,9 @@ class Publisher:
         self._marked_s = self._clock.monotonic_s()
         if self._acknowledged:
             self._outbox.mark_published(self._acknowledged)
-            self._acknowledged = []
+            self.acknowledged_bytes += self._unmarked_bytes  # a proof begins with what is marked
+            self.acknowledged_publishes += self._unmarked
+            self._acknowledged, self._unmarked_bytes = [], 0
             self._unmarked = 0
 
     def _land(self) -> None:

@@ -1,6 +1,6 @@
 """What a message costs the card: commits that fast messages share, removals in groups, pages a transaction writes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ingest import BATCH_ROWS, CommitPace, Recorder, RowsRead, joined
 from teg.domain.telemetry.ports import Delivery, Stream
 from tests.support.ingest import Site, never, texts
+from tests.support.links import FakeLink, FakeOutbox
+from tests.support.publishers import publisher
 from tests.support.running import message
 
 
@@ -192,3 +194,22 @@ def test_a_message_costs_five_pages_and_its_mark_three(site: Site) -> None:
     before = frames(site)
     site.table.mark_published([Delivery(Stream.DATA, [1, 2, 3], False)])
     assert frames(site) - before <= 3
+
+
+def test_a_proof_begins_with_what_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watermark covers what was marked before it: what is acknowledged only must not seem proven soon."""
+    outbox, link = FakeOutbox(), FakeLink()
+    outbox.add(Stream.DATA, range(1, 3))
+    mine = publisher(outbox, link)
+    counted: list[tuple[int, int]] = []
+    mark = outbox.mark_published
+
+    def marked(deliveries: Sequence[Delivery]) -> None:
+        counted.append((mine.acknowledged_publishes, mine.acknowledged_bytes))
+        mark(deliveries)
+
+    monkeypatch.setattr(outbox, "mark_published", marked)
+    mine.run(never)
+    assert counted == [(0, 0)], "acknowledged, and not marked yet"
+    assert mine.acknowledged_publishes == len(link.payloads)
+    assert mine.acknowledged_bytes > 0
