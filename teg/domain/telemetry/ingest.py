@@ -216,7 +216,11 @@ class Recorder:
         try:
             self._archive.store(batch.records, batch.set_aside, left_upto=left_upto)
         except Unavailable:
-            self._archived, self._known, self._last = [], None, None  # it may have committed all the same: its text tells
+            self._archived, self._known, self._last = (
+                [],
+                None,
+                None,
+            )  # it may have committed: its text tells
             raise
         now_s = self._now_s()
         if not self._archived:
