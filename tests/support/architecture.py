@@ -10,7 +10,16 @@ from pathlib import Path
 #: The rooms a release ships; tests and benches are measured against them.
 PRODUCT = (
     *("gateway", "tasks", "producers"),
-    *("teg.environment", "teg.places", "teg.settings", "teg.domain", "teg.adapters", "teg.wiring", "teg.console"),
+    *(
+        "teg.environment",
+        "teg.places",
+        "teg.settings",
+        "teg.domain",
+        "teg.adapters",
+        "teg.wiring",
+        "teg.console",
+        "teg.fleet",
+    ),
 )
 ROOMS = (*PRODUCT, "teg.simulator", "controller_client", "bench", "tests")
 
@@ -29,7 +38,10 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "teg.wiring": frozenset(
         {"teg.wiring", "teg.domain", "teg.settings", "teg.adapters", "teg.console", "tasks", "producers"}
     ),  # of the console the status page, which runs in the gateway
-    "teg.console": frozenset({"teg.domain", "teg.places", "teg.settings", "teg.adapters", "tasks", "teg.console"}),
+    "teg.console": frozenset(
+        {"teg.domain", "teg.places", "teg.settings", "teg.adapters", "tasks", "teg.fleet", "teg.console"}
+    ),
+    "teg.fleet": frozenset({"teg.domain", "teg.adapters", "teg.fleet"}),
     "teg.simulator": frozenset({"teg.domain", "teg.simulator", "controller_client"}),
     "controller_client": frozenset({"controller_client"}),
 }
@@ -46,6 +58,7 @@ THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "gateway": frozenset(),
     "teg.wiring": frozenset(),
     "teg.console": frozenset({"orjson", "click", "rich"}),
+    "teg.fleet": frozenset(),
     "teg.simulator": frozenset(
         {"orjson", "rich", "trustme", "mmh3", "starlette", "uvicorn", "teg_controller"}
     ),  # the client, copied beside it
