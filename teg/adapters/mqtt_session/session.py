@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
 from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done, Server
@@ -180,10 +181,11 @@ class MqttSession:
         pulse = self._liveness.watch("the session's thread")
         while not self._stopping.is_set():
             pulse.note("connects, or serves a connection", CONNECT_S)
+            began_s = self._now_s()
             ended = self._any_connection()
             if self._stopping.is_set():
                 return
-            advice = self._policy.after(ended)
+            advice = self._policy.after(replace(ended, took_s=self._now_s() - began_s))
             logger.log(advice.level, advice.text)
             pulse.note("waits for its next try", UNLIMITED)
             self._pause(advice)

@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 from teg.domain.backoff import Backoff
 from teg.domain.server.second_user import SecondUser, Suspicion
 
-#: A connect in vain may take ten seconds itself; together they stay below half a minute.
-RECONNECT = Backoff(first_s=1.0, cap_s=20.0)
+#: From one try to the next, at last: below half a minute, whatever the try itself takes.
+RECONNECT = Backoff(first_s=1.0, cap_s=29.0)
+#: Tries that have been spread stay so if the longest waits hardly differ. With waits of half the cap to the cap a fleet
+#: whose server returns has a third more tries in the first seconds.
+LONGEST_WAIT_SPREAD = 0.96
 #: When a server ends a connection it ends a thousand: the first tries are spread over this many first waits.
 FLEET_SPREAD = 5.0
 #: A session that lasted this long proves that the link is good: the next wait starts small again.
@@ -37,7 +40,8 @@ CONNACK_NUMBERS = {0x84: 1, 0x85: 2, 0x88: 3, 0x86: 4, 0x87: 5}
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How one attempt to be connected went. `refusal` is a CONNACK code, `lasted_s` counts from the SUBACK."""
+    """How one attempt to be connected went. `refusal` is a CONNACK code, `lasted_s` counts from the SUBACK, `took_s` is
+    how long a try in vain took."""
 
     established: bool
     by_peer: bool
@@ -45,6 +49,7 @@ class Ended:
     lasted_s: float = 0.0
     unacknowledged: int = 0
     refusal: int | None = None
+    took_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +118,22 @@ class ConnectionPolicy:
         with self._lock:
             if ended.established and ended.lasted_s >= STABLE_S:
                 self._attempt = 0
-            soonest_s, wait_s = self._backoff.wait_s(0), self._backoff.wait_s(self._attempt)
+            soonest_s, wait_s = self._backoff.wait_s(0), self._wait_s(self._attempt)
             if ended.established and ended.by_peer and not self._attempt:
                 wait_s *= random.uniform(1.0, FLEET_SPREAD)  # noqa: S311 - spread, not secrecy
             self._attempt += 1
+        if not ended.established:
+            wait_s = max(soonest_s, wait_s - ended.took_s)
         return soonest_s, max(wait_s, CREDENTIALS_WAIT_S) if ended.refusal in (2, 4, 5) else wait_s
+
+    def _wait_s(self, attempt: int) -> float:
+        """The first of the longest waits is drawn from the whole of it: that spreads a fleet over the others."""
+        longest_s = self._backoff.cap_s
+        if self._backoff.nominal_s(attempt) < longest_s:
+            return self._backoff.wait_s(attempt)
+        if attempt and self._backoff.nominal_s(attempt - 1) < longest_s:
+            return random.uniform(self._backoff.first_s, longest_s)  # noqa: S311 - spread, not secrecy
+        return longest_s * random.uniform(LONGEST_WAIT_SPREAD, 1.0)  # noqa: S311
 
     def hurried(self) -> None:
         """The last wait was cut short on purpose: it does not make the next one longer."""

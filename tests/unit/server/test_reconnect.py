@@ -1,6 +1,9 @@
 """What is done and said when a connection ends: table-driven."""
 
 import logging
+import random
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +19,8 @@ from teg.domain.server.reconnect import (
 )
 from teg.domain.server.second_user import CLOSES
 
+#: Large enough for chance to even out.
+FLEET = 4000
 NO_ROUTE = Ended(False, False, "tb.example:8883: [Errno 113] No route to host")
 CLOSED = Ended(True, True, "closed by the server", lasted_s=10.0)
 CLOSED_IN_FLIGHT = Ended(True, True, "closed by the server", lasted_s=10.0, unacknowledged=3)
@@ -85,9 +90,32 @@ def test_whoever_is_in_a_hurry_waits_briefly_and_makes_no_later_wait_longer() ->
     assert 1.0 <= policy.after(DEAD).wait_s <= 2.0
 
 
-def test_no_wait_and_a_connect_in_vain_together_take_half_a_minute() -> None:
+def test_from_one_try_to_the_next_it_is_never_more_than_half_a_minute() -> None:
     policy = ConnectionPolicy()
-    assert max(policy.after(NO_ROUTE).wait_s for _ in range(1000)) + 10.0 <= 30.0
+    for took_s in (0.0, 0.5, 10.0) * 300:
+        assert policy.after(replace(NO_ROUTE, took_s=took_s)).wait_s + took_s <= 30.0
+
+
+def test_a_try_that_took_long_is_still_followed_by_a_wait() -> None:
+    policy = ConnectionPolicy()
+    assert all(policy.after(replace(NO_ROUTE, took_s=60.0)).wait_s >= 0.5 for _ in range(50))
+
+
+@pytest.mark.parametrize("outage_s", [60.0, 150.0, 600.0])
+def test_a_fleet_does_not_come_back_in_one_second(outage_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spread evenly over 29 s, 3.5 % come in a second, and by chance some more in the fullest one."""
+    chance = random.Random(1)
+    monkeypatch.setattr("teg.domain.server.reconnect.random", chance)
+    monkeypatch.setattr("teg.domain.backoff.random", chance)
+    policies = [ConnectionPolicy() for _ in range(FLEET)]
+    times = []
+    for policy in policies:
+        now_s = policy.after(Ended(True, True, "closed", lasted_s=86_400.0)).wait_s
+        while now_s < outage_s:
+            now_s += policy.after(NO_ROUTE).wait_s
+        times.append(now_s - outage_s)
+    assert max(times) <= 30.0
+    assert max(Counter(map(int, times)).values()) <= 0.05 * FLEET
 
 
 def test_a_fresh_start_makes_the_next_wait_short() -> None:
