@@ -5,6 +5,8 @@ from importlib import import_module
 
 import click
 
+from teg.console.sim_fleet import fleet
+
 #: Arguments go on as they are, `--help` too: each of them has a command line of its own.
 ALL = {"ignore_unknown_options": True, "help_option_names": [], "allow_interspersed_args": False}
 arguments = click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -32,6 +34,9 @@ def desk(arguments: tuple[str, ...]) -> None:
 def server(arguments: tuple[str, ...]) -> None:
     """Only the ThingsBoard stand-in, with its REST API if you like, for a gateway of yours (docs/stand-in.md)."""
     _run("teg.simulator.thingsboard.cli", arguments)
+
+
+sim.add_command(fleet)
 
 
 @sim.command(context_settings=ALL)

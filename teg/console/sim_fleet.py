@@ -15,7 +15,7 @@ import orjson
 
 from teg.adapters.thingsboard_rest import ThingsBoardRest
 from teg.domain.errors import Refused, Unavailable
-from teg.fleet.crew import Where
+from teg.fleet.crew import MEMBERS_A_PROCESS, Where
 from teg.fleet.storm import Figures, Plan, run
 from teg.fleet.tenant import Tenant
 
@@ -38,12 +38,11 @@ _RAM = Path("/dev/shm")  # noqa: S108 - a directory of our own is made in it
 @click.option("--every-s", default=10.0, show_default=True, help="seconds between two records of a gateway")
 @click.option("--calm-s", default=60.0, show_default=True, help="how long is looked at what a gateway costs at rest")
 @click.option("--cut-every", default=0, show_default=True, help="at the end each so-many-th connection is reset")
-@click.option("--processes", default=max(2, os.cpu_count() or 1), show_default="one a core", type=click.IntRange(1))
 @click.option("--patience-s", default=600.0, show_default=True, help="what takes longer has failed")
 @click.option("--json", "as_json", is_flag=True)
 def fleet(
     gateways: int, url: str, mqtt: str, tls: bool, ca_cert: Path | None, user: str, password: str | None,
-    outages: int, outage_s: float, backlog: int, every_s: float, calm_s: float, cut_every: int, processes: int,
+    outages: int, outage_s: float, backlog: int, every_s: float, calm_s: float, cut_every: int,
     patience_s: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Simulate a fleet: real session, publisher and archive of the gateway, many to a process.
@@ -52,7 +51,7 @@ def fleet(
     """
     plan = Plan(
         gateways=gateways,
-        processes=min(processes, gateways),
+        processes=-(-gateways // MEMBERS_A_PROCESS),
         switched_on_over_s=gateways / 50,
         every_s=every_s,
         calm_s=calm_s,

@@ -18,6 +18,8 @@ from teg.fleet.member import Member
 from teg.fleet.relay import Relay
 
 PROVERS = 8
+#: Each has about a dozen open files, and paho cannot wait for a socket whose number is above 1023 (`select`).
+MEMBERS_A_PROCESS = 75
 #: How often it is looked whether a member owes a proof, as the real gateway's timetable does.
 PROVE_EVERY_S = 2.0
 

@@ -11,6 +11,7 @@ from teg.domain.backoff import Backoff
 from teg.domain.server.reconnect import (
     CREDENTIALS_WAIT_S,
     FLEET_SPREAD,
+    LONGEST_WAIT_SPREAD,
     RECONNECT,
     STABLE_S,
     ConnectionPolicy,
@@ -56,10 +57,11 @@ def test_every_end_is_said_in_plain_words(ended: Ended, level: int, said: str) -
 def test_waits_grow_to_the_cap_and_never_reach_zero() -> None:
     policy = ConnectionPolicy(Backoff(1.0, 120.0))
     waits = [policy.after(NO_ROUTE).wait_s for _ in range(200)]
-    for attempt, wait_s in enumerate(waits):
-        nominal_s = min(120.0, 2.0**attempt)
-        assert nominal_s / 2 <= wait_s <= nominal_s
-    assert len(set(waits[10:])) > 100  # jittered
+    for attempt, wait_s in enumerate(waits[:7]):
+        assert 2.0**attempt / 2 <= wait_s <= 2.0**attempt
+    assert 1.0 <= waits[7] <= 120.0
+    assert all(LONGEST_WAIT_SPREAD * 120.0 <= wait_s <= 120.0 for wait_s in waits[8:])
+    assert len(set(waits[8:])) > 100  # jittered
 
 
 @pytest.mark.parametrize("code", [2, 4, 5])
