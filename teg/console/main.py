@@ -28,6 +28,7 @@ COMMANDS = {
     "erase": "teg.console.erase",
     "server": "teg.console.server",
     "demo": "teg.console.demo",
+    "fleet": "teg.console.fleet",
 }
 
 

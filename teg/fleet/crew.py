@@ -4,9 +4,10 @@ import logging
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from teg.fleet.member import Member
 from teg.fleet.relay import Relay
 
 PROVERS = 8
-#: Each has about a dozen open files, and paho cannot wait for a socket whose number is above 1023 (`select`).
-MEMBERS_A_PROCESS = 75
+#: Each has up to 18 open files, and paho cannot wait for a socket whose number is above 1023 (`select`).
+MEMBERS_A_PROCESS = 50
 #: How often it is looked whether a member owes a proof, as the real gateway's timetable does.
 PROVE_EVERY_S = 2.0
 
@@ -77,7 +78,7 @@ class Crew:
         self._changed = threading.Event()
         self._threads = [
             threading.Thread(target=target, name=name, daemon=True)
-            for target, name in ((self._prove, "fleet-proofs"), (self._record, "fleet-records"))
+            for target, name in ((self._record, "fleet-records"), *self._provers())
         ]
 
     def start(self, over_s: float) -> None:
@@ -136,10 +137,15 @@ class Crew:
         with ThreadPoolExecutor(32) as pool:
             list(pool.map(work, self._members))
 
-    def _prove(self) -> None:
-        with ThreadPoolExecutor(PROVERS) as pool:
-            while not self._stopping.wait(PROVE_EVERY_S):
-                list(pool.map(Member.prove, self._members))
+    def _provers(self) -> Iterator[tuple[Callable[[], None], str]]:
+        """Always the same thread for a member: each thread opens its database once more."""
+        for number in range(PROVERS):
+            yield partial(self._prove, self._members[number::PROVERS]), f"fleet-proofs-{number}"
+
+    def _prove(self, members: Sequence[Member]) -> None:
+        while not self._stopping.wait(PROVE_EVERY_S):
+            for member in members:
+                member.prove()
 
     def _record(self) -> None:
         turn = 0

@@ -10,10 +10,12 @@ from typing import Any
 import orjson
 import pytest
 
+from teg.fleet.crew import MEMBERS_A_PROCESS
 from teg.simulator.thingsboard.server import ThingsBoard
 from teg.simulator.thingsboard.tls import ServerTls
+from tests.support.running import RunningGateway, wait_until
 
-TEG = Path(sys.executable).parent / "teg"
+TEG = str(Path(sys.executable).parent / "teg")
 SHORT = ("--outage-s", "3", "--every-s", "0.5", "--calm-s", "2", "--patience-s", "60", "--json")
 
 
@@ -32,12 +34,13 @@ def server(tmp_path: Path) -> Iterator[ThingsBoard]:
 
 
 def test_nothing_is_missing_after_an_outage_and_cut_connections() -> None:
-    figures = fleet("--gateways", "9", "--backlog", "200", "--cut-every", "2")
+    gateways = MEMBERS_A_PROCESS + 2  # more than one process
+    figures = fleet("--gateways", str(gateways), "--backlog", "40", "--cut-every", "2")
     assert figures["missing"] == 0
-    assert figures["recorded"] >= 9 * 200
+    assert figures["recorded"] >= gateways * 40
     assert figures["sent"] >= figures["recorded"]
     (outage,) = figures["outages"]
-    assert 1 <= outage["busiest_second"] <= 9
+    assert 1 <= outage["busiest_second"] <= gateways
     assert outage["all_back_s"] <= outage["all_drained_s"]
     assert figures["messages_a_day"] > 0
     assert figures["bytes_up_a_day"] > figures["messages_a_day"]
@@ -62,3 +65,19 @@ def test_a_server_that_acknowledges_and_does_not_store_is_found_out(server: Thin
     done = subprocess.run(command, capture_output=True, timeout=200, check=False, env=environment)
     assert done.returncode == 1
     assert orjson.loads(done.stdout)["missing"] > 0
+
+
+def test_the_table_of_a_tenants_gateways(tmp_path: Path) -> None:
+    """As the server knows them; other devices are none of ours."""
+    with ThingsBoard(rest_port=0) as server:
+        server.add_device("a-lamp")
+        device = server.add_device("pi-07", token="TOKEN-1")
+        command = [TEG, "fleet", "--url", server.rest_url, "--user", "tenant@thingsboard.org"]
+        environment = {**os.environ, "TEG_SERVER_PASSWORD": "tenant"}
+        with RunningGateway(tmp_path, server.host, server.port, "TOKEN-1"):
+            wait_until(lambda: "sys_info" in device.client_attributes, 30, "the gateway tells of itself")
+            done = subprocess.run(command, capture_output=True, timeout=60, check=False, env=environment, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "pi-07" in done.stdout
+        assert "a-lamp" not in done.stdout
+        assert done.stdout.endswith("1 gateways, 0 not connected, 0 with something wrong\n")
