@@ -132,7 +132,8 @@ def _silent_s(telemetry: Mapping[str, Any], now_s: float) -> float | None:
     told_ms = _number(telemetry, "ms_since_last_controller_health_check")
     if told_ms is None:
         return None
-    return told_ms / 1000 + max(0.0, now_s - telemetry["ms_since_last_controller_health_check"]["ts"] / 1000)
+    told_at_ms = float(telemetry["ms_since_last_controller_health_check"]["ts"])
+    return told_ms / 1000 + max(0.0, now_s - told_at_ms / 1000)
 
 
 def _number(telemetry: Mapping[str, Any], key: str) -> float | None:
