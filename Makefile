@@ -40,7 +40,13 @@ check: setup  ## format, lint, types, unit and flow tests
 	$(BIN)/mypy
 	$(PYTEST) tests/unit tests/flows
 
-test: setup  ## everything a release needs; installs what the machine lacks (when root)
+# Other clients of ThingsBoard, which bring libraries that are not ours.
+.venv-clients/.ready: tests/other-clients.txt
+	@$(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/pip --disable-pip-version-check --quiet install --requirement $<
+	@touch $@
+
+test: setup .venv-clients/.ready  ## everything a release needs; installs what the machine lacks (when root)
 	@tests/install-system-packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -98,4 +104,4 @@ audit: .venv-tools/bin/cyclonedx-py  ## known holes in what the lock holds; asks
 	@.venv-tools/bin/pip-audit --require-hashes --disable-pip --requirement requirements.lock
 
 clean:
-	rm -rf .venv .venv-tools build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-tools .venv-clients build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
