@@ -18,6 +18,8 @@ TROUBLED, DOWN = 1, 2
 WATCH_EVERY_S = 2.0
 #: Two looks at the backlog, this far apart, give its forecast.
 FORECAST_S = 1.0
+#: Lines of a controller that has ended.
+LAST_WORDS = 3
 
 
 @click.command()
@@ -103,6 +105,7 @@ def status_lines(report: Mapping[str, Any]) -> list[str]:
     if "connection" in report:
         lines.append(f"server       {_server(report['connection'], now_ms)}")
         lines.append(f"controller   {_controller(report['controller'], report.get('heartbeat', {}), now_ms)}")
+        lines += [f"last words   {harmless(line)}" for line in _last_words(report["controller"])]
     if "error" not in report.get("archive", {"error": ""}):
         lines += _records(report["archive"], report.get("forecast_s"), now_ms)
     if "total_bytes" in report.get("disk", {}):
@@ -123,6 +126,12 @@ def _server(link: Mapping[str, Any], now_ms: int) -> str:
         return f"connected since {moment(link['since_ms'])} ({age((now_ms - link['since_ms']) / 1000)}){before}"
     next_try = "now" if link["next_try_ms"] is None else f"in {age((link['next_try_ms'] - now_ms) / 1000)}"
     return f"NOT CONNECTED: {harmless(link['last_end']) or 'connecting'}; next try {next_try}"
+
+
+def _last_words(controller: Mapping[str, Any]) -> list[str]:
+    """Of a controller that does not run: why is mostly said in its last line."""
+    words = [str(line) for line in controller.get("controller_last_words", []) if str(line).strip()]
+    return [] if controller.get("controller_state") == "running" else words[-LAST_WORDS:]
 
 
 def _controller(controller: Mapping[str, Any], heartbeat: Mapping[str, Any], now_ms: int) -> str:

@@ -159,6 +159,16 @@ def test_status_of_a_dead_controller(site: Site) -> None:
     assert "last ended" in site.teg("status").stdout
 
 
+def test_status_tells_the_last_words_of_a_controller(site: Site) -> None:
+    program = site.directory / "controller.sh"
+    program.write_text("echo starting\nprintf 'no sensor at 0x62\\033[2J\\n' >&2\nexit 7\n")
+    site.environment |= {"TEG_CONTROLLER_RUNTIME": "process", "TEG_CONTROLLER_COMMAND": f"sh {program}"}
+    site.environment["TEG_DEFAULT_CONTROLLER_VERSION"] = "v1"
+    site.start()
+    wait_until(lambda: "last words   no sensor at 0x62" in site.teg("status").stdout, 90, "they are shown")
+    assert "\x1b" not in site.teg("status").stdout
+
+
 def test_run_is_the_gateway_with_the_references_arguments(site: Site) -> None:
     environment = {**site.gateway.environment, "TB_HOST": "wrong.invalid", "TB_PORT": "1"}
     arguments = ["run", "--tb-host", "localhost", "--tb-port", str(site.server.port)]

@@ -4,12 +4,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
+
 from tasks.storage import open_storage, sqlite_path, storage_errors, without_password
 from teg.adapters.gateway_db.database import SCHEMA_VERSION, Database
+from teg.adapters.gateway_db.state import ClientAttributeTable
 from teg.console.checks.finding import Finding, Site, fine, problem, skipped, warning
 from teg.console.opening import is_running
 from teg.console.wording import age, harmless
 from teg.domain.errors import Refused, Unavailable
+from teg.domain.files.reports import ERROR as FILE_ERROR
+from teg.domain.files.reports import FILES_ERROR
 
 OLD_BACKLOG_S = 3600
 
@@ -109,6 +114,34 @@ def _queue_file(path: Path) -> Iterator[Finding]:
         yield fine("queue", str(path))
     else:
         yield problem("queue", f"{nearest} cannot be written by this user", f"use sudo, or: chown teg {nearest}")
+
+
+def check_remote_files(site: Site) -> Iterator[Finding]:
+    """What the gateway last told the server of the files that it cannot have here."""
+    path = site.settings.data_path / "gateway.db"
+    if not path.exists():
+        yield skipped("remote files", "the gateway has not run with these settings")
+        return
+    database = Database(path, read_only=True)
+    try:
+        refused = dict(_refused_files(ClientAttributeTable(database)))
+    except Unavailable as reason:
+        yield skipped("remote files", harmless(str(reason)))
+        return
+    finally:
+        database.close()
+    for key, problem_told in refused.items():
+        remedy = "correct its entry in FILES, or add its folder to TEG_FILE_ROOTS (docs/files.md)"
+        yield warning("remote files", f"{harmless(key)}: {harmless(problem_told)}", remedy)
+    if not refused:
+        yield fine("remote files", "none is refused")
+
+
+def _refused_files(attributes: ClientAttributeTable) -> Iterator[tuple[str, str]]:
+    told = {key: value for key, value, _ in attributes.pending()} | dict(attributes.told())
+    for key, value in sorted(told.items()):
+        if (key == FILES_ERROR or key.startswith(FILE_ERROR)) and (reason := str(orjson.loads(value) or "")):
+            yield key.removeprefix(FILE_ERROR), reason
 
 
 def check_file_roots(site: Site) -> Iterator[Finding]:

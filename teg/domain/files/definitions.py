@@ -161,7 +161,8 @@ def _path(path: Any, data_path: str) -> str:
         raise Refused('"path" is missing, or is not a text')
     for placeholder in DATA_PATH_PLACEHOLDERS:
         path = path.replace(placeholder, data_path)
-    return str(path)
+    # The reference took it from wherever it was started; the controller's folder is the one that has a meaning here.
+    return path if path.startswith("/") else f"{data_path}/{path.removeprefix('./')}"
 
 
 def _encoding(encoding: Any) -> str:

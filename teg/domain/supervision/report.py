@@ -88,6 +88,8 @@ class ControllerTeller:
         self._report = report
         self._runtime = runtime
         self._clock = clock
+        #: What the controller printed before its last end, of those that we have seen.
+        self.last_words: tuple[str, ...] = ()
         self._waiting: list[Mapping[str, Any]] = []
         self._noted_run_id: str | None = None
         self._told: Mapping[str, Any] = {}
@@ -121,6 +123,7 @@ class ControllerTeller:
         with suppress(Unavailable, Refused):  # the exit is worth telling without its last words
             lines = self._runtime.logs(EXIT_LOG_LINES)
         logger.warning("the controller ended (code %s): %s", history.exit_code, history.exit_reason)
+        self.last_words = tuple(lines)
         self.note(exit_telemetry(history, lines))
         self._noted_run_id = history.ended_run_id
 

@@ -95,7 +95,8 @@ class Supervisor:
 
     def summary(self) -> Mapping[str, Any]:
         history = self._remembered or History()
-        return reports.attributes(self._view, history, self.running_since_ms())
+        facts = reports.attributes(self._view, history, self.running_since_ms())
+        return {**facts, "controller_last_words": list(self._teller.last_words)}
 
     def logs(self, lines: int) -> list[str]:
         return self._runtime.logs(lines)
