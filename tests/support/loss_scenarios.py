@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -158,7 +159,7 @@ def inbox_made_anew_while_its_rows_wait(world: World) -> None:
     world.produce(4)
     life = world.life
     with world.monkeypatch.context() as patch:
-        patch.setattr(life.inbox, "delete", _locked)
+        patch.setattr(life.inbox, "delete", locked)
         life.patiently(life.ingest)
     for file in (world.folder / "controller").iterdir():
         file.unlink()
@@ -168,7 +169,7 @@ def inbox_made_anew_while_its_rows_wait(world: World) -> None:
     world.compare()
 
 
-def _locked(_: object) -> None:
+def locked(_: object) -> None:
     raise Unavailable("database is locked")
 
 
@@ -344,9 +345,9 @@ def clock_set_back(world: World) -> None:
     """By an hour, between two looks of the timetable: what is due is due."""
     clock = FakeClock()
     world.monkeypatch.setattr(consumer, "time", SimpleNamespace(monotonic=clock.monotonic_s, time=clock.now_ms))
-    world.monkeypatch.setattr(consumer, "POLL_S", 0.0)
-    due = cast(Any, Every(20.0, cast(Any, lambda: world.life.patiently(world.life.ingest))))
-    queue = cast(Any, _Timetable((due,)))
+    queue = MagicMock(timetable=(Every(20.0, cast(Any, lambda: world.life.patiently(world.life.ingest))),))
+    queue.next_look.return_value = ()
+    queue.trigger.side_effect = lambda task: task()
     scheduler = consumer.TimetableScheduler(queue, interval=1, periodic=False, stop_flag=threading.Event())
     scheduler.initialize()
     scheduler.loop()
@@ -356,19 +357,6 @@ def clock_set_back(world: World) -> None:
     scheduler.loop()
     world.settle_without_ingest()
     world.compare()
-
-
-class _Timetable:
-    """As much of the queue as the scheduler needs."""
-
-    tended = False
-
-    def __init__(self, timetable: tuple[Every, ...]) -> None:
-        self.timetable = timetable
-
-    def tend_storage(self) -> None: ...
-
-    def enqueue_due(self) -> None: ...
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from teg.adapters.gateway_db.quarantine import DONE, KEPT_ONLY
-from teg.simulator.demo.children import refuse_writes
 from teg.simulator.thingsboard.server import ThingsBoard
 from teg.simulator.torture.link import FaultyLink
 from teg.simulator.torture.run import add_link_faults
@@ -68,7 +67,6 @@ class MixedFaults:
         schedule.add("inbox locked", self.lock_inbox)
         filler = site.gateway.directory / "filler"
         schedule.add_lasting("disk full", lambda: fill(filler), lambda: filler.unlink(missing_ok=True))
-        schedule.add_lasting("writes refused", lambda: self.refuse(True), lambda: self.refuse(False))
         held = ExitStack()
         schedule.add_lasting("archive locked", lambda: held.enter_context(locked(site.database)), held.close)
         for name, what in AT_THE_NAMES.items():
@@ -91,11 +89,6 @@ class MixedFaults:
         settle(self.random.uniform(0.1, 1.0))
         process.send_signal(signal.SIGCONT)
 
-    def refuse(self, refused: bool) -> None:
-        process = self.site.gateway.process
-        assert process is not None
-        refuse_writes(process.pid, refused)
-
     def lock_inbox(self) -> None:
         with locked(self.site.inbox.path):
             settle(self.random.uniform(0.1, 1.0))
@@ -103,7 +96,7 @@ class MixedFaults:
     def touch(self, what: Callable[[Path], object]) -> None:
         """Only while the gateway has the files open, and nobody else, and can make them sound again."""
         schedule = self.schedule
-        if any(map(schedule.lasts, ("archive locked", "disk full", "writes refused"))) or not self.settled_files():
+        if any(map(schedule.lasts, ("archive locked", "disk full"))) or not self.settled_files():
             return
         self._tidy()
         what(self.site.database)
@@ -160,6 +153,7 @@ def mixed(path: Path, seed: int, steps: int, seconds: float) -> None:
         server = stack.enter_context(ThingsBoard(packet_log=0))
         link = stack.enter_context(FaultyLink((server.host, server.port)))
         site = FaultSite(path, server, TB_HOST=link.host, TB_PORT=str(link.port), CLOCK_OFF_BY=str(path / "clock"))
+        site.gateway.log_path = path / "gateway.log"  # what cannot be logged to a full disk makes Python exit with 120
         set_clock(site, 0)
         faults = MixedFaults(site, server, link, seed)
         try:

@@ -4,7 +4,8 @@ docs/reliability.md has them as a table; `tests/faults/test_protections.py` comp
 with its protection (nothing is lost) and without (the books say what is).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from tasks import consumer
 from tasks.huey_app import GatewayHuey
 from teg.adapters.ballast import Ballast
-from teg.adapters.gateway_db import connections, outbox, quarantine, unproven
+from teg.adapters.gateway_db import database, outbox, quarantine, unproven
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.marker import Marker
 from teg.adapters.gateway_db.names import Names
@@ -143,8 +144,12 @@ def counted_as_sent(patch: Patch) -> None:
 
 
 def without_fsync(patch: Patch) -> None:
-    pragmas = [each.replace("=FULL", "=NORMAL") for each in connections.PRAGMAS]
-    patch.setattr(connections, "PRAGMAS", pragmas)
+    @contextmanager
+    def never(connection: Connection, durable: bool) -> Iterator[None]:
+        connection.execute("PRAGMA synchronous=NORMAL")
+        yield
+
+    patch.setattr(database, "_level", never)
 
 
 def without_tasks_in_memory(patch: Patch) -> None:
@@ -168,7 +173,7 @@ def quota_by_the_hour(patch: Patch) -> None:
 def timetable_by_the_wall_clock(patch: Patch) -> None:
     def loop(self: consumer.TimetableScheduler, now: Any = None) -> None:
         for entry in self.huey.timetable:
-            entry.tick(vars(consumer)["time"].time() / 1000)
+            entry.tick(vars(consumer)["time"].time() / 1000, self.huey.trigger)
 
     patch.setattr(consumer.TimetableScheduler, "loop", loop)
 
@@ -255,7 +260,7 @@ PROTECTIONS = (
         counted_as_sent,
     ),
     Protection(
-        "an accepted row is fsynced", "connections.PRAGMAS", scenarios.power_fails, without_fsync, needs_root=True
+        "an accepted row is fsynced", "Database.transaction", scenarios.power_fails, without_fsync, needs_root=True
     ),
     Protection(
         "tasks from memory while the queue is full",

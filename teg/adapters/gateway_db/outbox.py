@@ -62,7 +62,7 @@ class RecordTable:
             count(connection, accepted=len(records), set_aside=len(set_aside))
 
     def unfinished(self) -> Unfinished:
-        found: dict[int, bytes] = {}
+        found: dict[int, tuple[bytes, ...]] = {}
         batches = "SELECT min(first_record), min(first_dead_letter), min(first_row), max(last_row) FROM inbox_batch"
         first_record, first_dead, first_row, last_row = self._database.rows(batches)[0]
         if first_record is None:
@@ -70,7 +70,8 @@ class RecordTable:
         for table, first in (("record", first_record), ("dead_letter", first_dead)):
             sql = f"SELECT source_row, CAST(message AS BLOB) FROM {table} WHERE id >= ? AND source_row BETWEEN ? AND ?"
             with self._database.reading(sql, (first, first_row, last_row)) as rows:
-                found |= {source_row: fingerprint(message) for source_row, message in rows}
+                for source_row, message in rows:
+                    found[source_row] = (*found.get(source_row, ()), fingerprint(message))
         return Unfinished(found)
 
     def confirm(self) -> None:

@@ -80,7 +80,8 @@ class QueueFile:
                 Rows(connection, table, row_id).delete(ids, marks, mark_of)
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:  # a full disk has rolled it back already
+                connection.execute("ROLLBACK")
             raise
         taken_s = time.monotonic() - started_s
         self._keep_log_small(connection)

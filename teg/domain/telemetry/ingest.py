@@ -268,7 +268,7 @@ class Recorder:
             if not rows.ids:
                 break
             pairs = zip(rows.ids, rows.marks, strict=True)
-            archived = rows.only({row_id for row_id, mark in pairs if messages.get(row_id) == mark})
+            archived = rows.only({row_id for row_id, mark in pairs if mark in messages.get(row_id, ())})
             self._inbox.delete(archived)
             found += len(archived.ids)
             after_id = rows.ids[-1]

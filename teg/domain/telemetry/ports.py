@@ -19,9 +19,12 @@ class Stream(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """Inbox rows that are archived but may still be in the inbox: their ids and `fingerprint`s of what they held."""
+    """Inbox rows that are archived but may still be in the inbox: their ids and `fingerprint`s of what they held.
 
-    messages: Mapping[int, bytes]
+    More than one of an id: rows that were taken over from the reference have ids of their own table.
+    """
+
+    messages: Mapping[int, Sequence[bytes]]
 
 
 def fingerprint(message: bytes) -> bytes:

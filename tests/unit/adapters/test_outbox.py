@@ -106,8 +106,8 @@ def test_unfinished_rows_are_forgotten_once_they_left_the_inbox(archive: Archive
     archive.store(11, 12)
     archive.table.store([record(13)], [SetAside(14, "", b"bad", "why")], left_upto=10)
     assert archive.table.unfinished().messages == {
-        **{number: fingerprint(record(number).message.encode()) for number in (11, 12, 13)},
-        14: fingerprint(b"bad"),
+        **{number: (fingerprint(record(number).message.encode()),) for number in (11, 12, 13)},
+        14: (fingerprint(b"bad"),),
     }
     archive.store(15, left_upto=12)
     assert sorted(archive.table.unfinished().messages) == [13, 14, 15]
@@ -118,7 +118,7 @@ def test_unfinished_rows_are_forgotten_once_they_left_the_inbox(archive: Archive
 def test_unfinished_rows_of_used_ids_are_the_newest(archive: Archive) -> None:
     archive.store(1, 2)
     archive.table.store([Record(1, TS, 1, "another text", None, False)], [], None)
-    assert archive.table.unfinished().messages == {1: fingerprint(b"another text")}
+    assert archive.table.unfinished().messages == {1: (fingerprint(b"another text"),)}
 
 
 def test_a_poisoned_record_becomes_a_dead_letter(archive: Archive) -> None:
