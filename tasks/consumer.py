@@ -132,7 +132,7 @@ class GatewayConsumer(Consumer):
             with ExitStack() as stack:
                 lock = settings.data_path / "gateway.lock"
                 self._patiently(lambda: stack.enter_context(single_instance(lock)))
-                self._patiently(lambda: self.huey.open(settings.queue_url, own_name(settings)))
+                self._patiently(lambda: self.huey.open_when_possible(settings.queue_url, own_name(settings)))
                 stack.callback(self.huey.close)
                 self._patiently(lambda: stack.enter_context(self._lifespan(settings)))
                 super().run()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
@@ -36,6 +37,8 @@ DOWN_WAIT_S = 1.0
 #: Turns of the scheduler. Tasks of other processes: the kernel (inotify) tells of a write, whose commit is seen a
 #: moment later; where it does not tell, we look.
 TICK_S, SETTLING_S, POLL_S = 1.0, 0.05, 0.5
+#: Between two tries at a queue file that could not be opened.
+OPEN_AGAIN_S = 5.0
 #: Bound on a graceful stop; the whole exit has to fit into the contract's 30 s.
 SHUTDOWN_TIMEOUT_S = 20
 
@@ -56,6 +59,8 @@ class GatewayHuey(Huey):
         self._worker = threading.local()
         self._url, self._name = "", "teg"
         self._queue_file: WatchedFile | None = None
+        self._away = False  #: the queue file could not be opened yet
+        self._open_due_s = 0.0
         self._damaged = False
         self.tended = False  #: a scheduler of this process queues later what cannot be queued now
         self._telling = threading.Lock()
@@ -93,11 +98,31 @@ class GatewayHuey(Huey):
         self.lanes, self.storage, self._queue_file, self._url = lanes, lanes[Lane.WORK], queue_file, url
         self._name = name
         self.triggers = Triggers()
-        self._damaged = False
+        self._damaged = self._away = False
+
+    def open_when_possible(self, url: str, name: str) -> None:
+        """As `open`; but a start does not wait for a queue file (a full disk, a lock): tasks run from memory."""
+        try:
+            self.open(url, name)
+        except Unavailable as reason:
+            if sqlite_path(url) is None:
+                raise
+            self._url, self._name, self._away = url, name, True
+            self.storage_failed(reason)
+
+    def _open_again(self) -> None:
+        now_s = time.monotonic()
+        if now_s < self._open_due_s:
+            return
+        self._open_due_s = now_s + OPEN_AGAIN_S
+        try:
+            self.open(self._url, self._name)
+        except Unavailable as reason:
+            self.storage_failed(reason)
 
     def close(self) -> None:
         self._close_storages()
-        self._queue_file, self._url, self.tended = None, "", False
+        self._queue_file, self._url, self.tended, self._away = None, "", False, False
         self.storage = self.create_storage()
 
     def _close_storages(self) -> None:
@@ -126,6 +151,8 @@ class GatewayHuey(Huey):
         Raises:
             Unavailable: the queue cannot be read or opened now.
         """
+        if self._away:
+            self._open_again()
         if self._queue_file is None:
             return
         with storage_errors(self._url):
@@ -262,6 +289,8 @@ class GatewayHuey(Huey):
             self.triggers.retry_came(task)
             self._kept.add(task)
             self.wake_up.notify(task.lane)
+        if self._away:
+            return
         due = self._use(self.read_schedule)
         if self._trouble is not None:
             self._use(self._write_probe)
@@ -293,7 +322,7 @@ class GatewayHuey(Huey):
 
     def _take(self, lane: Lane, seen: int) -> bytes | None:
         data = self.lanes[lane].dequeue()
-        if data is None and (self._queue_file is not None or not self._url):  # servers wait by themselves
+        if data is None and (self._queue_file is not None or self._away or not self._url):  # servers wait by themselves
             self.liveness.note("waits for a task", IDLE_WAIT_S)
             self.wake_up.wait(lane, seen, IDLE_WAIT_S)
             self.liveness.note("takes a task")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import logging
 import math
+import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -229,16 +231,20 @@ def move_aside(path: Path) -> Path:
     """Rename a damaged queue file, its -wal and -shm included; returns the new name."""
     aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%dT%H%M%S')}")
     for older in path.parent.glob(f"{path.name}.damaged-*"):
-        older.unlink()  # one is enough to look at; a failing disk must not fill up with them
+        if older.is_file():  # what is none was somebody else's
+            older.unlink()  # one is enough to look at; a failing disk must not fill up with them
     for suffix in ("", "-wal", "-shm"):
         part = path.with_name(path.name + suffix)
-        if part.exists():
+        if os.path.lexists(part):
             part.replace(aside.with_name(aside.name + suffix))
     return aside
 
 
 def _open_queue_file(path: Path, name: str) -> BaseStorage:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for part in (path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")):
+        if os.path.lexists(part) and not stat.S_ISREG(part.lstat().st_mode):
+            raise Damaged(f"{part} is not an ordinary file")
     path.touch(mode=0o600)
     return QueueFile(name, filename=str(path), cache_mb=1, timeout=LOCK_WAIT_S)
 

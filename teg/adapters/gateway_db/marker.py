@@ -4,6 +4,7 @@ Written at most once a minute and at the end, so it may be a little behind, neve
 """
 
 import os
+import stat
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -27,10 +28,16 @@ class Marker:
     def read(self) -> dict[str, int]:
         """Empty when there is none, or when it cannot be read: it is a witness, not a condition."""
         with suppress(OSError, orjson.JSONDecodeError):
-            found = orjson.loads(self._path.read_bytes())
+            found = orjson.loads(self._content())
             if isinstance(found, dict) and all(type(found.get(name)) is int for name in (*LAST_IDS, *COUNTERS)):
                 return found
         return {}
+
+    def _content(self) -> bytes:
+        """Of an ordinary file: anything else could keep us waiting."""
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
 
     def write(self, numbers: Mapping[str, int]) -> None:
         """Raises Unavailable."""
