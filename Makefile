@@ -8,7 +8,7 @@ WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := $(BIN)/pytest -q -n $(WORKERS)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: help demo setup check test torture conformance faults pythons bench run image deb release lock sbom audit clean
+.PHONY: help demo setup check test torture conformance faults pythons bench pictures run image deb release lock sbom audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -70,6 +70,10 @@ bench: setup  ## drain, latency and idle figures of this machine, as ratios
 	$(BIN)/python -m bench.drain
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.idle
+
+pictures: setup  ## the pictures in docs/pictures, of a demo that runs for them
+	@tests/install-system-packages
+	$(BIN)/python -m bench.pictures
 
 run: setup  ## the gateway in production mode, with the settings of .env or the environment
 	$(BIN)/huey_consumer gateway.huey

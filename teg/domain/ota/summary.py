@@ -15,7 +15,7 @@ def update_summary(state: State) -> dict[str, Any]:
     """
     wanted = (state.get(WANTED_KEY) or {}).get("attributes") or {}
     return {
-        "wanted": str(wanted.get("sw_version") or ""),
+        "wanted": str(wanted.get("version") or ""),
         "job": _job(state.get(JOB_KEY)),
         "failed": bool((state.get(SETTLED_KEY) or {}).get("failed")),
         "previous": state.get(PREVIOUS_KEY) or "",

@@ -1,6 +1,7 @@
 """What is seen: bounded, whatever a controller wrote; a part that fails costs only itself; one look for all."""
 
 import threading
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -12,6 +13,8 @@ from teg.console.page.picture import KEYS, POINTS, VALUE_CHARACTERS, newest_valu
 from teg.console.page.tails import LINE_CHARACTERS, LINES, Tails
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.files.summary import files_summary
+from teg.domain.ota.assignment import AcceptRules, parse_assignment, relevant
+from teg.domain.ota.job import Job, Phase, Wanted, begin
 from teg.domain.ota.summary import update_summary
 from tests.support.page import PageRig
 from tests.support.running import wait_until
@@ -136,14 +139,28 @@ def test_files_as_the_server_was_told_of_them() -> None:
     assert files_summary({}) == {"problem": "", "files": []}
 
 
-def test_an_update_of_another_version_of_the_gateway_is_no_error() -> None:
-    class Kept(dict[str, Any]):
-        def put(self, key: str, value: Any) -> None: ...
-        def delete(self, key: str) -> None: ...
-        def keys(self, prefix: str = "") -> list[str]:  # type: ignore[override]
-            return []
+class Kept(dict[str, Any]):
+    """`ports.State`, as far as it is read."""
 
+    def put(self, key: str, value: Any) -> None: ...
+    def delete(self, key: str) -> None: ...
+    def keys(self, prefix: str = "") -> list[str]:  # type: ignore[override]
+        return []
+
+
+def test_an_update_of_another_version_of_the_gateway_is_no_error() -> None:
     assert update_summary(Kept()) == {"wanted": "", "job": None, "failed": False, "previous": ""}
-    odd = update_summary(Kept({"ota.job": {"phase": "flying"}, "ota.wanted": {"attributes": {"sw_version": "1.2"}}}))
+    wanted = asdict(Wanted(1, relevant({"sw_title": "controller", "sw_version": "1.2"})))
+    odd = update_summary(Kept({"ota.job": {"phase": "flying"}, "ota.wanted": wanted}))
     assert (odd["job"] or {})["phase"] == "unknown"
     assert odd["wanted"] == "1.2"
+
+
+def test_an_update_in_progress_is_told_in_the_words_of_the_server() -> None:
+    attributes = relevant({"sw_title": "controller", "sw_version": "1.2"})
+    job: Job = replace(
+        begin(1, parse_assignment(attributes or {}, AcceptRules()), "1.1", False), phase=Phase.TRIAL, attempt=2
+    )
+    told = update_summary(Kept({"ota.job": job.encode(), "ota.previous": "1.1"}))
+    assert told["job"] == {"version": "1.2", "phase": "trial", "state": "UPDATING", "attempt": 2, "reason": ""}
+    assert told["previous"] == "1.1"

@@ -3,7 +3,7 @@
 
 import { curve, known, sparkline } from "./plots.js";
 
-const LOOK_MS = 2000, CURVES_MS = 10000;
+const LOOK_MS = 2000, CURVES_MS = 10000, LEAST_BINS = 18;
 const $ = (id) => document.getElementById(id);
 const session = { csrf: null, passwordSet: false, offered: [] };
 let span = "hour", curves = null, letterIds = [];
@@ -32,7 +32,8 @@ function size(bytes) {
 }
 
 const count = (value) => (typeof value === "number" ? value.toLocaleString("en") : "–");
-const number = (value) => (value === undefined || value === null ? "–" : value.toLocaleString("en", { maximumSignificantDigits: 4 }));
+const number = (value) => (value === undefined || value === null ? "–"
+  : value.toLocaleString("en", Math.abs(value) >= 1000 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 4 }));
 const time = (ms) => (ms ? new Date(ms).toISOString().replace("T", " ").slice(0, 19) + "Z" : "–");
 
 // --- parts of the page -------------------------------------------------------------------------------------
@@ -130,7 +131,8 @@ function day(account) {
 
 function controller({ controller: found, heartbeat, now_ms }) {
   if (found.error) return pairs("controller", [["state", found.error]]);
-  const entries = [["state", [found.controller_state, found.controller_state_reason].filter(Boolean).join(": ")]];
+  const words = new Set([found.controller_state, found.controller_state_reason].filter(Boolean));
+  const entries = [["state", [...words].join(": ")]];
   if (found.controller_version) entries.push(["version", found.controller_version]);
   if (found.controller_running_since_ms) entries.push(["running for", age((now_ms - found.controller_running_since_ms) / 1000)]);
   if (found.controller_restarts !== undefined) entries.push(["restarts", count(found.controller_restarts)]);
@@ -187,8 +189,11 @@ function gateway(status) {
 function drawCurves() {
   if (!curves) return;
   const found = curves[span];
+  const bins = Math.max(found.backlog.length, LEAST_BINS);  // a young gateway's curve is not squeezed into a corner
+  const shown = bins < found.bins ? age(bins * found.step_s) : span;
+  $("shown").textContent = `the last ${shown}`;
   const all = [
-    ["Rows a second", [found.delivered_per_s, found.accepted_per_s], "delivered, and dashed: accepted", ""],
+    ["Rows a second", [found.delivered_per_s, found.accepted_per_s], "dashed: accepted", ""],
     ["Latency to the acknowledgement", [found.latency_ms], "", " ms"],
     ["Backlog", [found.backlog], "", " rows"],
   ];
@@ -197,7 +202,7 @@ function drawCurves() {
     const words = values.length ? `now ${number(values.at(-1))}${unit}, at most ${number(Math.max(...values))}${unit}` : "nothing yet";
     const figure = make("figure"), caption = make("figcaption");
     caption.append(make("span", title + (note ? ` (${note})` : "")), make("span", words));
-    figure.append(caption, curve(series, found.bins, `${title}, the last ${span}: ${words}`));
+    figure.append(caption, curve(series, bins, `${title}, the last ${shown}: ${words}`));
     return figure;
   }));
 }
