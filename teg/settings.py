@@ -74,6 +74,7 @@ class Settings:
     tb_host: str
     tb_port: int
     tb_tls: bool
+    tb_mqtt_version: str
     ca_cert: Path | None
     access_token_path: Path
     provision_key: str | None
@@ -172,6 +173,7 @@ class _Reader(Variables):
             tb_host=self._host("TB_HOST"),
             tb_port=self._number("TB_PORT", None, 1, 65_535),
             tb_tls=self._switch("TB_TLS", True),
+            tb_mqtt_version=self._choice("TB_MQTT_VERSION", "3.1.1", ("3.1.1", "auto")),
             ca_cert=self._ca_cert(where),
             access_token_path=self._token_path(where),
             provision_key=self._text("THINGSBOARD_PROVISION_DEVICE_KEY") or None,

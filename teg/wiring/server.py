@@ -15,7 +15,7 @@ from teg.adapters import tls
 from teg.adapters.bounded_mqtt_client import BoundedClient
 from teg.adapters.log_handlers import LogOutput
 from teg.adapters.mqtt_provisioning import ProvisioningEndpoint
-from teg.adapters.mqtt_session import MqttSession, Server
+from teg.adapters.mqtt_session import MqttSession, MQTTv5, MQTTv311, Server
 from teg.adapters.token_file import AccessTokenFile
 from teg.domain.ota import store
 from teg.domain.ports import Clock
@@ -151,10 +151,11 @@ def _session(
 
 
 def _server(settings: Settings) -> Server:
-    if not settings.tb_tls:
+    context = tls.client_context(settings.ca_cert) if settings.tb_tls else None
+    if context is None:
         logger.warning("TB_TLS=off: the access token and all data go over the network in the clear")
-        return Server(settings.tb_host, settings.tb_port, None, BoundedClient)
-    return Server(settings.tb_host, settings.tb_port, tls.client_context(settings.ca_cert), BoundedClient)
+    versions = (MQTTv5, MQTTv311) if settings.tb_mqtt_version == "auto" else (MQTTv311,)
+    return Server(settings.tb_host, settings.tb_port, context, BoundedClient, versions)
 
 
 def _credentials(settings: Settings, server: Server) -> Credentials:

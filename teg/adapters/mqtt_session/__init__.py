@@ -1,6 +1,8 @@
 """The session with the server, on paho."""
 
+from paho.mqtt.client import MQTTv5, MQTTv311
+
 from teg.adapters.mqtt_session.connection import Server
 from teg.adapters.mqtt_session.session import MqttSession
 
-__all__ = ["MqttSession", "Server"]
+__all__ = ["MQTTv5", "MQTTv311", "MqttSession", "Server"]

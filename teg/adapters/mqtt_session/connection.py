@@ -15,14 +15,14 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol, runtime_checkable
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage, MQTTv311
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import Liveness, Pulse
 from teg.domain.server.connection_faults import CLOSED, CLOSED_PLAIN, explained
-from teg.domain.server.reconnect import CONNACK_NUMBERS, Ended
+from teg.domain.server.reconnect import CONNACK_NUMBERS, MQTT5_NUMBERS, UNKNOWN_VERSION, Ended
 from teg.domain.server.wire import MAX_UNACKNOWLEDGED, SUBSCRIPTIONS
 
 logger = logging.getLogger("gateway.session")
@@ -30,6 +30,9 @@ logger = logging.getLogger("gateway.session")
 KEEPALIVE_S = 30
 CONNECT_TIMEOUT_S = 10.0
 SUBACK_TIMEOUT_S = 10.0
+
+#: MQTT 5's reason to end a session: another one was made for the same device.
+TAKEN_OVER = 0x8E
 
 Done = Callable[[bool], None]
 
@@ -49,6 +52,8 @@ class Server:
     port: int
     tls: ssl.SSLContext | None
     client: type[Client] = Client
+    #: Versions of MQTT to try, in this order.
+    versions: tuple[int, ...] = (MQTTv311,)
 
 
 #: Messages kept from before the SUBACK; the server re-sends pending calls then, and nobody has hundreds.
@@ -67,7 +72,9 @@ class Connection:
         keepalive_s: int,
         subscriptions: Sequence[str] = SUBSCRIPTIONS,
         liveness: Liveness | None = None,
+        version: int = MQTTv311,
     ) -> None:
+        self._version = version
         self._liveness = liveness or Liveness()
         self.usable = False
         self._subscriptions = subscriptions
@@ -85,7 +92,7 @@ class Connection:
         self._over = threading.Event()
         self._refusal: int | None = None
         self._reason = ""
-        self.closed_by_peer = False
+        self.closed_by_peer = self._taken_over = False
         self._established_s: float | None = None
         self._unacknowledged = 0
         #: Requests that came before the SUBACK, when they could not be answered yet; None from then on.
@@ -96,7 +103,9 @@ class Connection:
         self._client = self._make_client(token)
 
     def _make_client(self, token: str) -> Client:
-        client = self._server.client(CallbackAPIVersion.VERSION2, protocol=MQTTv311, reconnect_on_failure=False)
+        client = self._server.client(
+            CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion(self._version), reconnect_on_failure=False
+        )
         client.username_pw_set(token, "")
         if self._server.tls is not None:
             client.tls_set_context(self._server.tls)
@@ -181,6 +190,16 @@ class Connection:
         for topic, payload in held:
             self._on_message(topic, payload)
 
+    @property
+    def answered(self) -> bool:
+        """A CONNACK came, and it does not refuse the version of MQTT."""
+        return self._answered.is_set() and self._refusal != UNKNOWN_VERSION
+
+    @property
+    def closed_unanswered(self) -> bool:
+        """The way of old servers to say that they do not know the version."""
+        return not self.answered and (self.closed_by_peer or self._refusal == UNKNOWN_VERSION)
+
     def end(self, reason: str) -> None:
         self._reason = self._reason or reason
         self.usable = False
@@ -215,6 +234,7 @@ class Connection:
             lasted_s=lasted_s,
             unacknowledged=self._unacknowledged,
             refusal=self._refusal,
+            taken_over=self._taken_over,
         )
 
     # --- senders' threads ----------------------------------------------------------------------------------
@@ -283,14 +303,19 @@ class Connection:
 
     def _on_connect(self, client: Client, _: Any, __: ConnectFlags, code: ReasonCode, ___: Properties | None) -> None:
         if code.is_failure:
-            self._refusal = CONNACK_NUMBERS.get(code.value, code.value)
+            numbers = CONNACK_NUMBERS if self._version == MQTTv311 else CONNACK_NUMBERS | MQTT5_NUMBERS
+            self._refusal = numbers.get(code.value, code.value)
             self._over.set()
         self._answered.set()
 
     def _on_subscribe(self, _: Client, __: Any, mid: int, codes: list[ReasonCode], ___: Properties | None) -> None:
         self._suback(mid).put(codes)
 
-    def _on_publish(self, _: Client, __: Any, mid: int, ___: ReasonCode, ____: Properties) -> None:
+    def _on_publish(self, _: Client, __: Any, mid: int, code: ReasonCode, ___: Properties) -> None:
+        if code.is_failure:  # MQTT 5 says so and goes on; what follows is the same as where it closes
+            self.closed_by_peer = True
+            self.end(f"the server refused a message: {code} (0x{code.value:02X})")
+            return
         if mid not in self._waiting:
             self._early.add(mid)  # the sender has not noted its packet id yet; it looks here after noting
         if mid in self._waiting:
@@ -319,13 +344,21 @@ class Connection:
         self._on_message(message.topic, bytes(message.payload))
 
     def _on_disconnect(
-        self, _: Client, __: Any, ___: DisconnectFlags, code: ReasonCode, ____: Properties | None
+        self, _: Client, __: Any, flags: DisconnectFlags, code: ReasonCode, ___: Properties | None
     ) -> None:
-        self.closed_by_peer = not self._reason and code.getName() == "Unspecified error"
-        by_peer = CLOSED if self._server.tls or self._answered.is_set() else CLOSED_PLAIN
-        self._reason = self._reason or (by_peer if self.closed_by_peer else str(code))
+        if not self._reason:
+            self._reason = self._why(flags.is_disconnect_packet_from_server, code)
         self.usable = False
         self._over.set()
+
+    def _why(self, told: bool, code: ReasonCode) -> str:
+        """`told`: with MQTT 5 the server says why it closes."""
+        if told:
+            self.closed_by_peer, self._taken_over = True, code.value == TAKEN_OVER
+            return f"{CLOSED}: {code} (0x{code.value:02X})"
+        self.closed_by_peer = code.getName() == "Unspecified error"
+        by_peer = CLOSED if self._server.tls or self._answered.is_set() else CLOSED_PLAIN
+        return by_peer if self.closed_by_peer else str(code)
 
     def _fail_waiting(self) -> None:
         self._unacknowledged = len(self._waiting)

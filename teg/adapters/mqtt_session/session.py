@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 
 from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done, Server
 from teg.adapters.mqtt_session.departure import Departure
+from teg.adapters.mqtt_session.version import ProtocolVersion
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import UNLIMITED, Liveness
 from teg.domain.server.rate_limits import Limits, Pacer, data_points
@@ -64,6 +65,7 @@ class MqttSession:
         self._on_connected = on_connected
         self._policy = policy or ConnectionPolicy()
         self._keepalive_s = keepalive_s
+        self._version = ProtocolVersion(server.versions)
         self._connection: Connection | None = None
         self._last: Connection | None = None
         self._epoch = 0
@@ -216,19 +218,26 @@ class MqttSession:
                 return Ended(False, False, "the gateway stops")
         heard = (self._on_message, self._established)
         connection = Connection(
-            self._server, token, *heard, self._keepalive_s, self._subscriptions, liveness=self._liveness
+            self._server,
+            token,
+            *heard,
+            self._keepalive_s,
+            self._subscriptions,
+            liveness=self._liveness,
+            version=self._version.number,
         )
         self._connection = self._last = connection
         try:
             return connection.run(self._stopping)
         finally:
             self._connection = None
+            self._version.ended(connection.answered, connection.closed_unanswered)
 
     def _established(self) -> None:
         self._epoch += 1
         self._pacer.connected(self._now_s(), CONNECT_MESSAGES)
         self._policy.established()
-        logger.info("connected to %s:%d", self._server.host, self._server.port)
+        logger.info("connected to %s:%d with %s", self._server.host, self._server.port, self._version.name)
         self._on_connected()
 
 

@@ -36,6 +36,9 @@ REFUSALS = {
 
 #: paho names refusals by MQTT 5 reason codes; these are the CONNACK numbers that stand in ThingsBoard's documentation.
 CONNACK_NUMBERS = {0x84: 1, 0x85: 2, 0x88: 3, 0x86: 4, 0x87: 5}
+#: Where ThingsBoard's answer to MQTT 5 differs: an unknown token, an exhausted limit.
+MQTT5_NUMBERS = {0x86: 5, 0x9F: 3}
+UNKNOWN_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Ended:
     unacknowledged: int = 0
     refusal: int | None = None
     took_s: float = 0.0
+    taken_over: bool = False  #: the server says that another session took this one's place (MQTT 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,8 @@ class ConnectionPolicy:
         return advice
 
     def _advice(self, ended: Ended) -> Advice:
-        self.second_user.ended(ended.established, ended.by_peer and not ended.unacknowledged, ended.lasted_s)
+        suspicious = ended.by_peer and not ended.unacknowledged
+        self.second_user.ended(ended.established, suspicious, ended.lasted_s, ended.taken_over)
         soonest_s, wait_s = self._waits_s(ended)
         return Advice(wait_s, min(soonest_s, wait_s), *self._say(ended))
 

@@ -1,7 +1,7 @@
 """Telling a second user of our access token from a bad link.
 
 ThingsBoard allows one session a device: whoever connects ends the other's. On MQTT 3.1.1 that looks like any other
-close. What tells them apart: there is the rhythm: the other side
+close; MQTT 5 gives the reason, and then it is certain. What tells them apart without one is the rhythm: the other side
 comes back when we do, so each of our sessions lasts as long as its wait, every connect of ours succeeds at once, and
 nothing of ours was on the way. A bad link also refuses connects, and cuts when it likes.
 """
@@ -21,9 +21,14 @@ class Suspicion(StrEnum):
 
     MAYBE = "may be"
     LIKELY = "most likely"
+    CERTAIN = "certainly"
 
 
 _SAID = {
+    Suspicion.CERTAIN: (
+        "the server says that another session took its place: another program or a second device (a cloned SD card?)"
+        " uses the same access token"
+    ),
     Suspicion.MAYBE: (
         "closed by the server {closes} times in a row soon after it was made: the link is bad, or it may be that"
         " another program or a second device (a cloned SD card?) uses the same access token"
@@ -44,10 +49,13 @@ class SecondUser:
     def _forget(self) -> None:
         self._lasted_s: deque[float] = deque(maxlen=CLOSES)
         self._closes = 0
-        self._connects_failed = False
+        self._connects_failed = self._told = False
 
-    def ended(self, established: bool, suspicious: bool, lasted_s: float) -> None:
-        """`suspicious`: closed by the server with nothing of ours on the way."""
+    def ended(self, established: bool, suspicious: bool, lasted_s: float, taken_over: bool = False) -> None:
+        """`suspicious`: closed by the server with nothing of ours on the way; `taken_over`: the server says so."""
+        if taken_over:
+            self._told = True
+            return
         if not established:
             self._connects_failed = True
         elif suspicious and lasted_s < WITHIN_S:
@@ -59,6 +67,8 @@ class SecondUser:
     @property
     def suspicion(self) -> Suspicion | None:
         """None while there is no reason for any."""
+        if self._told:
+            return Suspicion.CERTAIN
         if self._closes < CLOSES:
             return None
         if not self._connects_failed and max(self._lasted_s) <= RHYTHM * min(self._lasted_s) + 1.0:
