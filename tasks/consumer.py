@@ -110,6 +110,8 @@ class GatewayConsumer(Consumer):
         ended = staticmethod(self._signals.wake)
         self.worker_class = type("SeatedWorker", (LaneWorker,), {"seats": seats, "ended": ended})
         self._pulse: Pulse | None = None
+        self._held: list[TextIO] = []
+        self._lock_path = Path()
         super().__init__(huey, **options)
         self._stop_flag_timeout = 0.0  # Huey looks ten times a second whether a signal came; we wait for it
         # All of them stop gracefully (contract); a second one interrupts.
@@ -131,7 +133,9 @@ class GatewayConsumer(Consumer):
         try:
             with ExitStack() as stack:
                 lock = settings.data_path / "gateway.lock"
-                self._patiently(lambda: stack.enter_context(single_instance(lock)))
+                self._held = [self._patiently(lambda: stack.enter_context(single_instance(lock)))]
+                stack.callback(lambda: [file.close() for file in self._held])
+                self._lock_path = lock
                 self._patiently(lambda: self.huey.open_when_possible(settings.queue_url, own_name(settings)))
                 stack.callback(self.huey.close)
                 self._patiently(lambda: stack.enter_context(self._lifespan(settings)))
@@ -151,6 +155,10 @@ class GatewayConsumer(Consumer):
         """Now and then on the main thread."""
         self._pulse = self._pulse or self.huey.liveness.watch("the main thread")
         self._pulse.note("looks after the workers", MAIN_WAIT_S)
+        if self._held and not lock_again(self._lock_path, self._held):
+            logger.error("another gateway works on %s now; this one ends", self._lock_path.parent)
+            self._held.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
         return bool(super().check_worker_health())
 
     def _set_signal_handlers(self) -> None:
@@ -204,7 +212,7 @@ def own_name(settings: Settings) -> str:
 
 
 @contextmanager
-def single_instance(path: Path) -> Iterator[None]:
+def single_instance(path: Path) -> Iterator[TextIO]:
     """Hold an exclusive lock for the life of the process; the kernel drops it however the process ends.
 
     Raises:
@@ -225,7 +233,30 @@ def single_instance(path: Path) -> Iterator[None]:
             raise SystemExit(f"another gateway already works on {path.parent} (lock {path}); not starting") from error
         except OSError as error:
             raise Unavailable(f"{path} cannot be locked: {error}") from error
-        yield
+        yield lock
+
+
+def lock_again(path: Path, held: list[TextIO]) -> bool:
+    """The lock stands where the next start looks for it: taken anew when it, or its directory, was moved or removed.
+
+    False: another gateway was faster. What cannot be done now is done the next time.
+    """
+    with suppress(OSError):
+        if os.path.samestat(path.lstat(), os.fstat(held[-1].fileno())):
+            return True
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = _open_lock(path)
+    except (OSError, SystemExit):
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        return not isinstance(error, BlockingIOError)
+    held.append(lock)
+    logger.warning("%s was moved or removed; locked anew", path)
+    return True
 
 
 def _open_lock(path: Path) -> TextIO:
