@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from teg.domain.errors import NotConnected
+from teg.domain.errors import NotConnected, Unavailable
 from teg.domain.server.wire import PROBE
 from teg.domain.telemetry.ports import Delivery, Stream
 from tests.support.running import wait_until
@@ -49,6 +49,9 @@ class FakeDisk:
         self.held = False
 
     def take(self) -> None:
+        self.let_go()
+        if self.free < self.size_bytes:
+            raise Unavailable("the ballast: No space left on device")
         self.free -= self.size_bytes
         self.held = True
 

@@ -51,3 +51,29 @@ class FakeOwn:
             record = orjson.loads(text)
             assert record["ts"] == ts_ms
             self.records.append((ts_ms, record["values"]))
+
+
+class FakeAttributes:
+    """`telemetry.reporting.PendingAttributes` in memory; contents by key: value, number of the change, told."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[bytes, int, bool]] = {}
+
+    def set(self, values: dict[str, bytes]) -> None:
+        for key, value in values.items():
+            self.rows[key] = (value, self.rows.get(key, (b"", 0, False))[1] + 1, False)
+
+    def pending(self) -> list[tuple[str, bytes, int]]:
+        return [(key, value, change) for key, (value, change, told) in sorted(self.rows.items()) if not told]
+
+    def told(self) -> list[tuple[str, bytes]]:
+        return [(key, value) for key, (value, _, told) in sorted(self.rows.items()) if told]
+
+    def tell_again(self, keys: Sequence[str] | None = None) -> None:
+        for key in self.rows.keys() & (self.rows.keys() if keys is None else set(keys)):
+            self.rows[key] = (*self.rows[key][:2], False)
+
+    def mark(self, sent: list[tuple[str, int]]) -> None:
+        for key, change in sent:
+            if key in self.rows and self.rows[key][1] == change:
+                self.rows[key] = (*self.rows[key][:2], True)

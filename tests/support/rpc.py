@@ -221,7 +221,7 @@ class FakeFiles:
 
 class FakeLog:
     def recent(self, lines: int, level: int = 10) -> list[str]:
-        return (["a warning", "an error"] if level < 40 else ["an error"])[-lines:]
+        return (["a warning", "an error"] if level < 40 else ["an error"])[-lines:] if lines > 0 else []
 
 
 @dataclass

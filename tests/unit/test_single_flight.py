@@ -1,13 +1,14 @@
 """One run at a time, and none forgotten."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
 
 from teg.domain.concurrency import SingleFlight
 from teg.domain.telemetry.reporting import Reporter
+from tests.support.own_reports import FakeAttributes
 
 
 def test_a_call_during_a_run_repeats_it_and_does_not_wait() -> None:
@@ -66,34 +67,9 @@ def test_no_call_is_forgotten_between_threads() -> None:
     assert seen == asked == 8000
 
 
-class Pending:
-    """The table of client attributes in a few lines."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, tuple[bytes, int, bool]] = {}
-
-    def set(self, values: dict[str, bytes]) -> None:
-        for key, value in values.items():
-            self.rows[key] = (value, self.rows.get(key, (b"", 0, False))[1] + 1, False)
-
-    def pending(self) -> list[tuple[str, bytes, int]]:
-        return [(key, value, change) for key, (value, change, sent) in self.rows.items() if not sent]
-
-    def told(self) -> list[tuple[str, bytes]]:
-        return []
-
-    def tell_again(self, keys: Sequence[str] | None = None) -> None:
-        raise NotImplementedError
-
-    def mark(self, sent: list[tuple[str, int]]) -> None:
-        for key, change in sent:
-            value, newest, _ = self.rows[key]
-            self.rows[key] = (value, newest, newest == change)
-
-
 def test_a_newer_attribute_is_never_overtaken_by_an_older_one() -> None:
     """Two workers publish; the first one's message is slow."""
-    pending = Pending()
+    pending = FakeAttributes()
     server: dict[str, bytes] = {}
 
     class Session:

@@ -1,11 +1,12 @@
 """The three sources: what each asks of Git, the engine and the server, and which failures can pass."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from teg.adapters.package_store import PackageOnDisk, PackagesOnDisk
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota.assignment import Assignment, Source
 from teg.domain.ota.checksums import checksum
@@ -170,41 +171,23 @@ def test_an_image_that_vanished_is_fetched_again(runtime: RuntimeInMemory) -> No
 DATA = b"0123456789" * 10
 
 
-class FakeFile:
-    def __init__(self) -> None:
-        self.data = b""
+class NotedStore(PackagesOnDisk):
+    """The real store, and the names that were asked for."""
 
-    path = Path("/nowhere/package")
-
-    def held_bytes(self) -> int:
-        return len(self.data)
-
-    def free_bytes(self) -> int:
-        return 1 << 40
-
-    def cut(self, size: int) -> None:
-        self.data = self.data[:size]
-
-    def append(self, data: bytes) -> None:
-        self.data += data
-
-    def sync(self) -> None: ...
-
-    def pieces(self) -> Iterator[bytes]:
-        yield self.data
-
-
-class FakeStore:
-    def __init__(self) -> None:
-        self.file = FakeFile()
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.directory = directory
         self.names: list[str] = []
 
-    def open(self, name: str) -> FakeFile:
+    def open(self, name: str) -> PackageOnDisk:
         self.names.append(name)
-        return self.file
+        return super().open(name)
 
-    def clear(self) -> None:
-        self.file.data = b""
+    def hold(self, job: Job, data: bytes) -> None:
+        super().open(f"CRC32-{job.assignment.checksum}-{job.assignment.size}").append(data)
+
+    def is_empty(self) -> bool:
+        return not any(path.stat().st_size for path in self.directory.glob("*"))
 
 
 class FakeSession:
@@ -232,11 +215,11 @@ def package_job(resumed: bool = False, data: bytes = DATA) -> Job:
 
 
 @pytest.fixture
-def store() -> FakeStore:
-    return FakeStore()
+def store(tmp_path: Path) -> NotedStore:
+    return NotedStore(tmp_path / "packages")
 
 
-def test_a_package_is_fetched_verified_and_loaded(store: FakeStore, runtime: RuntimeInMemory) -> None:
+def test_a_package_is_fetched_verified_and_loaded(store: NotedStore, runtime: RuntimeInMemory) -> None:
     source = PackageSource(FakeSession(DATA), store, runtime)
     job = package_job()
     source.fetch(job, never)
@@ -247,7 +230,7 @@ def test_a_package_is_fetched_verified_and_loaded(store: FakeStore, runtime: Run
     assert set(store.names) == {f"CRC32-{job.assignment.checksum}-100"}
 
 
-def test_every_download_has_a_request_of_its_own(store: FakeStore, runtime: RuntimeInMemory) -> None:
+def test_every_download_has_a_request_of_its_own(store: NotedStore, runtime: RuntimeInMemory) -> None:
     session = FakeSession(DATA)
     source = PackageSource(session, store, runtime)
     for _ in range(2):
@@ -256,43 +239,43 @@ def test_every_download_has_a_request_of_its_own(store: FakeStore, runtime: Runt
     assert len({topic.split("/")[3] for topic in session.topics}) == 2
 
 
-def test_a_refused_package_leaves_nothing_behind(store: FakeStore, runtime: RuntimeInMemory) -> None:
+def test_a_refused_package_leaves_nothing_behind(store: NotedStore, runtime: RuntimeInMemory) -> None:
     source = PackageSource(FakeSession(DATA + b"x"), store, runtime)
     with pytest.raises(Refused, match="longer"):
         source.fetch(package_job(), never)
-    assert store.file.data == b""
+    assert store.is_empty()
 
 
-def test_a_called_off_package_is_cleared_by_whoever_calls_it_off(store: FakeStore, runtime: RuntimeInMemory) -> None:
+def test_a_called_off_package_is_cleared_by_whoever_calls_it_off(store: NotedStore, runtime: RuntimeInMemory) -> None:
     with pytest.raises(CalledOff):
         PackageSource(FakeSession(DATA), store, runtime).fetch(package_job(), lambda: True)
 
 
-def test_a_corrupt_package_is_removed_and_refused(store: FakeStore, runtime: RuntimeInMemory) -> None:
-    store.file.data = DATA[:-1] + b"x"
+def test_a_corrupt_package_is_removed_and_refused(store: NotedStore, runtime: RuntimeInMemory) -> None:
+    store.hold(package_job(), DATA[:-1] + b"x")
     with pytest.raises(Refused, match="corrupt"):
         PackageSource(FakeSession(DATA), store, runtime).verify(package_job())
-    assert store.file.data == b""
+    assert store.is_empty()
 
 
-def test_a_pieced_together_package_gets_a_second_chance(store: FakeStore, runtime: RuntimeInMemory) -> None:
-    store.file.data = DATA[:-1] + b"x"
+def test_a_pieced_together_package_gets_a_second_chance(store: NotedStore, runtime: RuntimeInMemory) -> None:
+    store.hold(package_job(), DATA[:-1] + b"x")
     with pytest.raises(Corrupt):
         PackageSource(FakeSession(DATA), store, runtime).verify(package_job(resumed=True))
-    assert store.file.data == b""
+    assert store.is_empty()
 
 
 def test_a_package_that_vanished_before_it_was_loaded_is_fetched_again(
-    store: FakeStore, runtime: RuntimeInMemory
+    store: NotedStore, runtime: RuntimeInMemory
 ) -> None:
     with pytest.raises(Corrupt, match="removed from the disk"):
         PackageSource(FakeSession(DATA), store, runtime).install(package_job(), never)
     assert not runtime.has_image("v2")
 
 
-def test_temporary_files_that_cannot_be_removed_stop_nothing(runtime: RuntimeInMemory) -> None:
-    class Stuck(FakeStore):
+def test_temporary_files_that_cannot_be_removed_stop_nothing(runtime: RuntimeInMemory, tmp_path: Path) -> None:
+    class Stuck(NotedStore):
         def clear(self) -> None:
             raise Unavailable("read-only file system")
 
-    clear_quietly(PackageSource(FakeSession(DATA), Stuck(), runtime))
+    clear_quietly(PackageSource(FakeSession(DATA), Stuck(tmp_path), runtime))

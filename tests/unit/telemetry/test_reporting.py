@@ -1,7 +1,6 @@
 """What the gateway says about itself: durable first, in as few messages as the limit allows, newest value last."""
 
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +16,7 @@ from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.server.wire import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY
 from teg.domain.telemetry.reporting import Auxiliary, Reporter
 from tests.support.links import FakeClock
-from tests.support.own_reports import FakeOwn, FakeSession
+from tests.support.own_reports import FakeAttributes, FakeOwn, FakeSession
 
 
 class Rig:
@@ -145,27 +144,9 @@ def test_what_was_sent_before_the_link_broke_is_not_sent_again(rig: Rig) -> None
 
 @given(st.dictionaries(st.text(max_size=20), st.integers(0, 59_900).map(lambda size: "y" * size), max_size=12))
 def test_any_attributes_arrive_in_messages_below_the_limit(values: dict[str, str]) -> None:
-    pending: dict[str, bytes] = {}
-
-    class Table:
-        def set(self, values: dict[str, bytes]) -> None:
-            pending.update(values)
-
-        def pending(self) -> list[tuple[str, bytes, int]]:
-            return [(key, value, 1) for key, value in pending.items()]
-
-        def told(self) -> list[tuple[str, bytes]]:
-            return []
-
-        def tell_again(self, keys: Sequence[str] | None = None) -> None:
-            raise NotImplementedError
-
-        def mark(self, sent: list[tuple[str, int]]) -> None:
-            for key, _ in sent:
-                del pending[key]
-
+    table = FakeAttributes()
     session = FakeSession()
-    reporter = Reporter(FakeOwn(), Table(), cast(Any, session), FakeClock(), lambda: None, lambda: None)
+    reporter = Reporter(FakeOwn(), table, cast(Any, session), FakeClock(), lambda: None, lambda: None)
     accepted = {}
     for key, value in values.items():
         try:
@@ -175,7 +156,7 @@ def test_any_attributes_arrive_in_messages_below_the_limit(values: dict[str, str
             pass
     reporter.publish_attributes()
     assert session.values() == accepted
-    assert not pending
+    assert not table.pending()
     assert all(len(payload) <= MAX_PAYLOAD_BYTES for _, payload, _ in session.sent)
 
 

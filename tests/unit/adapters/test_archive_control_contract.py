@@ -1,0 +1,58 @@
+"""The promise of `rpc.ports.ArchiveControl`: what the calls are tested with answers in the shapes of the real archive.
+
+The fake counts ten rows in every range, so what is compared is which names an answer has, and of which kind.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from teg.domain.rpc.ports import ArchiveControl
+from tests.support.outboxes import TS, Archive
+from tests.support.rpc import FakeArchive
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[ArchiveControl]:
+    archive = Archive(tmp_path)
+    archive.store(*range(10))
+    archive.database.rows("SELECT 1")
+    with archive.database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO dead_letter (source_row, type, message, reason, set_aside_ms) VALUES (1, 'm', 'x', 'why', ?)",
+            (TS,),
+        )
+    yield archive.maintenance
+    archive.database.close()
+
+
+def assert_shape(fake: Mapping[str, Any], real: Mapping[str, Any]) -> None:
+    """Each name of the fake's is one of the real one's, with a value of the same kind."""
+    assert fake.keys() <= real.keys()
+    assert {name: type(fake[name]) for name in fake} == {name: type(real[name]) for name in fake}
+
+
+def test_counts(real: ArchiveControl) -> None:
+    assert_shape(FakeArchive().counts(), real.counts())
+
+
+def test_stats(real: ArchiveControl) -> None:
+    assert_shape(FakeArchive().stats(TS, TS + 9), real.stats(TS, TS + 9))
+
+
+def test_dead_letters(real: ArchiveControl) -> None:
+    [fake], [letter] = FakeArchive().dead_letters(5, None), real.dead_letters(5, None)
+    assert_shape(fake, letter)
+
+
+@pytest.mark.parametrize("kind", ["real", "fake"])
+def test_what_is_done_is_counted(real: ArchiveControl, kind: str) -> None:
+    archive: ArchiveControl = real if kind == "real" else FakeArchive()
+    heard: list[int] = []
+    marked = archive.mark_for_publishing(TS, TS + 9, heard.append)
+    retried, dropped = archive.retry_dead_letters([]), archive.drop_dead_letters([])
+    assert [type(count) for count in (marked, archive.kept(TS, TS + 9), retried, dropped)] == [int] * 4
+    assert heard == sorted(heard)
+    assert type(archive.discard(TS, TS + 9)) is int
