@@ -69,7 +69,7 @@ pythons: setup  ## the unit tests on the other supported Pythons of this machine
 bench: setup  ## drain, latency and idle figures of this machine, as ratios
 	$(BIN)/python -m bench.drain
 	$(BIN)/python -m bench.latency
-	$(BIN)/python -m bench.idle
+	$(BIN)/python -m bench.cost
 
 pictures: setup  ## the pictures in docs/pictures, of a demo that runs for them
 	@tests/install-system-packages

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from teg.adapters.gateway_db.outbox import TOGETHER, insert_records
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ingest import BATCH_ROWS, CommitPace, Recorder, RowsRead, joined
 from teg.domain.telemetry.ports import Delivery, Stream
+from teg.domain.telemetry.validation import Record
 from tests.support.ingest import Site, never, texts
 from tests.support.links import FakeLink, FakeOutbox
 from tests.support.publishers import publisher
@@ -213,3 +215,30 @@ def test_a_proof_begins_with_what_is_marked(monkeypatch: pytest.MonkeyPatch) -> 
     assert counted == [(0, 0)], "acknowledged, and not marked yet"
     assert mine.acknowledged_publishes == len(link.payloads)
     assert mine.acknowledged_bytes > 0
+
+
+@pytest.mark.parametrize("rows", [1, TOGETHER - 1, TOGETHER, TOGETHER + 1, 3 * TOGETHER + 7])
+def test_rows_inserted_together_are_those_inserted_one_by_one(site: Site, rows: int) -> None:
+    records = [
+        Record(
+            number, 1000 + number, 1 + number % 5, f"text {number}", "right" if number % 3 else None, number % 7 == 0
+        )
+        for number in range(rows)
+    ]
+    with site.database.transaction() as connection:
+        first = insert_records(connection, records, Stream.DATA)
+    found = site.database.rows("SELECT id, source_row, ts, points, message, payload, kind FROM record ORDER BY id")
+    assert found == [(first + at, *record) for at, record in enumerate(records)]
+    waiting = site.database.rows("SELECT record_id FROM outbox WHERE lane = ? ORDER BY 1", (Stream.DATA,))
+    assert [row_id for (row_id,) in waiting] == list(range(first, first + rows))
+
+
+def test_a_backlog_needs_one_statement_for_many_rows(site: Site) -> None:
+    """Counted by SQLite itself: statements, not time."""
+    statements: list[str] = []
+    records = [Record(number, 1000 + number, 1, "text", None, False) for number in range(5 * TOGETHER)]
+    with site.database.transaction() as connection:
+        connection.set_trace_callback(statements.append)
+        insert_records(connection, records, Stream.DATA)
+        connection.set_trace_callback(None)
+    assert len(statements) <= 5 + 2, "five inserts, the next id, the outbox"

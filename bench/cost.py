@@ -1,0 +1,144 @@
+"""What a running gateway and its inbox reader cost, counted by the kernel: CPU, memory, wake-ups, bytes, fsyncs.
+
+python -m bench.cost [--seconds 60]     (fsyncs need strace)
+
+Counts, unlike times, say the same on every machine; `tests/system/test_cost.py` holds some of them.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from bench.server import TOKEN, stand_in
+from tests.support.running import ControllerInbox, RunningGateway, message
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+#: The start has written its last by then (marker, room set apart for hard times), and no drainer waits any more.
+SETTLED_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Totals so far. `written_bytes` is what the kernel will write to the block layer, in whole pages."""
+
+    cpu_s: float = 0.0
+    rss_bytes: int = 0
+    wakeups: int = 0
+    written_bytes: int = 0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    def since(self, before: "Usage") -> "Usage":
+        """`rss_bytes` is what it is now."""
+        gone = (self.cpu_s - before.cpu_s, self.rss_bytes)
+        return Usage(*gone, self.wakeups - before.wakeups, self.written_bytes - before.written_bytes)
+
+
+def usage(pid: int) -> Usage:
+    """Of one process; its children are others."""
+    proc = Path("/proc") / str(pid)
+    stat = (proc / "stat").read_text().rpartition(")")[2].split()
+    status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+    io = dict(line.split(": ") for line in (proc / "io").read_text().splitlines())
+    wakeups = sum(
+        int(line.split(":")[1])
+        for thread in (proc / "task").iterdir()
+        for line in (thread / "status").read_text().splitlines()
+        if line.startswith("voluntary_ctxt_switches")
+    )
+    rss_bytes = int(status["VmRSS"].split()[0]) * 1024
+    return Usage((int(stat[11]) + int(stat[12])) / TICKS_PER_S, rss_bytes, wakeups, int(io["write_bytes"]))
+
+
+def processes(pid: int) -> list[int]:
+    """The gateway and its inbox reader."""
+    children = (Path("/proc") / str(pid) / "task").glob("*/children")
+    return [pid, *(int(child) for file in children for child in file.read_text().split())]
+
+
+def total(pid: int) -> Usage:
+    return sum((usage(process) for process in processes(pid)), Usage())
+
+
+@contextmanager
+def fsyncs(pid: int, trace: Path) -> Iterator[list[int]]:
+    """Append to what is yielded how many fsyncs the gateway and its reader made in the block."""
+    followed = [word for process in processes(pid) for word in ("-p", str(process))]
+    command = ["strace", "-f", "-e", "trace=fsync,fdatasync", "-o", str(trace), *followed]
+    tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert tracer.stderr is not None
+    tracer.stderr.readline()  # attached
+    found: list[int] = []
+    try:
+        yield found
+    finally:
+        tracer.terminate()
+        tracer.wait()
+        tracer.stderr.close()
+    found.append(len(re.findall(r"\bf(?:data)?sync\(", trace.read_text())))
+
+
+def feed(inbox: ControllerInbox, first: int, count: int, per_s: float) -> None:
+    """`count` messages at a steady rate."""
+    began_s = time.monotonic()
+    for number in range(count):
+        inbox.insert(message(first + number))
+        time.sleep(max(0.0, began_s + (number + 1) / per_s - time.monotonic()))
+
+
+def report(name: str, used: Usage, seconds: float, messages: int = 0, synced: int = 0) -> None:
+    words = [
+        f"{name:12} CPU {100 * used.cpu_s / seconds:.2f} % of a core",
+        f"wake-ups {used.wakeups / seconds:.1f}/s",
+        f"RSS {used.rss_bytes / 1e6:.1f} MB",
+        f"written {used.written_bytes / 1000:.1f} kB",
+    ]
+    if messages:
+        words += [f"{used.written_bytes / messages / 1000:.1f} kB", f"{synced / messages:.2f} fsyncs a message"]
+    print("   ".join(words), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=60)
+    seconds = parser.parse_args().seconds
+    with tempfile.TemporaryDirectory() as name, stand_in(Path(name)) as server:
+        tls = {"TB_TLS": "on", "THINGSBOARD_CA_CERT": str(server.tls.ca_file)}
+        gateway = RunningGateway(Path(name) / "g", server.host, server.port, TOKEN, **tls)
+        inbox = ControllerInbox(gateway.inbox_path)
+        started_s = time.monotonic()
+        with gateway:
+            gateway.wait_log("connected to")
+            print(f"start → connected {time.monotonic() - started_s:.2f} s")
+            assert gateway.process is not None
+            pid = gateway.process.pid
+            inbox.insert(message(0))
+            server.wait(1, 20)
+            time.sleep(SETTLED_S)
+            before = total(pid)
+            time.sleep(seconds)
+            report("at rest", total(pid).since(before), seconds)
+            first = 1
+            for per_s in (1, 10):
+                feed(inbox, first, 5 * per_s, per_s)  # the rate is known, and the drainers are there
+                count = seconds * per_s
+                before = total(pid)
+                feed(inbox, first + 5 * per_s, count, per_s)
+                used = total(pid).since(before)
+                with fsyncs(pid, Path(name) / "trace") as synced:
+                    feed(inbox, first + 5 * per_s + count, count, per_s)
+                report(f"{per_s} a second", used, seconds, count, synced[0])
+                first += 5 * per_s + 2 * count
+            assert gateway.stop() == 0
+
+
+if __name__ == "__main__":
+    main()
