@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from bench.idle import Usage, usage
+from bench.cost import Usage, usage
 from teg.adapters.page_listener import listen
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import ControllerInbox, RunningGateway, message, own_address
