@@ -1,5 +1,6 @@
 """`teg server`: what a ThingsBoard server needs for our gateways: a device profile with alarms, and a dashboard."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +70,14 @@ def check(url: str, user: str, ca_cert: Path | None) -> None:
 
 
 def password() -> str:
-    return environment_variable(PASSWORD_VARIABLE) or str(click.prompt("Password", hide_input=True, err=True))
+    """Of the variable, else typed at a terminal, else the first line of what is piped in."""
+    if found := environment_variable(PASSWORD_VARIABLE):
+        return found
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, err=True))
+    if piped := sys.stdin.readline().rstrip("\r\n"):
+        return piped
+    raise click.ClickException(f"no terminal to ask for the password at: set {PASSWORD_VARIABLE}")
 
 
 STATES = {"new": "missing", "different": "differs from this version's"}

@@ -93,10 +93,12 @@ class TestInstall:
         done = teg_server(server, "install", password="s3cret")
         assert done.exit_code == 1 and "Invalid username or password" in done.output and "s3cret" not in done.output
 
-    def test_a_password_is_asked_for(self, server: ThingsBoard) -> None:
+    def test_a_password_may_be_piped_in_and_its_absence_is_said(self, server: ThingsBoard) -> None:
         arguments = ["check", "--url", server.rest_url, "--user", "tenant@thingsboard.org"]
         done = CliRunner().invoke(command, arguments, input="tenant\n")
         assert done.exit_code == 1 and "missing" in done.output
+        none = CliRunner().invoke(command, arguments, input="")
+        assert none.exit_code == 1 and "set TEG_SERVER_PASSWORD" in none.output
 
 
 class TestCheck:
