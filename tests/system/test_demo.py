@@ -65,7 +65,7 @@ def processes_with(text: str) -> list[int]:
 
 def wait_for_arrivals(demo: subprocess.Popen[str]) -> None:
     assert demo.stdout
-    assert any(re.search(r"server [1-9]", line) for line in demo.stdout)
+    assert any(re.search(r" s  recorded .*  server [1-9]", line) for line in demo.stdout)
 
 
 def test_the_status_page_is_open_meanwhile(tmp_path: Path) -> None:
@@ -75,6 +75,7 @@ def test_the_status_page_is_open_meanwhile(tmp_path: Path) -> None:
         answers = requests.Session()
         wait_until(lambda: is_up(answers, url), 30, "the status page")
         assert "<html" in answers.get(url, timeout=20).text
+        wait_for_arrivals(demo)
         demo.send_signal(signal.SIGINT)
         output, _ = demo.communicate(timeout=90)
     assert demo.returncode == 0, output
