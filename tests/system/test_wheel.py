@@ -174,10 +174,25 @@ def is_code(path: Path) -> bool:
     return path.suffix in (".py", ".pyc") or path.name == LIBRARIES or METADATA.fullmatch(path.parts[0]) is not None
 
 
-def test_the_demo_runs_without_the_checkout(installation: Installation, tmp_path: Path) -> None:
-    consumer = installation.directory / "bin" / "huey_consumer"  # as an installation with its libraries has it
+def add_consumer(installation: Installation) -> None:
+    """As an installation with its libraries has it."""
+    consumer = installation.directory / "bin" / "huey_consumer"
     consumer.write_text(f"#!{installation.python}\nfrom huey.bin.huey_consumer import consumer_main\nconsumer_main()\n")
     consumer.chmod(0o755)
+
+
+def test_the_torture_runs_without_the_checkout(installation: Installation, tmp_path: Path) -> None:
+    add_consumer(installation)
+    teg = installation.directory / "bin" / "teg"
+    command: list[str | Path] = [teg, "torture", "--seconds", "2", "--directory", tmp_path / "card"]
+    done = subprocess.run(command, cwd="/", env=installation.environment(), capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^account: recorded [1-9]\d*, on the server [1-9]\d*, lost 0,", done.stdout, re.MULTILINE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_runs_without_the_checkout(installation: Installation, tmp_path: Path) -> None:
+    add_consumer(installation)
     command: list[str | Path] = [installation.directory / "bin" / "teg", "demo", "--seconds", "3"]
     environment = installation.environment(TMPDIR=str(tmp_path))
     done = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True, timeout=120)
