@@ -180,10 +180,15 @@ class ControllerInbox:
 
     def insert_many(self, messages: Iterable[object], row_type: object = "measurement") -> None:
         self.connection.execute("BEGIN")
-        self.connection.executemany(
-            "INSERT INTO messages (type, message) VALUES (?, ?)", ((row_type, message) for message in messages)
-        )
-        self.connection.execute("COMMIT")
+        try:
+            self.connection.executemany(
+                "INSERT INTO messages (type, message) VALUES (?, ?)", ((row_type, message) for message in messages)
+            )
+            self.connection.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:  # a later COMMIT would bring in what was said to be refused
+                self.connection.execute("ROLLBACK")
+            raise
 
     def heartbeat(self, timestamp_ms: int) -> None:
         self.connection.execute("INSERT OR REPLACE INTO health_check (id, timestamp_ms) VALUES (1, ?)", (timestamp_ms,))
