@@ -65,6 +65,10 @@ def troubles(site: Site) -> int:
     return site.gateway.log().count("the inbox cannot be read now")
 
 
+def ended(site: Site) -> int:
+    return site.gateway.log().count("the inbox can be read again")
+
+
 def emptied(place: Path) -> None:
     shutil.rmtree(place)
     place.mkdir()
@@ -99,7 +103,8 @@ def attack_in_turn(site: Site, wires: Path, sample: Iterable[str], made: Callabl
             good.insert(message(1000 + number))
             made()
             wait_until(lambda good=good: good.count() == 0, 60, f"a good file flows after {name}")  # type: ignore[misc]
-        said = troubles(site)
+        said = troubles(site)  # the next one is news when this trouble is over
+        wait_until(lambda: ended(site) == troubles(site), 30, f"the trouble with {name} is over")
     assert {path.name: path.read_bytes() for path in wires.iterdir()} == kept
     assert peak_kb(site) - before_kb < 60_000
     assert "\n2026 ERROR forged" not in site.gateway.log()
