@@ -215,7 +215,7 @@ class Database:
         """Give so many free pages back to the file system; returns how many there were to give."""
         before = self._pragma("page_count")
         with self._using() as connection, self._write_turn():
-            connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            connection.executescript(f"PRAGMA incremental_vacuum({pages})")  # `execute` stops after the first page
             self._checkpoint(connection, "TRUNCATE")
         return before - self._pragma("page_count")
 
