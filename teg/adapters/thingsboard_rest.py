@@ -18,10 +18,13 @@ PAGE = 100
 
 
 class ThingsBoardRest:
-    """Logs in when made. Of a request that fails the server's own words are told."""
+    """Of a request that fails the server's own words are told. Nothing of the credentials is kept."""
 
     def __init__(self, url: str, user: str, password: str, ca_cert: Path | None = None) -> None:
         """`url` such as `https://tb.example.org`; `ca_cert` where the public authorities do not know the server.
+
+        `password` is the user's; without a user it is the token of a session in the web page (a JSON Web Token), or an
+        API key (ThingsBoard from 4.3 on).
 
         Raises:
             Refused: no address of a server, or wrong credentials.
@@ -33,8 +36,9 @@ class ThingsBoardRest:
         self.url = url.rstrip("/")
         self._session = requests.Session()
         self._session.verify = str(ca_cert) if ca_cert else True
-        tokens = self.post("/api/auth/login", {"username": user, "password": password})
-        self._session.headers["X-Authorization"] = f"Bearer {tokens['token']}"
+        if user:
+            password = self.post("/api/auth/login", {"username": user, "password": password})["token"]
+        self._session.headers["X-Authorization"] = authorization(password)
 
     def close(self) -> None:
         self._session.close()
@@ -84,14 +88,23 @@ class ThingsBoardRest:
             raise Unavailable(f"{self.url} does not answer: {error}") from error
         if missing and answer.status_code == requests.codes.not_found:
             return None
-        if answer.status_code >= requests.codes.internal_server_error or answer.is_redirect:
+        if answer.is_redirect:  # to follow it would take the credentials to another address
+            raise Refused(f"{self.url} sends on to {answer.headers.get('Location')}: give that address")
+        if answer.status_code >= requests.codes.internal_server_error:
             raise Unavailable(f"{method} {path}: {_words(answer)}")
         if answer.status_code >= requests.codes.bad_request:
             raise Refused(f"{method} {path}: {_words(answer)}")
         try:
             return answer.json() if answer.content else None
         except ValueError as error:
-            raise Unavailable(f"{method} {path}: the answer is no JSON; is {self.url} a ThingsBoard?") from error
+            raise Refused(
+                f"{self.url} answers, but not as ThingsBoard does: a proxy, or a portal that wants a login?"
+            ) from error
+
+
+def authorization(token: str) -> str:
+    """The header's value: a session's token has three parts, an API key has one."""
+    return ("Bearer " if token.count(".") == 2 else "ApiKey ") + token
 
 
 def _words(answer: requests.Response) -> str:
@@ -100,4 +113,4 @@ def _words(answer: requests.Response) -> str:
         message = str(answer.json()["message"])
     except (ValueError, KeyError, TypeError):
         message = answer.reason or "no reason given"
-    return f"{answer.status_code}: {message[:200]}"
+    return f"{message[:200]} ({answer.status_code})"

@@ -6,11 +6,11 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from teg.adapters import tls
-from teg.adapters.server_rest import ServerRest
+from teg.adapters.thingsboard_rest import ThingsBoardRest
 from teg.adapters.token_file import AccessTokenFile
 from teg.console.checks import server
 from teg.console.checks.finding import Finding, Level, Site
@@ -77,27 +77,35 @@ def create_device(host: str, ca_file: str, known: Mapping[str, str]) -> str:
         click.echo("! this address is not encrypted: password and token can be read on the way")
     name = click.prompt("The device's name on the server", default=known.get(NAME) or platform.node())
     try:
-        context = tls.client_context(Path(ca_file) if ca_file else None) if url.startswith("https:") else None
-        rest = ServerRest(url, context)
-        log_in(rest)
-        device = rest.find_device(name)
-        if device is not None:
-            question = f"There is a device '{name}' already. Is it this one? Two devices must not have one token."
-            click.confirm(question, abort=True)
-        token = rest.access_token(device or rest.make_device(name))
+        with ThingsBoardRest(url, *administrator(), Path(ca_file) if ca_file else None) as rest:
+            device = rest.find("/api/tenant/devices", deviceName=name)
+            if device is not None:
+                question = f"There is a device '{name}' already. Is it this one? Two devices must not have one token."
+                click.confirm(question, abort=True)
+            token = access_token(rest, device or rest.post("/api/device", {"name": name}))
     except (Unavailable, Refused) as reason:
         raise click.ClickException(f"the device is not made: {harmless(str(reason))}") from reason
     click.echo(f"device '{name}' is on the server")
     return token
 
 
-def log_in(rest: ServerRest) -> None:
-    """As a tenant administrator, or by what stands for one."""
+def administrator() -> tuple[str, str]:
+    """User and password of a tenant administrator; without a user what stands for them."""
     user = click.prompt("User, an administrator of the tenant (empty: an API key or a session's token)", default="")
-    if user:
-        rest.log_in(user, click.prompt("Password (not stored)", hide_input=True))
-    else:
-        rest.use(click.prompt("API key or token (not stored)", hide_input=True).strip())
+    question = "Password (not stored)" if user else "API key or token (not stored)"
+    return user, click.prompt(question, hide_input=True).strip()
+
+
+def access_token(rest: ThingsBoardRest, device: Mapping[str, Any]) -> str:
+    """
+    Raises:
+        Refused: the device has credentials of another kind.
+    """
+    found = rest.get(f"/api/device/{device['id']['id']}/credentials")
+    token = found.get("credentialsId")
+    if found.get("credentialsType") != "ACCESS_TOKEN" or not isinstance(token, str) or not token:
+        raise Refused("the device has other credentials than an access token")
+    return token
 
 
 def trial(settings: Settings, token: str) -> Iterator[Finding]:

@@ -1,20 +1,16 @@
 """`teg init` has the server make the device: by a user and a password, by a token; nothing of those is kept."""
 
-import http.server
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
-from teg.adapters.server_rest import ServerRest
-from teg.domain.errors import Refused, Unavailable
+from teg.adapters.thingsboard_rest import authorization
 from teg.settings import read_env_file
 from teg.simulator.thingsboard.server import ThingsBoard
-from tests.support.running import CLOSED_PORT
 
 TEG = str(Path(sys.executable).parent / "teg")
 USER, PASSWORD = "tenant@thingsboard.org", "tenant"
@@ -35,9 +31,10 @@ def init(server: ThingsBoard, directory: Path, *answers: object) -> subprocess.C
 
 
 def session_token(server: ThingsBoard) -> str:
-    rest = ServerRest(server.rest_url, None)
-    rest.log_in(USER, PASSWORD)
-    return rest._authorization.removeprefix("Bearer ")
+    answer = requests.post(
+        f"{server.rest_url}/api/auth/login", json={"username": USER, "password": PASSWORD}, timeout=20
+    )
+    return str(answer.json()["token"])
 
 
 def everything_in(directory: Path) -> str:
@@ -81,49 +78,6 @@ def test_a_wrong_password_is_told_and_nothing_is_written(server: ThingsBoard, tm
     assert "wrong-canary" not in done.stdout + done.stderr
 
 
-class Portal(http.server.BaseHTTPRequestHandler):
-    """A captive portal, or a redirection to another address."""
-
-    def do_POST(self) -> None:
-        if self.path.startswith("/moved"):
-            self.send_response(307)
-            self.send_header("Location", "http://elsewhere.example/steal")
-            self.end_headers()
-            return
-        page = b"<html>Welcome to the hotel</html>"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(page)))
-        self.end_headers()
-        self.wfile.write(page)
-
-    def log_message(self, *_: object) -> None: ...
-
-
-@contextmanager
-def portal() -> Iterator[str]:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Portal) as place:
-        thread = threading.Thread(target=place.serve_forever, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{place.server_address[1]}"
-        place.shutdown()
-        thread.join()
-
-
-def test_what_is_no_thingsboard_is_told() -> None:
-    with portal() as url:
-        with pytest.raises(Refused, match="answers, but not as ThingsBoard does"):
-            ServerRest(url, None).log_in(USER, PASSWORD)
-        with pytest.raises(Refused, match=r"sends on to http://elsewhere\.example/steal: give that address"):
-            ServerRest(f"{url}/moved", None).log_in(USER, PASSWORD)
-    with pytest.raises(Unavailable, match="Connection refused"):
-        ServerRest(f"http://127.0.0.1:{CLOSED_PORT}", None).log_in(USER, PASSWORD)
-    with pytest.raises(Refused, match="no address of a web page"):
-        ServerRest("file:///etc/passwd", None)
-
-
 def test_an_api_key_is_told_from_a_sessions_token() -> None:
-    rest = ServerRest("https://things.example.org", None)
-    rest.use("a.b.c")
-    assert rest._authorization == "Bearer a.b.c"
-    rest.use("tb_key")
-    assert rest._authorization == "ApiKey tb_key"
+    assert authorization("a.b.c") == "Bearer a.b.c"
+    assert authorization("tb_key") == "ApiKey tb_key"
