@@ -1,5 +1,6 @@
 """What an installation is made of, built once a run: our wheel, and the wheels it needs."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -19,10 +20,16 @@ def needs(program: str) -> None:
         pytest.skip(f"{program} is not installed")
 
 
+def _what_is_needed() -> str:
+    """Changes with our dependencies and their versions: wheels of another day are not those of today."""
+    named = [(PROJECT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    return hashlib.sha256(b"".join(named)).hexdigest()[:12]
+
+
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our wheel as it is now; what it needs from the package index once a machine, for this Debian's Python alone."""
-    kept = cache_path() / "wheels-cp311"
+    kept = cache_path() / f"wheels-cp311-{_what_is_needed()}"
     found = tmp_path_factory.mktemp("wheels")
     pip: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", found, PROJECT], check=True, timeout=300)

@@ -239,7 +239,7 @@ def _check_it_runs(machine: Machine, server: ThingsBoard) -> None:
         print(process.communicate()[1][-3000:])
 
 
-def test_install_from_an_unpacked_release_and_uninstall(machine: Machine, wheels: Path) -> None:
+def test_install_from_an_unpacked_release_and_uninstall(machine: Machine, wheels: Path, server: ThingsBoard) -> None:
     release = machine.path("/release")
     for name in ("deploy", "install", ".env.example"):
         source = PROJECT / name
@@ -248,6 +248,7 @@ def test_install_from_an_unpacked_release_and_uninstall(machine: Machine, wheels
     assert "sudo teg check" in machine.ok("/release/install")
     assert machine.path("/etc/systemd/system/teg.service").read_text() == UNIT.read_text()
     machine.ok("/usr/local/bin/teg", "--version")
+    _walk_through_the_readme(machine, server)
     first = machine.release()
     machine.ok("/release/install")
     machine.ok("/release/install", "--back")
@@ -256,6 +257,59 @@ def test_install_from_an_unpacked_release_and_uninstall(machine: Machine, wheels
     assert not machine.path("/opt/teg").exists()
     assert not machine.path("/etc/systemd/system/teg.service").exists()
     assert machine.path("/etc/teg/teg.env").exists()
+
+
+def _typed(machine: Machine, *command: str, typed: str = "", user: str = "root") -> subprocess.CompletedProcess[str]:
+    """As a person types it on this machine, which has the network of the server here."""
+    return subprocess.run(
+        ["chroot", f"--userspec={user}:{user}", str(machine.root), *command],
+        env={"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def _walk_through_the_readme(machine: Machine, server: ThingsBoard) -> None:
+    """After the installation: init, check, what the unit runs, the example controller, status; data on the server."""
+    answers = f"{server.host}\nn\n{server.port}\ntoken\nT1\n"
+    done = _typed(machine, "teg", "init", typed=answers)
+    assert "wrote /etc/teg/teg.env" in done.stdout, done.stdout + done.stderr
+    assert "✓ access token: the server takes it" in done.stdout
+    with machine.path("/etc/teg/teg.env").open("a") as settings:
+        settings.write("TEG_CONTROLLER_RUNTIME=none\n")  # no Docker in this directory
+    check = _typed(machine, "teg", "check").stdout
+    assert [line for line in check.splitlines() if line.startswith("✗")] == [
+        line for line in check.splitlines() if line.startswith("✗ inbox: ")
+    ], "that there is no inbox yet is right"
+    unit = machine.path("/etc/systemd/system/teg.service").read_text()
+    (command,) = (line.removeprefix("ExecStart=") for line in unit.splitlines() if line.startswith("ExecStart="))
+    as_teg = ["chroot", "--userspec=teg:teg", str(machine.root)]
+    inbox = "/var/lib/teg/controller/communication_queue.db"
+    environment = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "STATE_DIRECTORY": "/var/lib/teg"}
+    processes = [
+        subprocess.Popen([*as_teg, *command.split()], env=environment, stderr=subprocess.DEVNULL),
+        subprocess.Popen(
+            [*as_teg, "teg", "sim", "controller", "--interval", "0.2", "--inbox", inbox],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+        ),
+    ]
+    try:
+        server.device("pi").wait_for(lambda device: device.latest("load_1m") is not None, 60, "the first value")
+        assert "wrote" not in _typed(machine, "teg", "send", "hello=1").stderr
+        server.device("pi").wait_for(lambda device: device.latest("hello") == 1, 30, "what was sent by hand")
+        status = _typed(machine, "teg", "status")
+        assert status.returncode == 0, status.stdout
+        assert "server       connected since" in status.stdout
+        for process in reversed(processes):
+            process.terminate()
+            assert process.wait(40) == 0
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def test_a_version_that_does_not_start_changes_nothing(machine: Machine, wheels: Path, tmp_path: Path) -> None:
