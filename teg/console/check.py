@@ -1,13 +1,16 @@
 """`teg check`: everything that has to be right, one line each, what is wrong first and with its remedy."""
 
 import json
+import sqlite3
+from collections.abc import Iterator
 
 import click
 
 from teg.console.checks import configuration, controller, machine, server, storage
-from teg.console.checks.finding import Check, Finding, Level, Site, problem
+from teg.console.checks.finding import Check, Finding, Level, Site, problem, warning
 from teg.console.opening import ask_gateway
-from teg.domain.errors import Unavailable
+from teg.console.wording import harmless
+from teg.domain.errors import Refused, Unavailable
 from teg.settings import InvalidSettings, Settings
 
 #: In the order in which one thing depends on another; within a level they are shown like this.
@@ -70,7 +73,16 @@ def findings() -> list[Finding]:
     except InvalidSettings as problems:
         return [problem("settings", text, "see docs/settings.md") for text in problems.problems]
     site = Site(settings, _gateway(settings))
-    return [found for each in CHECKS for found in each(site)]
+    return [found for each in CHECKS for found in looked_at(each, site)]
+
+
+def looked_at(check: Check, site: Site) -> Iterator[Finding]:
+    """One check that cannot look must not keep the others from being shown."""
+    try:
+        yield from check(site)
+    except (OSError, sqlite3.Error, ValueError, Unavailable, Refused) as reason:
+        subject = check.__name__.removeprefix("check_").replace("_", " ")
+        yield warning(subject, f"cannot be looked at: {harmless(str(reason))}", "see the other lines, and try again")
 
 
 def _gateway(settings: Settings) -> dict[str, object] | None:

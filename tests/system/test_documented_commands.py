@@ -49,6 +49,8 @@ ELSEWHERE = {
     "at_work",
     "teg sim controller --inbox *": "tests/system/test_console_sim.py::test_server_and_controller_by_themselves",
     "teg torture --seconds *": "tests/faults/test_torture_command.py::test_",
+    "teg fleet --url *": "tests/system/test_fleet.py::test_the_table_of_a_tenants_gateways",
+    "teg sim fleet *": "tests/system/test_fleet.py::test_nothing_is_missing_after_an_outage_and_cut_connections",
     "teg server *": "tests/unit/console/test_server_side.py::test_",
     "ssh-keygen *": "tests/unit/ota/test_signatures.py::test_",
     'echo "release@example.com *': "tests/unit/ota/test_signatures.py::test_",

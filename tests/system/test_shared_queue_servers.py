@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from teg.simulator.thingsboard.server import ThingsBoard
+from tests.support.queue_libraries import environment
 from tests.support.queue_servers import PostgresqlServer, QueueServer, RedisServer
 from tests.support.running import ControllerInbox, RunningGateway, message, wait_until
 
@@ -30,7 +31,9 @@ class Member:
     def __init__(self, directory: Path, server: ThingsBoard, queue_url: str, number: int) -> None:
         token = f"TOKEN-{number}"
         self.device = server.add_device(f"pi-{number}", token=token)
-        self.gateway = RunningGateway(directory, server.host, server.port, token, TEG_QUEUE_URL=queue_url)
+        self.gateway = RunningGateway(
+            directory, server.host, server.port, token, TEG_QUEUE_URL=queue_url, **environment()
+        )
         self.inbox = ControllerInbox(self.gateway.inbox_path)
         self.first = 1000 * number
 

@@ -76,13 +76,15 @@ def test_it_puts_five_names_on_top_and_no_other(installation: Installation) -> N
 
 #: What `teg server install` brings to a ThingsBoard server.
 SERVER_SIDE = {"teg/console/server_side/dashboard.json", "teg/console/server_side/device-profile.json"}
+#: What the status page sends to a browser.
+PAGE = {f"teg/console/page/static/{name}" for name in ("icon.svg", "index.html", "page.css", "page.js", "plots.js")}
 
 
 def test_it_holds_code_and_what_marks_it_as_typed(installation: Installation) -> None:
     with zipfile.ZipFile(installation.wheel) as wheel:
         names = [name for name in wheel.namelist() if not METADATA.match(name)]
     assert {"gateway.py", "teg/settings.py", "controller_client/teg_controller.py"} < set(names)
-    assert {name for name in names if not name.endswith((".py", "/py.typed"))} == SERVER_SIDE
+    assert {name for name in names if not name.endswith((".py", "/py.typed"))} == SERVER_SIDE | PAGE
 
 
 def test_the_operators_command_runs_without_the_checkout(installation: Installation) -> None:

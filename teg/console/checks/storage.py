@@ -1,6 +1,7 @@
 """The gateway's own places: is it running, its directories, its database, its queue, where remote files may lie."""
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,7 +126,7 @@ def check_remote_files(site: Site) -> Iterator[Finding]:
     database = Database(path, read_only=True)
     try:
         refused = dict(_refused_files(ClientAttributeTable(database)))
-    except Unavailable as reason:
+    except (Unavailable, sqlite3.Error) as reason:  # another version's file has other tables: its own line says so
         yield skipped("remote files", harmless(str(reason)))
         return
     finally:
