@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.crash_points import DeviceLives, Point, fresh, prepared_device
-from tests.support.device_life import NONSENSE, ROWS
+from tests.support.device_life import DELIVERED_BEFORE, NONSENSE, ROWS
 from tests.support.storage_life import LedgerError, Server, compare, read_in_this_process
 
 SCENARIOS = ("ingest", "publish", "take_over", "salvage", "rescue", "queue")
@@ -50,9 +50,8 @@ def check(lives: DeviceLives, prepared: Path, scenario: str, point: Point) -> No
 def expected_on_server(folder: Path, scenario: str) -> Sequence[int]:
     """What the reference had delivered is kept here, and not sent."""
     if scenario == "take_over":
-        (folder / "server").open("ab").write(
-            b"".join(b'[{"ts":1,"values":{"n":%d}}]\n' % number for number in ROWS[:8])
-        )
+        with (folder / "server").open("ab") as server:
+            server.write(b"".join(b'[{"ts":1,"values":{"n":%d}}]\n' % number for number in DELIVERED_BEFORE))
     return ROWS
 
 

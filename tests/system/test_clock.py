@@ -36,6 +36,7 @@ def test_records_of_before_the_clock_was_set_arrive_with_their_true_time(tmp_pat
                     inbox.insert(message(number, began_ms + off_by_ms))
                 wait_until(lambda: inbox.count() == 0, 60, "all are archived")
                 gateway.kill()
+                (own_lines,) = gateway.rows("SELECT count(*) FROM record WHERE source_row IS NULL")[0]
                 set_clock(clock, 0)
                 gateway.start(target="tests.support.shifted_gateway.huey")
                 server.start_listening()
@@ -44,7 +45,11 @@ def test_records_of_before_the_clock_was_set_arrive_with_their_true_time(tmp_pat
                 slack_ms = 500  # the clock is read twice: by the boot's time, and by the wall
                 assert sorted(ts - began_ms for ts in stamps)[0] >= -slack_ms
                 assert sorted(ts - began_ms for ts in stamps)[-1] <= 10 + slack_ms
-                assert gateway.rows("SELECT count(*) FROM moved") == [(10,)]
+                moved = "SELECT count(*) FROM moved m JOIN record r ON r.id = m.record_id WHERE r.source_row IS"
+                assert gateway.rows(f"{moved} NOT NULL") == [(10,)]
+                # the gateway's own lines of that time were stamped by the same clock
+                assert gateway.rows(f"{moved} NULL") == [(own_lines,)]
+                assert gateway.rows(f"SELECT count(*) FROM record WHERE ts < {began_ms - 60_000}") == [(0,)]
                 account = "SELECT value FROM counter WHERE name IN ('accepted', 'set_aside') ORDER BY name"
                 assert gateway.rows(account)[:1] == [(10,)]
             finally:
