@@ -61,13 +61,15 @@ class DeviceLives:
         pid = int(self._said(f"{folder} {scenario}", "stopped"))
         tracer = None
         if strace:
-            tracer = subprocess.Popen(["strace", "-qq", "-p", str(pid), *strace], stderr=subprocess.PIPE)
+            # not into a pipe: one that nobody reads is full after 64 KiB, and stops the traced for good
+            command = ["strace", "-qq", "-o", os.devnull, *strace, "-p", str(pid)]
+            tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
             while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
                 assert tracer.poll() is None, "strace could not attach"
         os.kill(pid, signal.SIGCONT)
         status = int(self._said("", "ended"))
         if tracer:
-            tracer.communicate(timeout=20)
+            tracer.wait(20)
         return status
 
     def points(self, prepared: Path, scenario: str) -> Iterator[Point]:
