@@ -63,7 +63,15 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
         reporter.telemetry({"clock_moved_records": records, "clock_moved_by_ms": shift_ms})
 
     steps = ClockSteps(storage.clock_anchors, clock, moved)
-    publisher = Publisher(storage.records, session, clock, pacer=pacer, scaled=numbers.scaling, clock_steps=steps)
+    publisher = Publisher(
+        storage.records,
+        session,
+        clock,
+        pacer=pacer,
+        scaled=numbers.scaling,
+        clock_steps=steps,
+        marks=storage.marks,
+    )
     log_lines = LogLines(storage.records, clock, records_stored)
     output.forward_to(log_lines.add)
     return ServerSide(

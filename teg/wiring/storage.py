@@ -21,6 +21,7 @@ from teg.adapters.inbox.legacy_databases import LegacyDatabases
 from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.liveness import Liveness
 from teg.domain.ports import Clock
+from teg.domain.telemetry.delivery_marks import DeliveryMarks
 from teg.domain.telemetry.legacy_import import LegacyImport
 from teg.domain.telemetry.retention import Retention
 from teg.settings import Settings, env_file
@@ -35,6 +36,7 @@ class Storage:
     keeper: DatabaseKeeper
     inbox: Inbox
     records: RecordTable
+    marks: DeliveryMarks
     clock_anchors: ClockAnchors
     state: StateTable
     client_attributes: ClientAttributeTable
@@ -59,15 +61,18 @@ def open_storage(settings: Settings, stack: ExitStack, clock: Clock, liveness: L
     anchors = ClockAnchors(database, clock, clock_is_synchronised)
     inbox = Inbox(settings.inbox_path)
     stack.callback(inbox.close)
+    records = RecordTable(database, anchors.note)
+    marks = DeliveryMarks(records)
     return Storage(
         keeper=keeper,
         inbox=inbox,
-        records=RecordTable(database, anchors.note),
+        records=records,
+        marks=marks,
         clock_anchors=anchors,
         state=StateTable(database),
         client_attributes=ClientAttributeTable(database),
         calls=RpcJournalTable(database),
-        maintenance=ArchiveMaintenance(database),
+        maintenance=ArchiveMaintenance(database, marks.write),
         telemetry_keys=ArchivedKeys(database),
         legacy_import=LegacyImportTable(database),
         unproven=UnprovenTable(database),

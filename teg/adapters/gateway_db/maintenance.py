@@ -4,6 +4,7 @@ Long jobs work in slices, each a short transaction, so that archiving and publis
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from sqlite3 import Connection
 from typing import Any
 
@@ -13,6 +14,7 @@ from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.eviction import LETTER_SLICE, SLICE, Eviction
 from teg.adapters.gateway_db.outbox import KEPT, insert_records
+from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, validate
 
@@ -23,12 +25,15 @@ _TALLY = ("accepted", "delivered", "stored", "set_aside", "evicted", "discarded"
 class ArchiveMaintenance:
     """`telemetry.retention.Maintenance`, and what the archive calls need. Ranges include both ends."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, write_marks: Callable[[], None] = lambda: None) -> None:
+        """`write_marks` brings the outbox up to date: without it acknowledged rows may still seem to wait."""
+        self._write_marks = write_marks
         self._database = database
         self._eviction = Eviction(database)
 
     def mark_for_publishing(self, start_ms: int, end_ms: int, progress: Callable[[int], None] = lambda _: None) -> int:
         """Put kept records of the range into the outbox again, in slices; returns how many are in range."""
+        self._write_marks()
         total, after_ms = 0, start_ms - 1
         while rows := self._database.rows(
             "SELECT ts FROM record WHERE ts > ? AND ts <= ? ORDER BY ts LIMIT 1 OFFSET ?", (after_ms, end_ms, SLICE)
@@ -52,6 +57,7 @@ class ArchiveMaintenance:
 
     def discard(self, start_ms: int, end_ms: int) -> int:
         """Delete delivered records of the range; what still waits for its PUBACK stays. Returns how many went."""
+        self._write_marks()
         return self._eviction.discard(start_ms, end_ms)
 
     def kept(self, start_ms: int, end_ms: int) -> int:
@@ -85,6 +91,8 @@ class ArchiveMaintenance:
 
         What was set aside is extra. `delivered` is what was acknowledged, proven to be stored or not.
         """
+        with suppress(Unavailable):  # a disk that takes no marks is no reason to tell nothing: so far they do wait
+            self._write_marks()
         waiting = {lane: self._waiting(lane) for lane in Stream}
         oldest = self._database.rows(
             "SELECT r.ts FROM outbox o JOIN record r ON r.id = o.record_id WHERE o.lane = ? ORDER BY record_id LIMIT 1",

@@ -18,10 +18,11 @@ from teg.domain.ports import Clock, Session
 from teg.domain.server import Pacer, addressed_to
 from teg.domain.telemetry.backlog import Backlog, Batch
 from teg.domain.telemetry.clock_steps import ClockSteps
+from teg.domain.telemetry.delivery_marks import DeliveryMarks
 from teg.domain.telemetry.drain_rate import DrainRate
 from teg.domain.telemetry.in_flight import ACK_TIMEOUT_S, WINDOW, InFlight
 from teg.domain.telemetry.poison_messages import PoisonMessages
-from teg.domain.telemetry.ports import Delivery, Outbox, Stream
+from teg.domain.telemetry.ports import Outbox, Stream
 
 logger = logging.getLogger("gateway.publisher")
 
@@ -69,13 +70,13 @@ class Publisher:
         scaled: Callable[[bytes], bytes] | None = None,
         device: str = "",
         clock_steps: ClockSteps | None = None,
+        marks: DeliveryMarks | None = None,
     ) -> None:
         """`device` is another one's name, in whose place a gateway's session speaks; empty: the session's own."""
         self._clock_steps = clock_steps
         self._maybe_sent: set[int] = set()
         self.signal = WorkSignal()
         self.pacer = pacer or Pacer()
-        self.acknowledged_bytes = self.acknowledged_publishes = 0
         self._outbox = outbox
         self._device = device
         self._link = link
@@ -86,10 +87,8 @@ class Publisher:
         self._flight = InFlight()
         self._rate = DrainRate()
         self._results: SimpleQueue[tuple[int, int, bool]] = SimpleQueue()
-        self._acknowledged: list[Delivery] = []
-        self._unmarked = 0
+        self._marks = DeliveryMarks(outbox) if marks is None else marks
         self._marked_s = 0.0
-        self._unmarked_bytes = 0
         self._epoch = 0
         self._begun_epoch = 0
         self._serial = 0
@@ -98,6 +97,14 @@ class Publisher:
     @property
     def begun_epoch(self) -> int:
         return self._begun_epoch
+
+    @property
+    def acknowledged_bytes(self) -> int:
+        return self._marks.marked_bytes
+
+    @property
+    def acknowledged_publishes(self) -> int:
+        return self._marks.marked_publishes
 
     def latency(self) -> tuple[int, float]:
         """How many publishes were acknowledged so far, and the seconds from publish to PUBACK of them together."""
@@ -176,10 +183,9 @@ class Publisher:
         if self._flight:
             self._collect(1.0)
             return True
-        if self._acknowledged and (self._look_again or not self._more_came()):
-            self._mark()
-            return True
-        if self._acknowledged:
+        if self._marks:
+            if self._look_again or not self._more_came():
+                self._mark()
             return True
         if self._look_again:
             self._rewind()
@@ -204,7 +210,7 @@ class Publisher:
 
     def _may_send(self) -> bool:
         """Suspects go alone; a wish to read anew waits until nothing is on its way that would go twice."""
-        if self._look_again or len(self._flight) + self._unmarked >= WINDOW:
+        if self._look_again or len(self._flight) + self._marks.publishes >= WINDOW:
             return False
         return not self._flight if self._poison.active else self._flight.room
 
@@ -291,7 +297,7 @@ class Publisher:
                 result = self._results.get_nowait()
         except Empty:
             pass
-        if self._unmarked >= MARK_AFTER:
+        if self._marks.publishes >= MARK_AFTER:
             self._mark()
 
     def _take(self, epoch: int, serial: int, acknowledged: bool) -> None:
@@ -302,9 +308,7 @@ class Publisher:
         if batch is None:
             return
         self._link.works()
-        self._acknowledged += batch.deliveries()
-        self._unmarked += 1
-        self._unmarked_bytes += batch.size
+        self._marks.add(batch.deliveries(), batch.size)
         self._rate.add(now_s, batch.rows, batch.old)
         searching = self._poison.active
         for culprit in self._poison.passed(batch.keys(), batch.sample()):
@@ -314,12 +318,7 @@ class Publisher:
 
     def _mark(self) -> None:
         self._marked_s = self._clock.monotonic_s()
-        if self._acknowledged:
-            self._outbox.mark_published(self._acknowledged)
-            self.acknowledged_bytes += self._unmarked_bytes  # a proof begins with what is marked
-            self.acknowledged_publishes += self._unmarked
-            self._acknowledged, self._unmarked_bytes = [], 0
-            self._unmarked = 0
+        self._marks.write()
 
     def _land(self) -> None:
         """Before a stop: give the flight a moment to be acknowledged, so that less goes twice."""

@@ -26,7 +26,7 @@ def test_what_the_next_publisher_has_in_hand_is_left_alone(monkeypatch: pytest.M
         rung = wait(timeout_s)
         if not rung:
             outbox.add(Stream.DATA, [9])
-            publisher._acknowledged = [Delivery(Stream.DATA, [9], False)]
+            publisher._marks.add([Delivery(Stream.DATA, [9], False)], 2)
             publisher._flight.add(1000, Batch(60_000), 0.0)
         return rung
 
