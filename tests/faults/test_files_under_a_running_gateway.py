@@ -1,6 +1,5 @@
 """A real gateway whose own files are taken away under it: the producer's account, the server and the archive agree."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.archives import AT_THE_NAMES
 from tests.support.fault_site import FaultSite, write_locked
-from tests.support.running import wait_until
+from tests.support.running import remove_tree, wait_until
 
 
 @pytest.fixture
@@ -89,7 +88,7 @@ def test_a_deleted_data_directory_is_made_anew(site: FaultSite, server: ThingsBo
     server.stop_listening()
     site.produce(100)
     wait_until(lambda: site.inbox.count() == 0, 60, "archived")
-    shutil.rmtree(site.gateway.data_path)
+    remove_tree(site.gateway.data_path)
     site.produce(100)
     wait_until(lambda: site.inbox.count() == 0, 60, "archived")
     server.start_listening()
