@@ -141,7 +141,7 @@ def test_server_restarts_in_mid_drain_lose_nothing(tmp_path: Path, server: Thing
         for share in (1, 2, 3):
             site.wait_stored(share * 3000)
             server.restart() if share % 2 else server.reset_connections()
-            wait_until(lambda share=share: len(site.device.sessions) > share, 30, "the gateway is back")  # type: ignore[misc]
+            site.device.wait_for(lambda device: len(device.sessions) > share, 30, "back")  # noqa: B023
         site.wait_delivered()
         assert len(site.device.sessions) >= 4
         assert site.dead_letters() == []
