@@ -98,9 +98,6 @@ def test_a_stop_in_the_middle_of_a_drain_sends_nothing_twice(tmp_path: Path, ser
     site.inbox.close()
 
 
-# --- the link
-
-
 def test_a_server_that_is_gone_for_a_while_gets_everything_later(tmp_path: Path, server: ThingsBoard) -> None:
     with running_site(tmp_path, server) as site:
         site.record(100)
