@@ -1,17 +1,13 @@
 """strace around the children of `device_life`: a kill or an error at the k-th call of a kind, for every k."""
 
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.device_life import prepare
-from tests.support.running import PROJECT
+from tests.support.traced_lives import TracedLives
 
 #: Whatever changes a file or a name, and makes a change durable.
 CHANGES = (
@@ -42,35 +38,13 @@ class Point:
         return f"inject={self.call}:{what}:when={self.number}{'+' * self.effect.endswith('+')}"
 
 
-class DeviceLives:
-    """The fork server, and strace around its children."""
-
+class DeviceLives(TracedLives):
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.device_life"],
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            bufsize=1,
-        )
+        super().__init__("tests.support.device_life", quiet=True)
 
     def live(self, folder: Path, scenario: str, *strace: str) -> int:
         """One life in `folder`, traced with these options; returns its wait status."""
-        pid = int(self._said(f"{folder} {scenario}", "stopped"))
-        tracer = None
-        if strace:
-            # not into a pipe: one that nobody reads is full after 64 KiB, and stops the traced for good
-            command = ["strace", "-qq", "-o", os.devnull, *strace, "-p", str(pid)]
-            tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-            while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
-                assert tracer.poll() is None, "strace could not attach"
-        os.kill(pid, signal.SIGCONT)
-        status = int(self._said("", "ended"))
-        if tracer:
-            tracer.wait(20)
-        return status
+        return self.life(f"{folder} {scenario}", *strace)
 
     def points(self, prepared: Path, scenario: str) -> Iterator[Point]:
         """Every point of an undisturbed life."""
@@ -86,20 +60,6 @@ class DeviceLives:
             for call in calls:
                 for number in range(1, made.count(call) + 1):
                     yield from (Point(call, number, error), Point(call, number, error + "+"))
-
-    def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
-
-    def _said(self, line: str, expected: str) -> str:
-        assert self._process.stdin and self._process.stdout
-        if line:
-            self._process.stdin.write(line + "\n")
-        word, value = self._process.stdout.readline().split()
-        assert word == expected
-        return value
 
 
 def fresh(prepared: Path) -> Path:

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import orjson
 import pytest
 
 from teg.adapters.confined_files import TEMPORARY_PREFIX
+from tests.support.traced_lives import TracedLives
 
 PROJECT = Path(__file__).resolve().parents[2]
 CALLS = ("openat", "write", "pwrite64", "fsync", "fdatasync", "renameat", "mkdirat", "unlinkat", "fchmod")
@@ -25,57 +25,13 @@ pytestmark = [
 ]
 
 
-class Driver:
-    """The fork server of tests/support/file_driver.py, and strace around its children."""
-
+class Driver(TracedLives):
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.file_driver"],
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
+        super().__init__("tests.support.file_driver")
 
     def run(self, folder: Path, *strace: str, online: bool = True) -> int:
         """Apply once in `folder`, traced with these options; returns the wait status of the child."""
-        pid = self._start(folder, online)
-        if strace:
-            tracer = subprocess.Popen(
-                ["strace", "-qq", "-p", str(pid), *strace], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-            )
-            self._wait_for_tracer(pid)
-            os.kill(pid, signal.SIGCONT)
-            status = self._ended()
-            tracer.communicate(timeout=20)
-            return status
-        os.kill(pid, signal.SIGCONT)
-        return self._ended()
-
-    def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
-
-    def _start(self, folder: Path, online: bool) -> int:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(f"{folder} {'online' if online else 'offline'}\n")
-        word, pid = self._process.stdout.readline().split()
-        assert word == "stopped"
-        return int(pid)
-
-    def _wait_for_tracer(self, pid: int) -> None:
-        status = Path(f"/proc/{pid}/status")
-        while "TracerPid:\t0\n" in status.read_text():
-            pass
-
-    def _ended(self) -> int:
-        assert self._process.stdout
-        word, status = self._process.stdout.readline().split()
-        assert word == "ended"
-        return int(status)
+        return self.life(f"{folder} {'online' if online else 'offline'}", *strace)
 
 
 @pytest.fixture(scope="module")

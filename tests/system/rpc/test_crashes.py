@@ -3,14 +3,13 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[3]
+from tests.support.traced_lives import TracedLives
+
 CALLS = ("openat", "write", "pwrite64", "fdatasync", "fsync", "ftruncate", "unlink", "close")
 
 pytestmark = [
@@ -19,49 +18,15 @@ pytestmark = [
 ]
 
 
-class Driver:
-    """The fork server of tests/support/rpc_driver.py, and strace around its children."""
-
+class Driver(TracedLives):
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.rpc_driver"],
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-        )
+        super().__init__("tests.support.rpc_driver")
 
     def run(self, folder: Path, method: str, *strace: str) -> bool:
         """One process life that gets the call; True if it was killed."""
-        pid = int(self._said(f"{folder} {method}", "stopped"))
-        tracer = None
-        if strace:
-            tracer = subprocess.Popen(
-                ["strace", "-qq", "-p", str(pid), *strace], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-            )
-            while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
-                assert tracer.poll() is None, "strace could not attach"
-        os.kill(pid, signal.SIGCONT)
-        status = int(self._said("", "ended"))
-        if tracer:
-            tracer.communicate(timeout=20)
+        status = self.life(f"{folder} {method}", *strace)
         assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL, status
         return status != 0
-
-    def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
-
-    def _said(self, line: str, expected: str) -> str:
-        assert self._process.stdin and self._process.stdout
-        if line:
-            self._process.stdin.write(line + "\n")
-        word, value = self._process.stdout.readline().split()
-        assert word == expected
-        return value
 
 
 @pytest.fixture(scope="module")

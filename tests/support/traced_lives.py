@@ -1,0 +1,54 @@
+"""A fork server (a module of tests/support that stops each child before it begins), and strace around its children."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.running import PROJECT
+
+
+class TracedLives:
+    """The server says `stopped PID` for each line that it is given, and `ended STATUS` when that child is done."""
+
+    def __init__(self, module: str, *, quiet: bool = False) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            cwd=PROJECT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if quiet else None,
+            text=True,
+            bufsize=1,
+        )
+
+    def life(self, line: str, *strace: str) -> int:
+        """One life of a child that is told `line`, traced with these options; returns its wait status."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(line + "\n")
+        pid = int(self._said("stopped"))
+        tracer = None
+        if strace:
+            # not into a pipe: one that nobody reads is full after 64 KiB, and stops the traced for good
+            command = ["strace", "-qq", "-o", os.devnull, *strace, "-p", str(pid)]
+            tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+            while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
+                assert tracer.poll() is None, "strace could not attach"
+        os.kill(pid, signal.SIGCONT)
+        status = int(self._said("ended"))
+        if tracer:
+            tracer.wait(20)
+        return status
+
+    def close(self) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+    def _said(self, expected: str) -> str:
+        assert self._process.stdout
+        word, value = self._process.stdout.readline().split()
+        assert word == expected
+        return value
