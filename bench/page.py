@@ -1,6 +1,6 @@
 """What the status page costs: two gateways side by side, one with the page, at rest and while it is looked at.
 
-python -m bench.page [--seconds 60]
+python -m bench.page [--seconds 60] [--looked 60]
 """
 
 import argparse
@@ -22,8 +22,10 @@ PATHS = ("/", "/page.css", "/page.js", "/plots.js", "/api/session", "/api/pictur
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=int, default=60)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--seconds", type=int, default=60, help="at rest")
+    parser.add_argument("--looked", type=int, default=60, help="with a page that is looked at")
+    arguments = parser.parse_args()
+    seconds, looked = arguments.seconds, arguments.looked
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd())))
         server = stack.enter_context(ThingsBoard())
@@ -39,7 +41,7 @@ def main() -> None:
             _load(address, PATHS)
             most = max(most, _rss_kb(on))
         print(f"memory during {LOADS} loads of the page: {most:,} kB, {most - _rss_kb(off):,} kB more than without")
-        print(f"looked at for {seconds} s: {_compare(off, on, seconds, lambda: _load(address, ('/api/picture',)))}")
+        print(f"looked at for {looked} s: {_compare(off, on, looked, lambda: _load(address, ('/api/picture',)))}")
         print(f"memory after that: {_rss_kb(on) - _rss_kb(off):,} kB more than without")
 
 

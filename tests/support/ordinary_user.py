@@ -12,6 +12,17 @@ from tests.support.running import PROJECT, remove_tree
 
 UID = 54321
 
+# A directory that is closed itself (`mktemp -d` makes such) is shown by what it holds.
+SHOW = """show() {
+    mkdir -p "$2"
+    if [ $(( 0$(stat -c %a "$1") & 5 )) = 5 ]; then mount --bind "$1" "$2"; return; fi
+    mountpoint -q "$2" || mount -t tmpfs -o mode=755 tmpfs "$2"
+    for entry in $(ls -A "$1"); do
+        if [ -d "$1/$entry" ]; then mkdir "$2/$entry"; else touch "$2/$entry"; fi
+        mount --bind "$1/$entry" "$2/$entry"
+    done
+}"""
+
 
 def becoming_ordinary() -> list[str]:
     """What to put before a command. The program is shown to the user where it lies, even below a closed home.
@@ -24,8 +35,8 @@ def becoming_ordinary() -> list[str]:
     for number, path in enumerate(wanted):
         script += [f"mkdir -p $HOLD/{number}", f"mount --bind {shlex.quote(path)} $HOLD/{number}"]
     script += [f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(path)}" for path in sorted(closed)]
-    for number, path in enumerate(wanted):
-        script += [f"mkdir -p {shlex.quote(path)}", f"mount --bind $HOLD/{number} {shlex.quote(path)}"]
+    script.append(SHOW)
+    script += [f"show $HOLD/{number} {shlex.quote(path)}" for number, path in enumerate(wanted)]
     identity = f"--reuid={UID} --regid={UID} --clear-groups --inh-caps=-all --bounding-set=-all"
     script.append(f'cd {shlex.quote(str(PROJECT))}; exec setpriv {identity} -- "$@"')
     hold = 'HOLD=$(mktemp -d); mount -t tmpfs -o mode=755 tmpfs "$HOLD"'

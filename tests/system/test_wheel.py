@@ -49,7 +49,9 @@ class Installation:
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
     directory = tmp_path_factory.mktemp("wheel")
     source = directory / "source"
-    shutil.copytree(PROJECT, source, ignore=shutil.ignore_patterns(".*", "build", "*.db", "__pycache__"))
+    shutil.copytree(
+        PROJECT, source, ignore=shutil.ignore_patterns(".*", "build", "dist", "tmp*", "*.db", "__pycache__")
+    )
     left_over = source / "build" / "lib" / "domain"  # of an older version that was built here
     left_over.mkdir(parents=True)
     (left_over / "__init__.py").touch()
