@@ -23,6 +23,7 @@ from teg.domain.server.attributes import ServerAttributes, remembered_limits
 from teg.domain.server.provisioning import Credentials, ProvisionKeys
 from teg.domain.server.rate_limits import Pacer
 from teg.domain.server.reconnect import ConnectionPolicy
+from teg.domain.server.remembered_version import RememberedVersion
 from teg.domain.telemetry.clock_steps import ClockSteps
 from teg.domain.telemetry.ingest import REMOVE_AFTER_S, CommitPace, Recorder
 from teg.domain.telemetry.publisher import Publisher
@@ -53,7 +54,7 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
     pacer = Pacer()
     if (limits := remembered_limits(storage.state)) is not None:
         pacer.remember(limits, clock.monotonic_s())
-    session = _session(settings, output, policy, pacer, clock)
+    session = _session(settings, output, policy, pacer, clock, storage)
     numbers = Numbers(settings.telemetry_scale)
     attributes = ServerAttributes(session)
     told = (records_stored, lambda: publish_attributes())
@@ -135,7 +136,7 @@ def delivery_summary(storage: Storage, server: ServerSide) -> Callable[[], Mappi
 
 
 def _session(
-    settings: Settings, output: LogOutput, policy: ConnectionPolicy, pacer: Pacer, clock: Clock
+    settings: Settings, output: LogOutput, policy: ConnectionPolicy, pacer: Pacer, clock: Clock, storage: Storage
 ) -> MqttSession:
     server = _server(settings)
     credentials = _credentials(settings, server)
@@ -155,6 +156,7 @@ def _session(
         pacer=pacer,
         now_s=clock.monotonic_s,
         liveness=huey.liveness,
+        version_memory=RememberedVersion(storage.state, f"{server.host}:{server.port}", clock.now_ms),
     )
 
 

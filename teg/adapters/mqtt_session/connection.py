@@ -1,16 +1,10 @@
 """One MQTT connection, on a paho client of its own: QoS 1 only, SUBACK checked, no more than 20 unacknowledged."""
 
-import fcntl
 import logging
-import socket
-import ssl
-import struct
-import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,11 +13,14 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from teg.adapters.mqtt_session.server import Server
+from teg.adapters.mqtt_session.tcp_progress import TcpProgress, no_delay
+from teg.adapters.mqtt_session.topic_aliases import TopicAliases
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import Liveness, Pulse
 from teg.domain.server.connection_faults import CLOSED, CLOSED_PLAIN, explained
 from teg.domain.server.reconnect import CONNACK_NUMBERS, MQTT5_NUMBERS, UNKNOWN_VERSION, Ended
-from teg.domain.server.wire import MAX_UNACKNOWLEDGED, SUBSCRIPTIONS
+from teg.domain.server.wire import MAX_UNACKNOWLEDGED, REPEATED_TOPICS, SUBSCRIPTIONS
 
 logger = logging.getLogger("gateway.session")
 
@@ -42,18 +39,6 @@ class TellsTurns(Protocol):
     """A client that calls this on its network thread whenever that has gone round."""
 
     on_turn: Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """Where to connect. `tls` None means plain MQTT."""
-
-    host: str
-    port: int
-    tls: ssl.SSLContext | None
-    client: type[Client] = Client
-    #: Versions of MQTT to try, in this order.
-    versions: tuple[int, ...] = (MQTTv311,)
 
 
 #: Messages kept from before the SUBACK; the server re-sends pending calls then, and nobody has hundreds.
@@ -98,9 +83,9 @@ class Connection:
         #: Requests that came before the SUBACK, when they could not be answered yet; None from then on.
         self._held: list[tuple[str, bytes]] | None = []
         self._held_lock = threading.Lock()
-        self._moved_s = time.monotonic()
-        self._tcp_acknowledged = 0
+        self._aliases = TopicAliases((), 0)
         self._client = self._make_client(token)
+        self._tcp = TcpProgress(self._client.socket)
 
     def _make_client(self, token: str) -> Client:
         client = self._server.client(
@@ -112,7 +97,7 @@ class Connection:
         client.suppress_exceptions = True  # a bug in a callback must not end the network thread unseen
         client.connect_timeout = CONNECT_TIMEOUT_S
         client.max_inflight_messages_set(MAX_UNACKNOWLEDGED)
-        client.on_socket_open = _no_delay
+        client.on_socket_open = no_delay
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_publish = self._on_publish
@@ -193,12 +178,16 @@ class Connection:
     @property
     def answered(self) -> bool:
         """A CONNACK came, and it does not refuse the version of MQTT."""
-        return self._answered.is_set() and self._refusal != UNKNOWN_VERSION
+        return self._answered.is_set() and not self.refuses_version
+
+    @property
+    def refuses_version(self) -> bool:
+        return self._refusal == UNKNOWN_VERSION
 
     @property
     def closed_unanswered(self) -> bool:
         """The way of old servers to say that they do not know the version."""
-        return not self.answered and (self.closed_by_peer or self._refusal == UNKNOWN_VERSION)
+        return not self.answered and (self.closed_by_peer or self.refuses_version)
 
     def end(self, reason: str) -> None:
         self._reason = self._reason or reason
@@ -208,22 +197,10 @@ class Connection:
         self._over.set()
 
     def stalled_s(self) -> float:
-        """Seconds since the kernel was last seen to get rid of bytes while more of them waited.
-
-        A ping on an idle connection is no progress of what we sent: its PUBACKs are what is missing then.
-        """
-        now_s = time.monotonic()
-        acknowledged, waiting = self.progress()
-        if waiting and acknowledged != self._tcp_acknowledged:
-            self._moved_s = now_s
-        self._tcp_acknowledged = acknowledged
-        return now_s - self._moved_s
+        return self._tcp.stalled_s()
 
     def progress(self) -> tuple[int, int]:
-        """(bytes that the other side's TCP has acknowledged, bytes in our kernel that it has not)."""
-        with suppress(OSError, AttributeError):  # the socket is gone: so is the connection
-            return _tcp_progress(self._client.socket())
-        return self._tcp_acknowledged, 0
+        return self._tcp.progress()
 
     def _ended(self) -> Ended:
         lasted_s = 0.0 if self._established_s is None else time.monotonic() - self._established_s
@@ -247,7 +224,7 @@ class Connection:
             self._window.release()
             raise NotConnected("the connection has ended")
         try:
-            mid = self._client.publish(topic, payload, qos=1).mid
+            mid = self._published(topic, payload)
         except OSError as error:
             self._window.release()
             raise NotConnected(f"the connection has ended: {error}") from error
@@ -256,6 +233,14 @@ class Connection:
             self._settle(mid, True)
         elif self._over.is_set():
             self._settle(mid, False)
+
+    def _published(self, topic: str, payload: bytes) -> int:
+        """The packet id."""
+        name, properties = self._aliases.addressed(topic)
+        mid = self._client.publish(name, payload, qos=1, properties=properties).mid
+        if name:
+            self._aliases.sent(mid, topic)
+        return mid
 
     def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float) -> bytes:
         answers: SimpleQueue[bytes | None] = SimpleQueue()
@@ -301,11 +286,12 @@ class Connection:
 
     # --- paho's network thread: hand over, never block ------------------------------------------------------
 
-    def _on_connect(self, client: Client, _: Any, __: ConnectFlags, code: ReasonCode, ___: Properties | None) -> None:
+    def _on_connect(self, client: Client, _: Any, __: ConnectFlags, code: ReasonCode, told: Properties | None) -> None:
         if code.is_failure:
             numbers = CONNACK_NUMBERS if self._version == MQTTv311 else CONNACK_NUMBERS | MQTT5_NUMBERS
             self._refusal = numbers.get(code.value, code.value)
             self._over.set()
+        self._aliases = TopicAliases(REPEATED_TOPICS, getattr(told, "TopicAliasMaximum", 0))
         self._answered.set()
 
     def _on_subscribe(self, _: Client, __: Any, mid: int, codes: list[ReasonCode], ___: Properties | None) -> None:
@@ -316,6 +302,7 @@ class Connection:
             self.closed_by_peer = True
             self.end(f"the server refused a message: {code} (0x{code.value:02X})")
             return
+        self._aliases.acknowledged(mid)
         if mid not in self._waiting:
             self._early.add(mid)  # the sender has not noted its packet id yet; it looks here after noting
         if mid in self._waiting:
@@ -366,17 +353,3 @@ class Connection:
             self._settle(mid, False)
         for answers in list(self._answers.values()):
             answers.put(None)
-
-
-def _tcp_progress(sock: Any) -> tuple[int, int]:
-    """Linux's tcp_info and SIOCOUTQ."""
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
-    (acknowledged,) = struct.unpack_from("Q", info, 120)
-    (waiting,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))
-    return acknowledged, waiting
-
-
-def _no_delay(_: Client, __: Any, sock: Any) -> None:
-    """With one publish in flight, Nagle's algorithm costs a factor of 18."""
-    raw = getattr(sock, "socket", sock)
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done, Server
+from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done
 from teg.adapters.mqtt_session.departure import Departure
-from teg.adapters.mqtt_session.version import ProtocolVersion
+from teg.adapters.mqtt_session.server import Server
+from teg.adapters.mqtt_session.version import ProtocolVersion, VersionMemory
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import UNLIMITED, Liveness
 from teg.domain.server.rate_limits import Limits, Pacer, data_points
@@ -52,6 +53,7 @@ class MqttSession:
         now_s: Callable[[], float] = time.monotonic,
         subscriptions: Sequence[str] = SUBSCRIPTIONS,
         liveness: Liveness | None = None,
+        version_memory: VersionMemory | None = None,
     ) -> None:
         """`subscriptions` are made on every connection; none for whoever only sends."""
         self._liveness = liveness or Liveness()
@@ -65,7 +67,7 @@ class MqttSession:
         self._on_connected = on_connected
         self._policy = policy or ConnectionPolicy()
         self._keepalive_s = keepalive_s
-        self._version = ProtocolVersion(server.versions)
+        self._version = ProtocolVersion(server.versions, version_memory)
         self._connection: Connection | None = None
         self._last: Connection | None = None
         self._epoch = 0
@@ -231,7 +233,7 @@ class MqttSession:
             return connection.run(self._stopping)
         finally:
             self._connection = None
-            self._version.ended(connection.answered, connection.closed_unanswered)
+            self._version.ended(connection.answered, connection.closed_unanswered, connection.refuses_version)
 
     def _established(self) -> None:
         self._epoch += 1

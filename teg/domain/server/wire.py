@@ -34,6 +34,8 @@ SUBSCRIPTIONS = (
     ATTRIBUTES,
     "v1/devices/me/attributes/response/+",
 )
+#: Topics that the same session publishes to again and again; the others have a number of their own in them.
+REPEATED_TOPICS = (TELEMETRY, ATTRIBUTES, GATEWAY_TELEMETRY)
 SOFTWARE_CHUNK_FILTER = "v2/sw/response/+/chunk/+"
 
 #: The server closes the session above 65,536 bytes of packet; this leaves room for topic and header.

@@ -11,7 +11,7 @@ from paho.mqtt.client import MQTTv5, MQTTv311
 
 from teg.adapters.bounded_mqtt_client import BoundedClient
 from teg.adapters.mqtt_session import MqttSession, Server
-from teg.adapters.mqtt_session.version import MISSES_LATER, ProtocolVersion
+from teg.adapters.mqtt_session.version import MISSES_LATER, ProtocolVersion, VersionMemory
 from teg.domain.backoff import Backoff
 from teg.domain.errors import NotConnected
 from teg.domain.server.reconnect import ConnectionPolicy
@@ -25,14 +25,33 @@ from tests.support.running import wait_until
 BOTH = (MQTTv5, MQTTv311)
 
 
+class Memory:
+    """`VersionMemory` that counts what is written."""
+
+    def __init__(self, version: int | None = None) -> None:
+        self.version, self.written = version, 0
+
+    def read(self, newest: int) -> int | None:
+        return self.version
+
+    def keep(self, version: int) -> None:
+        self.version, self.written = version, self.written + 1
+
+    def forget(self) -> None:
+        self.version, self.written = None, self.written + 1
+
+
 @contextmanager
-def session(port: int, token: str = "T1", versions: tuple[int, ...] = BOTH) -> Iterator[MqttSession]:
+def session(
+    port: int, token: str = "T1", versions: tuple[int, ...] = BOTH, memory: VersionMemory | None = None
+) -> Iterator[MqttSession]:
     made = MqttSession(
         Server("127.0.0.1", port, None, BoundedClient, versions),
         lambda: token,
         lambda *_: None,
         lambda: None,
         ConnectionPolicy(Backoff(first_s=0.05, cap_s=0.1)),
+        version_memory=memory,
     )
     made.start()
     try:
@@ -147,3 +166,42 @@ def test_no_network_says_nothing_of_the_version() -> None:
     for _ in range(10):
         version.ended(answered=False, closed_unanswered=False)
     assert version.number == MQTTv5
+
+
+def test_after_a_restart_the_version_that_answered_is_the_first_try() -> None:
+    """And it is written once, not at every connection."""
+    memory = Memory()
+    with RawServer(closes_at_5(b"")) as raw:
+        with session(raw.port, memory=memory) as made:
+            connected(made)
+            made.give_up("the test wants another connection")
+            connected(made, 2)
+        before = raw.connections
+        with session(raw.port, memory=memory) as made:
+            connected(made)
+        assert raw.connections == before + 1, "no try with MQTT 5"
+    assert (memory.version, memory.written) == (MQTTv311, 1)
+
+
+def test_a_remembered_version_that_fails_is_forgotten_and_the_other_one_remembered() -> None:
+    memory = Memory(MQTTv5)
+    with RawServer(closes_at_5(b"")) as raw, session(raw.port, memory=memory) as made:
+        connected(made)
+        assert raw.connections == MISSES_LATER + 1
+    assert (memory.version, memory.written) == (MQTTv311, 2), "forgotten, then kept"
+
+
+def test_a_remembered_version_that_is_refused_is_forgotten_at_once() -> None:
+    memory = Memory(MQTTv5)
+    with RawServer(closes_at_5(bytes([0x20, 3, 0, 0x84, 0]))) as raw, session(raw.port, memory=memory) as made:
+        connected(made)
+        assert raw.connections == 2
+    assert memory.version == MQTTv311
+
+
+def test_where_one_version_is_set_nothing_is_remembered_or_recalled() -> None:
+    memory = Memory(MQTTv5)
+    version = ProtocolVersion((MQTTv311,), memory)
+    assert version.number == MQTTv311
+    version.ended(answered=True, closed_unanswered=False)
+    assert (memory.version, memory.written) == (MQTTv5, 0)

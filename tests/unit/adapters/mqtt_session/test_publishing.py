@@ -9,6 +9,7 @@ from queue import SimpleQueue
 
 import pytest
 from paho.mqtt.client import MQTTMessageInfo
+from paho.mqtt.properties import Properties
 
 from teg.adapters.mqtt_session import MqttSession, Server
 from teg.domain.backoff import Backoff
@@ -167,8 +168,8 @@ def test_a_puback_that_overtakes_the_sender_is_not_lost(client: Client, monkeypa
     assert connection is not None
     original = connection._client.publish
 
-    def slow(topic: str, body: bytes, qos: int) -> MQTTMessageInfo:
-        sent = original(topic, body, qos)
+    def slow(topic: str, body: bytes, qos: int, properties: Properties | None) -> MQTTMessageInfo:
+        sent = original(topic, body, qos, properties=properties)
         wait_until(lambda: sent.mid in connection._early, 10, "the PUBACK")
         return sent
 
