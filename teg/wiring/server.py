@@ -53,7 +53,7 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
     policy = ConnectionPolicy(now_s=clock.monotonic_s)
     pacer = Pacer()
     if (limits := remembered_limits(storage.state)) is not None:
-        pacer.remember(limits, clock.monotonic_s())
+        pacer.use(limits, clock.monotonic_s())
     session = _session(settings, output, policy, pacer, clock, storage)
     numbers = Numbers(settings.telemetry_scale)
     attributes = ServerAttributes(session)

@@ -5,6 +5,7 @@ from queue import SimpleQueue
 
 from teg.adapters.mqtt_session import MqttSession, Server
 from teg.domain.backoff import Backoff
+from teg.domain.server.rate_limits import Pacer
 from teg.domain.server.reconnect import ConnectionPolicy
 from tests.support.running import wait_until
 
@@ -14,7 +15,9 @@ FAST = Backoff(first_s=0.02, cap_s=0.05)
 class Client:
     """A session with its callbacks noted."""
 
-    def __init__(self, port: int, token: Callable[[], str] = lambda: "T1", keepalive_s: int = 30) -> None:
+    def __init__(
+        self, port: int, token: Callable[[], str] = lambda: "T1", keepalive_s: int = 30, pacer: Pacer | None = None
+    ) -> None:
         self.messages: SimpleQueue[tuple[str, bytes]] = SimpleQueue()
         self.connects = 0
         self.session = MqttSession(
@@ -24,6 +27,7 @@ class Client:
             self._connected,
             ConnectionPolicy(FAST),
             keepalive_s,
+            pacer=pacer,
         )
 
     def _connected(self) -> None:

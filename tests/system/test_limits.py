@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.rate_limits import RateLimits
 from teg.simulator.thingsboard.server import ThingsBoard
 from teg.simulator.thingsboard.server_limits import ServerLimits
+from teg.simulator.torture.link import FaultyLink
 from tests.support.running import ControllerInbox, RunningGateway, wait_until
 
 LIMITS = {
@@ -46,6 +48,32 @@ def test_limits_learned_once_are_kept_from_the_first_packet_on(tmp_path: Path, n
             gateway.start()
             wait_until(lambda: device.records_received > before + 50, 60, "it flows in the next life")
         assert closed_sessions(server) == []
+        inbox.close()
+
+
+def stand_still(link: FaultyLink, device: Device, seconds: float) -> None:
+    """Nothing goes through for so long, then everything that waits, and after that it flows again."""
+    link.held = True
+    time.sleep(seconds)
+    before = device.records_received
+    link.held = False
+    wait_until(lambda: device.records_received > before + 50, 60, "it flows again")
+
+
+def test_a_link_that_stands_still_and_then_hands_on_everything_at_once(tmp_path: Path) -> None:
+    """As every mobile link does. What was sent a second at a time may be a second's worth too much in a heap."""
+    with (
+        ThingsBoard(limits=ServerLimits(rate_limits=LIMITS["values"])) as server,
+        FaultyLink((server.host, server.port)) as link,
+    ):
+        device = server.add_device("pi-07", token="T1")
+        inbox = ControllerInbox(tmp_path / "controller" / "communication_queue.db")
+        inbox.insert_many(record(number) for number in range(1, 100_001))
+        with RunningGateway(tmp_path, link.host, link.port, "T1"):
+            wait_until(lambda: device.records_received > 100, 30, "the backlog flows")
+            for _ in range(2):
+                stand_still(link, device, 1.5)
+        assert [session.close_reason for session in device.sessions if "rate limit" in session.close_reason] == []
         inbox.close()
 
 

@@ -242,12 +242,14 @@ class Connection:
             self._aliases.sent(mid, topic)
         return mid
 
-    def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float) -> bytes:
+    def request(
+        self, topic: str, payload: bytes, answer_topic: str, timeout_s: float, on_done: Done = lambda _: None
+    ) -> bytes:
         answers: SimpleQueue[bytes | None] = SimpleQueue()
         self._answers[answer_topic] = answers
         self._asked[topic] = payload, answers
         try:
-            self.publish(topic, payload, lambda _: None)
+            self.publish(topic, payload, on_done)
             answer = answers.get(timeout=timeout_s)
         except Empty:
             raise Unavailable(f"no answer on {answer_topic} within {timeout_s:.0f} s") from None

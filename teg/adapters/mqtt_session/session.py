@@ -7,8 +7,10 @@ leak into the next. What was not acknowledged is reported as such; the sender, n
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 
 from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done
@@ -17,7 +19,7 @@ from teg.adapters.mqtt_session.server import Server
 from teg.adapters.mqtt_session.version import ProtocolVersion, VersionMemory
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import UNLIMITED, Liveness
-from teg.domain.server.rate_limits import Limits, Pacer, data_points
+from teg.domain.server.rate_limits import Limits, OnTheWay, Pacer, data_points
 from teg.domain.server.reconnect import Advice, ConnectionPolicy, Ended
 from teg.domain.server.wire import GATEWAY_TELEMETRY, RPC_REQUEST, RPC_RESPONSE, SUBSCRIPTIONS, TELEMETRY
 
@@ -25,6 +27,8 @@ logger = logging.getLogger("gateway.session")
 
 #: What the server counts of a new session: CONNECT, and two of our subscriptions.
 CONNECT_MESSAGES = 3
+#: And of each call that it makes: it notes that it is sent, and with our PUBACK that it is delivered.
+CALL_MESSAGES = 2
 #: Looking up the server's name takes as long as each of the name servers, one after the other.
 CONNECT_S = 180.0
 #: Topics of our own questions, of which there is one: what the limits are.
@@ -105,17 +109,19 @@ class MqttSession:
             self._thread.join(timeout_s)
 
     def publish(self, topic: str, payload: bytes, on_done: Done) -> None:
-        """Telemetry has waited for the server's limits already; everything else does so here."""
-        if topic not in (TELEMETRY, GATEWAY_TELEMETRY):
-            self._wait_for_limits(topic, payload)
-        self._live().publish(topic, payload, on_done)
+        """Telemetry has waited for the server's limits already, and is counted by its sender; the rest is so here."""
+        if topic in (TELEMETRY, GATEWAY_TELEMETRY):
+            self._live().publish(topic, payload, on_done)
+            return
+        with self._admitted(topic, payload) as message:
+            self._live().publish(topic, payload, _both(message, on_done))
 
     def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
         results: SimpleQueue[bool] = SimpleQueue()
-        self._wait_for_limits(topic, payload)
-        connection = self._live()
-        way = Departure(connection, len(payload))
-        connection.publish(topic, payload, results.put)
+        with self._admitted(topic, payload) as message:
+            connection = self._live()
+            way = Departure(connection, len(payload))
+            connection.publish(topic, payload, _both(message, results.put))
         while (acknowledged := _taken(results, min(timeout_s, LOOK_S))) is None:
             if way.quiet_s() >= timeout_s:
                 raise Unavailable(f"no PUBACK for {topic} within {timeout_s:.0f} s")
@@ -123,11 +129,13 @@ class MqttSession:
             raise NotConnected(f"the connection ended before {topic} was acknowledged")
 
     def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
-        self._wait_for_limits(topic, payload)
-        return self._live().request(topic, payload, answer_topic, timeout_s)
+        with self._admitted(topic, payload) as message:
+            return self._live().request(topic, payload, answer_topic, timeout_s, _both(message))
 
     def subscribe(self, topic_filter: str) -> None:
-        self._live().subscribe(topic_filter)
+        with self._admitted(topic_filter, b"") as message:
+            self._live().subscribe(topic_filter)
+            message.arrived()
 
     def give_up(self, reason: str) -> None:
         if (connection := self._connection) is not None:
@@ -149,8 +157,18 @@ class MqttSession:
         connection = self._connection
         return 0.0 if connection is None else connection.stalled_s()
 
-    def _wait_for_limits(self, topic: str, payload: bytes) -> None:
-        """Returns when the message may go.
+    @contextmanager
+    def _admitted(self, topic: str, payload: bytes) -> Iterator[OnTheWay]:
+        """Enter when the message may go; if it could not be sent, it may have been, and counts."""
+        message = OnTheWay(self._pacer, self._now_s, self._wait_for_limits(topic, payload))
+        try:
+            yield message
+        except NotConnected:
+            message.arrived()
+            raise
+
+    def _wait_for_limits(self, topic: str, payload: bytes) -> int:
+        """Returns when the message may go: how many data points the server will count.
 
         Raises:
             NotConnected: the connection ended meanwhile.
@@ -159,13 +177,14 @@ class MqttSession:
         connection, points = self._live(), data_points(topic, payload)
         if topic.startswith(QUESTIONS) and not self._pacer.known:
             self._ask_late(connection)
-            return
+            return 0
         if not topic.startswith(ANSWERS) and self._pacer.asking(self._now_s()):
             raise Unavailable("the server is being asked for its rate limits first")
         while (wait_s := self._pacer.take(self._now_s(), points)) > 0:
             self._stopping.wait(min(wait_s, 0.5))
             if not connection.usable or self._stopping.is_set():
                 raise NotConnected("the connection ended while waiting for the server's rate limit")
+        return points
 
     def _ask_late(self, connection: Connection) -> None:
         """At three messages a second the connect has taken them all: the question would end the session each time."""
@@ -218,26 +237,36 @@ class MqttSession:
         while (wait_s := self._pacer.wait_to_connect_s(self._now_s(), CONNECT_MESSAGES)) > 0:
             if self._stopping.wait(min(wait_s, 1.0)):
                 return Ended(False, False, "the gateway stops")
-        heard = (self._on_message, self._established)
+        messages = OnTheWay(self._pacer, self._now_s, messages=CONNECT_MESSAGES)
         connection = Connection(
             self._server,
             token,
-            *heard,
+            self._heard,
+            partial(self._established, messages),
             self._keepalive_s,
             self._subscriptions,
             liveness=self._liveness,
             version=self._version.number,
         )
         self._connection = self._last = connection
+        self._pacer.sent(0, CONNECT_MESSAGES)
         try:
             return connection.run(self._stopping)
         finally:
+            messages.arrived()
             self._connection = None
             self._version.ended(connection.answered, connection.closed_unanswered, connection.refuses_version)
 
-    def _established(self) -> None:
+    def _heard(self, topic: str, payload: bytes) -> None:
+        if topic.startswith(QUESTIONS):
+            self._pacer.sent(0, CALL_MESSAGES)
+            self._pacer.arrived(self._now_s(), 0, CALL_MESSAGES)
+        self._on_message(topic, payload)
+
+    def _established(self, messages: OnTheWay) -> None:
         self._epoch += 1
-        self._pacer.connected(self._now_s(), CONNECT_MESSAGES)
+        messages.arrived()
+        self._pacer.connected(self._now_s())
         self._policy.established()
         logger.info("connected to %s:%d with %s", self._server.host, self._server.port, self._version.name)
         self._on_connected()
@@ -248,6 +277,16 @@ def _taken(results: "SimpleQueue[bool]", timeout_s: float) -> bool | None:
         return results.get(timeout=timeout_s)
     except Empty:
         return None
+
+
+def _both(message: OnTheWay, on_done: Done = lambda _: None) -> Done:
+    """Acknowledged or not, the server has read it, or never will."""
+
+    def done(acknowledged: bool) -> None:
+        message.arrived()
+        on_done(acknowledged)
+
+    return done
 
 
 def _unlimited() -> Pacer:

@@ -1,6 +1,6 @@
 """The server: its wire, its limits, its attributes. What other subjects use of it stands here."""
 
-from teg.domain.server.rate_limits import Bucket, Pacer, TokenBucket
+from teg.domain.server.rate_limits import Bucket, OnTheWay, Pacer, TokenBucket
 from teg.domain.server.reconnect import LinkHistory
 from teg.domain.server.wire import (
     ATTRIBUTES,
@@ -32,6 +32,7 @@ __all__ = [
     "TELEMETRY",
     "Bucket",
     "LinkHistory",
+    "OnTheWay",
     "Pacer",
     "RpcRequest",
     "TokenBucket",

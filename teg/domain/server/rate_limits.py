@@ -6,8 +6,8 @@ with more data points than the bucket holds can never pass (thingsboard `Default
 
 import re
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -15,7 +15,7 @@ import orjson
 from teg.domain.ports import Clock
 from teg.domain.server.wire import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY
 
-#: Share of each bucket that we use at once: what was sent evenly may arrive in a heap.
+#: Share of each bucket that we use: the server's clock is not ours, and others may count for the same device.
 SHARE = 0.8
 #: Share of each refill that we use.
 REFILL = 0.985
@@ -31,16 +31,16 @@ class Bucket:
     level: float
     at_s: float
 
-    def wait_s(self, now_s: float, tokens: int = 1) -> float:
-        """Seconds until `tokens` are there; more than the bucket holds count as all it holds."""
-        self._refill(now_s)
-        return max(0.0, (min(tokens, self.capacity) - self.level) / self.per_s)
+    def wait_s(self, now_s: float, tokens: int = 1, reserved: int = 0) -> float:
+        """Seconds until `tokens` are there beside `reserved` ones; more than the bucket holds count as all it holds."""
+        self.refill(now_s)
+        return max(0.0, (min(tokens, self.capacity) + reserved - self.level) / self.per_s)
 
     def take(self, tokens: int = 1) -> None:
         """Take them whether they are there or not: what was spent was spent."""
         self.level -= tokens
 
-    def _refill(self, now_s: float) -> None:
+    def refill(self, now_s: float) -> None:
         self.level = min(self.capacity, self.level + max(0.0, now_s - self.at_s) * self.per_s)
         self.at_s = now_s
 
@@ -85,8 +85,8 @@ class Limits:
 
     @property
     def max_points(self) -> int | None:
-        """Data points one publish may carry at most."""
-        return min((max(1, int(rate.capacity * SHARE)) for rate in self.points), default=None)
+        """Data points one publish may carry at most: half a bucket, so that one fills while the other is on its way."""
+        return min((max(1, int(rate.capacity * SHARE / 2)) for rate in self.points), default=None)
 
 
 def parse_limits(answer: Mapping[str, Any]) -> Limits:
@@ -131,6 +131,11 @@ def data_points(topic: str, payload: bytes) -> int:
 class Pacer:
     """Token buckets for all that one device sends; safe for several threads. Times are monotonic seconds.
 
+    The server counts a message when it reads it, and a link that stands still for a second hands on all of that second
+    at once. So a message is *under way* from `take` until it is known to have been read (its acknowledgement, or the
+    end of the connection). Until then its tokens are reserved, only then are they taken: whenever in between the server
+    counts it, its buckets hold at least what ours do.
+
     The server's buckets belong to the device: a new connection does not fill them, so ours go on as well.
     """
 
@@ -139,10 +144,9 @@ class Pacer:
         self._lock = threading.Lock()
         self._known = False
         self._unknown_until_s = 0.0
-        self._spent = _Spent()
-        self._messages: list[Bucket] = []
-        self._telemetry: list[Bucket] = []
-        self._points: list[Bucket] = []
+        self._messages = _Kind()
+        self._telemetry = _Kind()
+        self._points = _Kind()
 
     @property
     def known(self) -> bool:
@@ -153,34 +157,28 @@ class Pacer:
         """True from the first connect on until the answer, or until silence is taken for one."""
         return not self._known and now_s < self._unknown_until_s
 
-    def connected(self, now_s: float, messages: int) -> None:
-        """A session was made, which took so many messages (CONNECT, SUBSCRIBE)."""
-        with self._lock:
-            self._unknown_until_s = now_s + UNKNOWN_S
-            for _ in range(messages):
-                self._take(0)
-
-    def remember(self, limits: Limits, now_s: float) -> None:
-        """Limits of an earlier life: half a bucket, because that life may have spent the rest."""
-        self._use(limits, now_s, 0.5)
+    def connected(self, now_s: float) -> None:
+        """A session was made; if the limits are not known yet, they are going to be asked for."""
+        self._unknown_until_s = now_s + UNKNOWN_S
 
     def use(self, limits: Limits, now_s: float) -> None:
-        """What the server answered; the same as before changes nothing. What this life has sent is spent."""
-        if limits != self.limits or not self._known:
-            self._use(limits, now_s, 1.0)
+        """What the server answered, now or in an earlier life; the same as before changes nothing.
 
-    def _use(self, limits: Limits, now_s: float, full: float) -> None:
+        Our buckets begin empty: an earlier life, or this one before it knew, may have spent all that we would use of
+        the server's.
+        """
         with self._lock:
-            spent = self._spent
-            self._messages = [_bucket(rate, now_s, full, spent.messages) for rate in limits.messages]
-            self._telemetry = [_bucket(rate, now_s, full, spent.telemetry) for rate in limits.telemetry]
-            self._points = [_bucket(rate, now_s, full, spent.points) for rate in limits.points]
+            if limits == self.limits and self._known:
+                return
+            self._messages.buckets = [_bucket(rate, now_s) for rate in limits.messages]
+            self._telemetry.buckets = [_bucket(rate, now_s) for rate in limits.telemetry]
+            self._points.buckets = [_bucket(rate, now_s) for rate in limits.points]
             self.limits, self._known = limits, True
 
     def wait_to_connect_s(self, now_s: float, messages: int) -> float:
         """Seconds until there are tokens for a session's first so many messages."""
         with self._lock:
-            return max((bucket.wait_s(now_s, messages) for bucket in self._messages), default=0.0)
+            return self._messages.wait_s(now_s, messages)
 
     def wait_s(self, now_s: float, points: int) -> float:
         """Seconds until a message with `points` data points (0: a plain one) is within the limits."""
@@ -188,51 +186,70 @@ class Pacer:
             return self._wait_s(now_s, points)
 
     def take(self, now_s: float, points: int) -> float:
-        """0.0: it may go, and is counted. Otherwise ask again after so many seconds."""
+        """0.0: it may go, and is under way. Otherwise ask again after so many seconds."""
         with self._lock:
             wait_s = self._wait_s(now_s, points)
             if wait_s > INSTANT_S:
                 return wait_s
-            self._take(points)
+            self._reserve(points, 1)
             return 0.0
 
-    def sent(self, points: int) -> None:
-        """It goes whatever the limits say, and is counted."""
+    def sent(self, points: int, messages: int = 1) -> None:
+        """They go whatever the limits say, and are under way."""
         with self._lock:
-            self._take(points)
+            self._reserve(points, messages)
+
+    def arrived(self, now_s: float, points: int, messages: int = 1) -> None:
+        """The server has counted them by now: call it once for each `take` and `sent`."""
+        with self._lock:
+            for kind, tokens in self._tokens(points, messages):
+                kind.spend(now_s, tokens)
 
     def _wait_s(self, now_s: float, points: int) -> float:
         if self.asking(now_s):
             return LOOK_AGAIN_S
-        if not points:
-            return max((bucket.wait_s(now_s, 1) for bucket in self._messages), default=0.0)
-        waits = [bucket.wait_s(now_s, 1) for bucket in self._telemetry]
-        waits += [bucket.wait_s(now_s, points) for bucket in self._points]
-        return max(waits, default=0.0)
+        return max(kind.wait_s(now_s, tokens) for kind, tokens in self._tokens(points, 1))
 
-    def _take(self, points: int) -> None:
-        self._spent.add(points)
-        for bucket in self._telemetry if points else self._messages:
-            bucket.take(1)
-        for bucket in self._points:
-            bucket.take(points)
+    def _reserve(self, points: int, messages: int) -> None:
+        for kind, tokens in self._tokens(points, messages):
+            kind.reserved += tokens
+
+    def _tokens(self, points: int, messages: int) -> tuple[tuple["_Kind", int], ...]:
+        """What so many messages, with `points` data points together, cost."""
+        return ((self._telemetry, messages), (self._points, points)) if points else ((self._messages, messages),)
 
 
 @dataclass(slots=True)
-class _Spent:
-    """What this process has sent so far."""
+class _Kind:
+    """One of the three things the server counts: its buckets, and what is under way."""
 
-    messages: int = 0
-    telemetry: int = 0
-    points: int = 0
+    buckets: list[Bucket] = field(default_factory=list)
+    reserved: int = 0
 
-    def add(self, points: int) -> None:
-        self.points += points
-        self.messages += not points
-        self.telemetry += bool(points)
+    def wait_s(self, now_s: float, tokens: int) -> float:
+        return max((bucket.wait_s(now_s, tokens, self.reserved) for bucket in self.buckets), default=0.0)
+
+    def spend(self, now_s: float, tokens: int) -> None:
+        self.reserved -= tokens
+        for bucket in self.buckets:
+            bucket.refill(now_s)
+            bucket.take(tokens)
 
 
-def _bucket(rate: Rate, now_s: float, full: float, spent: int) -> Bucket:
-    """Our share of the rate, with what is left of it."""
-    capacity = max(1.0, rate.capacity * SHARE)
-    return Bucket(capacity, REFILL * rate.capacity / rate.seconds, max(0.0, capacity * full - spent), now_s)
+class OnTheWay:
+    """One message from `Pacer.take` or `sent` on; counted as read by the server once, whoever says so first."""
+
+    def __init__(self, pacer: Pacer, now_s: Callable[[], float], points: int = 0, messages: int = 1) -> None:
+        self._pacer = pacer
+        self._now_s = now_s
+        self._left = (points, messages)
+        self._once = threading.Lock()
+
+    def arrived(self) -> None:
+        if self._once.acquire(blocking=False):
+            self._pacer.arrived(self._now_s(), *self._left)
+
+
+def _bucket(rate: Rate, now_s: float) -> Bucket:
+    """Our share of the rate, empty."""
+    return Bucket(max(1.0, rate.capacity * SHARE), REFILL * rate.capacity / rate.seconds, 0.0, now_s)

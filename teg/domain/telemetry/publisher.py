@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from teg.domain.concurrency import WorkSignal
 from teg.domain.errors import NotConnected
 from teg.domain.ports import Clock, Session
-from teg.domain.server import Pacer, addressed_to
+from teg.domain.server import OnTheWay, Pacer, addressed_to
 from teg.domain.telemetry.backlog import Backlog, Batch
 from teg.domain.telemetry.clock_steps import ClockSteps
 from teg.domain.telemetry.delivery_marks import DeliveryMarks
@@ -268,7 +268,12 @@ class Publisher:
         self._serial += 1
         self._flight.add(self._serial, batch, self._clock.monotonic_s())
         topic, payload = addressed_to(self._device, batch.payload())
-        self._link.publish(topic, payload, partial(self._done, self._epoch, self._serial))
+        counted = OnTheWay(self.pacer, self._clock.monotonic_s, batch.points)
+        try:
+            self._link.publish(topic, payload, partial(self._done, counted, self._epoch, self._serial))
+        except NotConnected:
+            counted.arrived()
+            raise
 
     def _probe(self) -> None:
         """Acknowledged: the server is well, so the next close is the record's."""
@@ -284,8 +289,9 @@ class Publisher:
             self._collect(min(wait_s, 1.0))
             self._check_link()
 
-    def _done(self, epoch: int, serial: int, acknowledged: bool) -> None:
+    def _done(self, counted: OnTheWay, epoch: int, serial: int, acknowledged: bool) -> None:
         """Network thread: only hand over."""
+        counted.arrived()
         self._results.put((epoch, serial, acknowledged))
 
     def _collect(self, timeout_s: float) -> None:

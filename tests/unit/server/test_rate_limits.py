@@ -12,6 +12,7 @@ from teg.domain.server.rate_limits import (
     SHARE,
     UNKNOWN_S,
     Limits,
+    OnTheWay,
     Pacer,
     Rate,
     data_points,
@@ -30,16 +31,19 @@ def test_the_answer_of_a_real_server_is_understood() -> None:
     assert parse_limits(ServerLimits().session_limits()) == Limits()
 
 
+LATER_S = 10_000.0  #: ours have filled by then
+
+
 def test_plain_messages_and_those_with_values_are_counted_apart() -> None:
     answer = {"rateLimits": {"messages": "20:1", "telemetryMessages": "10:1"}}
     limits = parse_limits(answer)
     assert (limits.messages, limits.telemetry) == ((Rate(20, 1),), (Rate(10, 1),))
     pacer = Pacer()
     pacer.use(limits, 0.0)
-    while not pacer.take(0.0, 5):
+    while not pacer.take(LATER_S, 5):
         pass
-    assert pacer.wait_s(0.0, 5) > 0
-    assert pacer.wait_s(0.0, 0) == 0.0, "an answer to a call does not wait for telemetry"
+    assert pacer.wait_s(LATER_S, 5) > 0
+    assert pacer.wait_s(LATER_S, 0) == 0.0, "an answer to a call does not wait for telemetry"
 
 
 @pytest.mark.parametrize(
@@ -86,8 +90,13 @@ def test_without_limits_there_is_no_wait() -> None:
 
 
 def test_the_smallest_bucket_decides_the_size_of_a_batch() -> None:
-    assert Limits(points=(Rate(300, 1), Rate(100, 60))).max_points == int(100 * SHARE)
+    assert Limits(points=(Rate(300, 1), Rate(100, 60))).max_points == int(100 * SHARE / 2)
     assert Limits(points=(Rate(1, 1),)).max_points == 1
+
+
+def spend(pacer: Pacer, now_s: float, points: int) -> None:
+    pacer.sent(points)
+    pacer.arrived(now_s, points)
 
 
 def fill(pacer: Pacer, now_s: float, points: int = 0) -> int:
@@ -98,26 +107,47 @@ def fill(pacer: Pacer, now_s: float, points: int = 0) -> int:
     return sent
 
 
-def test_remembered_limits_hold_from_the_first_packet_on_with_half_a_bucket() -> None:
-    """The life before may have spent the rest: the server's buckets belong to the device, not to the session."""
+def test_limits_once_known_hold_from_the_first_packet_on_and_begin_empty() -> None:
+    """The life before may have spent all that we use: the server's buckets belong to the device, not to the session."""
     pacer = Pacer()
-    pacer.remember(Limits(messages=(Rate(20, 1),), points=(Rate(100, 1),)), 100.0)
+    pacer.use(Limits(messages=(Rate(20, 1),), points=(Rate(100, 1),)), 100.0)
     assert pacer.known
-    assert pacer.limits.max_points == 80
-    assert fill(pacer, 100.0) == 8
+    assert pacer.limits.max_points == 40
+    assert fill(pacer, 100.0) == 0
+    assert fill(pacer, 101.0) == 16, "four fifths of the server's bucket, however long it had to fill"
 
 
-def test_limits_that_are_learned_take_what_was_sent_before_as_spent() -> None:
+def test_what_was_under_way_when_the_limits_were_learned_counts() -> None:
     pacer = Pacer()
-    pacer.connected(0.0, 3)
+    pacer.sent(0, 3)
+    pacer.use(Limits(messages=(Rate(20, 1),)), 0.0)
+    assert fill(pacer, LATER_S) == 16 - 3
+
+
+def test_what_is_under_way_keeps_its_tokens_until_it_has_arrived_and_takes_them_then() -> None:
+    """However late the server counts it, and however early."""
+    pacer = Pacer()
+    pacer.use(Limits(points=(Rate(100, 1),)), 0.0)
+    assert pacer.take(LATER_S, 80) == 0.0
+    assert pacer.wait_s(LATER_S + 1000.0, 1) > 0.0, "it may be counted only now"
+    pacer.arrived(LATER_S + 1000.0, 80)
+    assert pacer.wait_s(LATER_S + 1000.0, 1) > 0.0
+    assert pacer.wait_s(LATER_S + 1001.0, 80) == 0.0
+
+
+def test_a_message_arrives_once() -> None:
+    pacer = Pacer()
+    pacer.use(Limits(messages=(Rate(10, 1),)), 0.0)
     pacer.sent(0)
-    pacer.use(Limits(messages=(Rate(20, 1),)), 0.1)
-    assert fill(pacer, 0.1) == 16 - 4
+    message = OnTheWay(pacer, lambda: LATER_S)
+    for _ in range(3):
+        message.arrived()
+    assert fill(pacer, LATER_S) == 7
 
 
 def test_before_the_server_has_answered_everything_waits_but_not_for_ever() -> None:
     pacer = Pacer()
-    pacer.connected(10.0, 3)
+    pacer.connected(10.0)
     assert pacer.take(10.1, 80) == LOOK_AGAIN_S
     assert pacer.take(10.1, 0) == LOOK_AGAIN_S
     assert pacer.take(10.0 + UNKNOWN_S, 80) == 0.0, "the question was lost: silence means no limits"
@@ -125,7 +155,7 @@ def test_before_the_server_has_answered_everything_waits_but_not_for_ever() -> N
 
 def test_an_answer_without_limits_ends_the_wait_at_once() -> None:
     pacer = Pacer()
-    pacer.connected(10.0, 3)
+    pacer.connected(10.0)
     pacer.use(Limits(), 10.1)
     assert pacer.take(10.1, 10_000) == 0.0
 
@@ -133,33 +163,34 @@ def test_an_answer_without_limits_ends_the_wait_at_once() -> None:
 def test_the_same_limits_after_a_reconnect_give_nothing_back() -> None:
     pacer, limits = Pacer(), Limits(points=(Rate(100, 1),))
     pacer.use(limits, 0.0)
-    pacer.sent(80)
-    pacer.use(Limits(points=(Rate(100, 1),)), 0.0)
-    assert pacer.wait_s(0.0, 40) == pytest.approx(0.4 / REFILL)
+    spend(pacer, 1.0, 80)
+    pacer.use(Limits(points=(Rate(100, 1),)), 1.0)
+    assert pacer.wait_s(1.0, 40) == pytest.approx(0.4 / REFILL)
 
 
 def test_the_wait_is_just_long_enough() -> None:
     pacer = Pacer()
     pacer.use(Limits(telemetry=(Rate(10, 1),), points=(Rate(1000, 60),)), 0.0)
-    pacer.sent(800)
-    wait_s = pacer.wait_s(0.0, 400)
+    spend(pacer, LATER_S, 800)
+    wait_s = pacer.wait_s(LATER_S, 400)
     assert wait_s == pytest.approx(24.0 / REFILL)
-    assert pacer.wait_s(wait_s, 400) == pytest.approx(0.0)
+    assert pacer.wait_s(LATER_S + wait_s, 400) == pytest.approx(0.0)
 
 
 def test_a_batch_larger_than_the_bucket_waits_for_a_full_one_and_no_longer() -> None:
     pacer = Pacer()
-    pacer.remember(Limits(points=(Rate(10, 1),)), 0.0)
-    assert pacer.wait_s(0.0, 1000) == pytest.approx(0.4 / REFILL)
-    assert pacer.wait_s(0.5, 1000) == 0.0
+    pacer.use(Limits(points=(Rate(10, 1),)), 0.0)
+    assert pacer.wait_s(0.0, 1000) == pytest.approx(0.8 / REFILL)
+    assert pacer.wait_s(0.9, 1000) == 0.0
 
 
 def test_a_connect_waits_until_its_own_messages_are_within_the_limit() -> None:
     pacer = Pacer()
     assert pacer.wait_to_connect_s(0.0, 3) == 0.0
     pacer.use(Limits(messages=(Rate(3, 1),)), 0.0)
-    pacer.connected(0.0, 3)
-    assert pacer.wait_to_connect_s(0.0, 3) > 0.9
+    assert pacer.wait_to_connect_s(0.0, 3) == pytest.approx(0.8 / REFILL)
+    pacer.sent(0, 3)
+    assert pacer.wait_to_connect_s(1.0, 3) > 0.9, "the connect before may not be counted yet"
 
 
 @pytest.mark.parametrize(
@@ -192,6 +223,7 @@ def test_whoever_waits_as_told_never_meets_the_servers_limit(sends: list[tuple[i
         while (wait_s := pacer.take(now_s, points)) > 0:
             now_s += wait_s
         assert server.take(points, now_s)
+        pacer.arrived(now_s, points)
 
 
 @pytest.mark.parametrize("spec", ["20:1,600:60", "10:1,300:60", "500:1,15000:60", "50:1,3000:60", "3:1,60:60"])
@@ -203,6 +235,7 @@ def test_whoever_waits_as_told_gets_nearly_all_that_the_limit_allows(spec: str) 
             now_s += wait_s
         else:
             assert server.take(1, now_s)
+            pacer.arrived(now_s, 1)
             sent += 1
     capacity, seconds = (int(number) for number in spec.split(",")[-1].split(":"))
     assert sent >= 0.95 * 600.0 * capacity / seconds
