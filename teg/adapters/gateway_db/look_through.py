@@ -25,7 +25,13 @@ class LookThrough:
 
     @property
     def due(self) -> bool:
-        return not self._done and self._database.opened and self._database.path.stat().st_size > QUICK_CHECK_BYTES
+        """A file that is not at its name just now is none to look through: another one takes its place soon."""
+        if self._done or not self._database.opened:
+            return False
+        try:
+            return self._database.path.stat().st_size > QUICK_CHECK_BYTES
+        except OSError:
+            return False
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """

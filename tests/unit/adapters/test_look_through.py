@@ -83,3 +83,12 @@ def test_in_pieces(archive: Archive) -> None:
 
     LookThrough(archive.database).run(stopping)
     assert asked >= 2 * ROWS // 100, "the rows and their index"
+
+
+def test_a_file_that_is_away_is_not_looked_through_yet(archive: Archive) -> None:
+    """The timetable asks: an error there would end it."""
+    look = LookThrough(archive.database)
+    archive.path.rename(archive.path.with_name("moved"))
+    assert not look.due
+    archive.path.with_name("moved").rename(archive.path)
+    assert look.due
