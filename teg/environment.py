@@ -4,7 +4,7 @@ import difflib
 import ipaddress
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 #: Names of ours begin like this; whoever misspells one is told.
@@ -25,27 +25,51 @@ LOG_LEVELS = {
 
 
 class InvalidSettings(Exception):  # noqa: N818
-    """The environment cannot be used; the message lists every problem, one a line."""
+    """The environment cannot be used; the message lists every problem, one a line, then what may be the reason.
 
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("The gateway cannot start with these settings:\n" + "\n".join(f"  - {p}" for p in problems))
+    A misspelled name is both: the setting that is missing, and a name that is no setting.
+    """
+
+    def __init__(self, problems: list[str], notices: Sequence[str] = ()) -> None:
+        self.problems, self.notices = problems, tuple(notices)
+        lines = "\n".join(f"  - {line}" for line in (*problems, *notices))
+        super().__init__("The gateway cannot start with these settings:\n" + lines)
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """`NAME=value` lines; `#` comments, an optional `export` and matching quotes are allowed. Missing file: empty."""
+    """`NAME=value` lines; `#` comments, an optional `export` and matching quotes are allowed. Missing file: empty.
+
+    Raises:
+        InvalidSettings: the file cannot be read.
+    """
+    return {name: value for name, value in map(_name_and_value, _lines(path)) if name is not None}
+
+
+def unread_lines(path: Path) -> list[str]:
+    """One sentence for every line of the file that is neither a setting nor a comment; never the line, it may be a
+    secret.
+    """
+    return [
+        f"line {number} of {path} is not read: it is not of the form NAME=value"
+        for number, line in enumerate(_lines(path), start=1)
+        if line.strip() and not line.strip().startswith("#") and _name_and_value(line)[0] is None
+    ]
+
+
+def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        return {}
+        return []
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettings([f"{path} cannot be read: {error}"]) from error
-    found: dict[str, str] = {}
-    for line in lines:
-        name, separator, value = line.strip().removeprefix("export ").partition("=")
-        if separator and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name.strip()):
-            found[name.strip()] = unquoted(value.strip())
-    return found
+
+
+def _name_and_value(line: str) -> tuple[str | None, str]:
+    name, separator, value = line.strip().removeprefix("export ").partition("=")
+    if separator and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name.strip()):
+        return name.strip(), unquoted(value.strip())
+    return None, ""
 
 
 def unquoted(value: str) -> str:
@@ -66,11 +90,11 @@ def is_loopback(address: str) -> bool:
 class Variables:
     """Collects problems instead of stopping at the first."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], notices: Sequence[str] = ()) -> None:
         self._environment = environment
         self._problems: dict[str, str] = {}  #: variable → the first thing wrong with it
         self._asked: set[str] = set()
-        self._notices: list[str] = []
+        self._notices = list(notices)
 
     def _factors(self, name: str) -> Mapping[str, float]:
         """`key:factor,key:factor`; a key may hold colons."""
@@ -93,8 +117,10 @@ class Variables:
         """One line for every name that looks like a setting and is none; never the value, it may be a secret."""
         known = self._asked | NEVER_READ
         found = []
-        for name in sorted(name for name in self._environment if OUR_NAMES.fullmatch(name) and name not in known):
-            near = difflib.get_close_matches(name, sorted(self._asked), n=1)
+        for name in sorted(self._environment):
+            if name in known or not (OUR_NAMES.fullmatch(name) or name.upper() in self._asked):
+                continue
+            near = difflib.get_close_matches(name.upper(), sorted(self._asked), n=1)
             found.append(f"{name} is not a setting of this gateway" + (f"; did you mean {near[0]}?" if near else ""))
         return found
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from teg import places
-from teg.environment import OUR_NAMES, Variables, unquoted
+from teg.environment import OUR_NAMES, Variables, unquoted, unread_lines
 from teg.environment import InvalidSettings as InvalidSettings
 from teg.environment import read_env_file as read_env_file
 from teg.places import Places
@@ -157,9 +157,10 @@ class Settings:
         Raises:
             InvalidSettings: naming everything that is wrong or missing.
         """
-        if environment is None:
-            environment = {**(defaults or {}), **read_env_file(env_file()), **os.environ}
-        return _Reader(environment).settings()
+        if environment is not None:
+            return _Reader(environment).settings()
+        path = env_file()
+        return _Reader({**(defaults or {}), **read_env_file(path), **os.environ}, unread_lines(path)).settings()
 
 
 class _Reader(Variables):
@@ -229,9 +230,10 @@ class _Reader(Variables):
             console_names=frozenset(name.lower() for name in self._list("TEG_CONSOLE_NAMES", ",")),
         )
         self._keep_apart(settings)
+        notices = (*self._notices, *self._unknown_names())
         if self._problems:
-            raise InvalidSettings(list(self._problems.values()))
-        return replace(settings, notices=(*self._notices, *self._unknown_names()))
+            raise InvalidSettings(list(self._problems.values()), notices)
+        return replace(settings, notices=notices)
 
     # --- private and shared directories --------------------------------------------------------------------------
 

@@ -2,16 +2,19 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import click
 
 from teg.console.checks import configuration, controller, machine, server, storage
-from teg.console.checks.finding import Check, Finding, Level, Site, problem, warning
+from teg.console.checks.finding import Check, Finding, Level, Site, problem, skipped, warning
 from teg.console.opening import ask_gateway
 from teg.console.wording import harmless
 from teg.domain.errors import Refused, Unavailable
 from teg.settings import InvalidSettings, Settings
+
+Seen = TypeVar("Seen")
 
 #: In the order in which one thing depends on another; within a level they are shown like this.
 CHECKS: tuple[Check, ...] = (
@@ -47,6 +50,16 @@ CHECKS: tuple[Check, ...] = (
     storage.check_backlog,
     storage.check_gateway,
 )
+#: Those of them that need no settings.
+MACHINE_CHECKS = (
+    machine.check_clock,
+    machine.check_time_source,
+    machine.check_wear,
+    machine.check_power,
+    machine.check_memory,
+    machine.check_python,
+    machine.check_sqlite,
+)
 EXIT_CODES = {Level.PROBLEM: 2, Level.WARNING: 1}
 
 
@@ -70,13 +83,27 @@ def check(as_json: bool) -> None:
 def findings() -> list[Finding]:
     try:
         settings = Settings.from_environment()
-    except InvalidSettings as problems:
-        return [problem("settings", text, "see docs/settings.md") for text in problems.problems]
+    except InvalidSettings as refused:
+        return _without_settings(refused)
     site = Site(settings, _gateway(settings))
     return [found for each in CHECKS for found in looked_at(each, site)]
 
 
-def looked_at(check: Check, site: Site) -> Iterator[Finding]:
+def _without_settings(refused: InvalidSettings) -> list[Finding]:
+    """What is wrong with them, what may be the reason, and the machine, which needs none."""
+    return [
+        *(problem("settings", text, _remedy(text)) for text in refused.problems),
+        *configuration.odd_settings(refused.notices),
+        *(found for each in MACHINE_CHECKS for found in looked_at(each, None)),
+        skipped("everything else", "not looked at: the settings come first"),
+    ]
+
+
+def _remedy(text: str) -> str:
+    return "sudo teg init asks for it (docs/settings.md)" if text.endswith("is not set") else "see docs/settings.md"
+
+
+def looked_at(check: Callable[[Seen], Iterator[Finding]], site: Seen) -> Iterator[Finding]:
     """One check that cannot look must not keep the others from being shown."""
     try:
         yield from check(site)

@@ -101,3 +101,29 @@ def test_any_env_file_is_read_or_refused(data: bytes) -> None:
         pass
     finally:
         path.unlink()
+
+
+def test_a_misspelled_name_is_said_with_the_setting_that_is_missing() -> None:
+    with pytest.raises(InvalidSettings, match="TB_HOST is not set") as refused:
+        Settings.from_environment({"tb_host": "secret.example.org", "TB_PROT": "8883"})
+    assert refused.value.notices == (
+        "TB_PROT is not a setting of this gateway; did you mean TB_PORT?",
+        "tb_host is not a setting of this gateway; did you mean TB_HOST?",
+    )
+    assert all(notice in str(refused.value) for notice in refused.value.notices)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_line_that_is_no_setting_is_named_by_its_number_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "teg.env"
+    path.write_text("# a comment\n\nTB_HOST: secret.example.org\nTB_PORT=8883\nexport TB_TLS off\n")
+    monkeypatch.setenv("TEG_ENV_FILE", str(path))
+    for name in ("TB_HOST", "TB_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InvalidSettings, match="TB_HOST is not set") as refused:
+        Settings.from_environment()
+    said = [notice for notice in refused.value.notices if "NAME=value" in notice]
+    assert said == [f"line {number} of {path} is not read: it is not of the form NAME=value" for number in (3, 5)]
+    assert "secret" not in str(refused.value)

@@ -1,16 +1,20 @@
 """The settings themselves: valid, spelled right, complete, and what of the reference's they leave behind."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from teg.console.checks.finding import Finding, Site, fine, problem, skipped, warning
 from teg.settings import env_file, quoted_variables
 
 
 def check_names(site: Site) -> Iterator[Finding]:
-    for notice in site.settings.notices:
-        yield warning("settings", notice, f"correct it in the environment or in {env_file()}")
+    yield from odd_settings(site.settings.notices)
     if not site.settings.notices:
         yield fine("settings", "valid, every name is known")
+
+
+def odd_settings(notices: Iterable[str]) -> Iterator[Finding]:
+    for notice in notices:
+        yield warning("settings", notice, f"correct it in the environment or in {env_file()}")
 
 
 def check_quotes(site: Site) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ FEW_INODES = 1000
 LITTLE_MEMORY_BYTES = 50_000_000
 
 
-def check_clock(site: Site) -> Iterator[Finding]:
+def check_clock(_: Site | None) -> Iterator[Finding]:
     """Nothing of this program can be younger than now."""
     now_s, program_s = time.time(), Path(__file__).stat().st_mtime
     remedy = "set the clock: timedatectl set-ntp true, or a battery-backed clock (RTC)"
@@ -31,7 +31,7 @@ def check_clock(site: Site) -> Iterator[Finding]:
         yield fine("clock", moment(now_s * 1000))
 
 
-def check_time_source(site: Site) -> Iterator[Finding]:
+def check_time_source(_: Site | None) -> Iterator[Finding]:
     synchronised = condition.clock_is_synchronised()
     if synchronised is None:
         yield skipped("time source", "the kernel does not say")
@@ -73,7 +73,7 @@ def check_write_speed(site: Site) -> Iterator[Finding]:
         yield fine("write speed", f"a small write takes {took_ms:.0f} ms")
 
 
-def check_wear(site: Site) -> Iterator[Finding]:
+def check_wear(_: Site | None) -> Iterator[Finding]:
     percent = condition.card_wear_percent()
     if percent is None:
         yield skipped("card wear", "this disk does not tell")
@@ -83,7 +83,7 @@ def check_wear(site: Site) -> Iterator[Finding]:
         yield fine("card wear", f"up to {percent} % of its life is used")
 
 
-def check_power(site: Site) -> Iterator[Finding]:
+def check_power(_: Site | None) -> Iterator[Finding]:
     found = condition.undervoltage()
     remedy = "use the power supply that belongs to the board, and a short cable"
     if found is None:
@@ -96,7 +96,7 @@ def check_power(site: Site) -> Iterator[Finding]:
         yield fine("power", "no undervoltage since the machine started")
 
 
-def check_memory(site: Site) -> Iterator[Finding]:
+def check_memory(_: Site | None) -> Iterator[Finding]:
     try:
         total, available = condition.memory_bytes()
     except Unavailable as reason:
@@ -109,11 +109,11 @@ def check_memory(site: Site) -> Iterator[Finding]:
         yield fine("memory", text)
 
 
-def check_python(site: Site) -> Iterator[Finding]:
+def check_python(_: Site | None) -> Iterator[Finding]:
     yield fine("python", platform.python_version())
 
 
-def check_sqlite(site: Site) -> Iterator[Finding]:
+def check_sqlite(_: Site | None) -> Iterator[Finding]:
     yield aged("sqlite", "sqlite", sqlite3.sqlite_version, "{}")
 
 
