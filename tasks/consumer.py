@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -85,6 +86,12 @@ class TimetableScheduler(Scheduler):
 
     def loop(self, now: Any = None) -> None:
         self.pulse.note("goes through the timetable")
+        self._outlive("the queue's care", self._tend_queue)
+        for entry in self.huey.timetable:
+            self._outlive(entry.name, partial(entry.tick, time.monotonic(), self.huey.trigger))
+        self.huey.wake_up.scheduler.wait(*self.huey.next_look())
+
+    def _tend_queue(self) -> None:
         try:
             self.huey.tend_storage()
             if time.monotonic() >= self._due_s:
@@ -92,10 +99,19 @@ class TimetableScheduler(Scheduler):
                 self.huey.enqueue_due()
         except Unavailable as reason:
             self.huey.storage_failed(reason)
-        for entry in self.huey.timetable:
-            with suppress(Unavailable):  # its condition cannot be looked at now
-                entry.tick(time.monotonic(), self.huey.trigger)
-        self.huey.wake_up.scheduler.wait(*self.huey.next_look())
+
+    def _outlive(self, name: str, act: Callable[[], None]) -> None:
+        """What surprises one line keeps no other from its turn; said once, with its trace, and once when it is over."""
+        trouble = f"the timetable's {name}"
+        try:
+            act()
+        except Unavailable:
+            return  # its condition cannot be looked at now
+        except Exception as error:
+            if self.huey.troubles.failed(trouble, repr(error)):
+                logger.error("the timetable: %s raised %s", name, type(error).__name__, exc_info=error)
+        else:
+            self.huey.troubles.worked(trouble)
 
 
 class GatewayConsumer(Consumer):

@@ -193,16 +193,18 @@ class Troubles:
         self._reasons: dict[str, str] = {}
         self._change = self._told = 0
 
-    def failed(self, task: str, reason: str) -> None:
+    def failed(self, task: str, reason: str) -> bool:
+        """True for the first failure in a row."""
         with self._lock:
             self._failures[task] = self._failures.get(task, 0) + 1
-            begins = self._failures[task] == TROUBLE_AT
+            first, begins = self._failures[task] == 1, self._failures[task] == TROUBLE_AT
             if begins:
                 self._change += 1
             if self._failures[task] >= TROUBLE_AT:
                 self._reasons[task] = reason[:300]
         if begins:
             self._say(f"{task} cannot do its work: {reason}")
+        return first
 
     def worked(self, task: str) -> None:
         if not self._failures.get(task):  # the usual case, without the lock

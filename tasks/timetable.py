@@ -19,6 +19,10 @@ class Every:
         self._when = when
         self.make_due()
 
+    @property
+    def name(self) -> str:
+        return self.task.name
+
     def make_due(self) -> None:
         self._due_s = float("-inf")
 

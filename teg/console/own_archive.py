@@ -5,6 +5,7 @@ Only one process ever writes `gateway.db`: it is the one that holds the lock.
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -15,9 +16,10 @@ from teg.adapters.clock import SystemClock
 from teg.adapters.gateway_db import outbox, rpc_journal, state
 from teg.adapters.gateway_db.keeper import DatabaseKeeper
 from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
+from teg.adapters.gateway_db.rpc_journal import RpcJournalTable
 from teg.console.opening import is_readable, is_running
 from teg.domain.errors import Refused, Unavailable
-from teg.domain.rpc.local_orders import encode_order, obey
+from teg.domain.rpc.local_orders import calls_without_a_gateway, encode_order, obey
 from teg.settings import Settings
 
 #: The longest silence between two slices of work; a card may be busy for a minute.
@@ -61,7 +63,11 @@ def _in_its_place(settings: Settings, request: bytes, progress: Progress) -> str
         keeper = DatabaseKeeper(settings.data_path / "gateway.db", SystemClock().monotonic_s)
         try:
             keeper.open(outbox.SCHEMA, state.SCHEMA, rpc_journal.SCHEMA)
-            done = obey(ArchiveMaintenance(keeper.database), request, lambda line: _tell(line, progress))
+            archive, journal = ArchiveMaintenance(keeper.database), RpcJournalTable(keeper.database)
+            calls = calls_without_a_gateway(archive, journal, SystemClock(), settings.rpc_disabled)
+            done = obey(calls, request, lambda line: _tell(line, progress))
+            with suppress(Unavailable):  # a line of the journal; what was asked for is done
+                calls.tend()
             keeper.tend()
         finally:
             keeper.close()

@@ -35,7 +35,7 @@ def _answers(storage: Storage, operator: OperatorSide) -> Answer:
     def answer(request: bytes, say: Say) -> bytes:
         if not request:
             return local_status(operator.status, storage.inbox)
-        done = obey(storage.maintenance, request, say)
+        done = obey(operator.calls, request, say)
         records_stored()
         return done
 

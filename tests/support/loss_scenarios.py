@@ -346,9 +346,10 @@ def clock_set_back(world: World) -> None:
     """By an hour, between two looks of the timetable: what is due is due."""
     clock = FakeClock()
     world.monkeypatch.setattr(consumer, "time", SimpleNamespace(monotonic=clock.monotonic_s, time=clock.now_ms))
-    queue = MagicMock(timetable=(Every(20.0, cast(Any, lambda: world.life.patiently(world.life.ingest))),))
+    ingest: Any = SimpleNamespace(name="ingest", run=lambda: world.life.patiently(world.life.ingest))
+    queue = MagicMock(timetable=(Every(20.0, ingest),))
     queue.next_look.return_value = ()
-    queue.trigger.side_effect = lambda task: task()
+    queue.trigger.side_effect = lambda task: task.run()
     scheduler = consumer.TimetableScheduler(queue, interval=1, periodic=False, stop_flag=threading.Event())
     scheduler.initialize()
     scheduler.loop()

@@ -176,15 +176,20 @@ class FakeArchive:
         self.asked: list[tuple[Any, ...]] = []
         self.broken = False
         self.unproven = 0
+        self.at_asking: Callable[[], object] = lambda: None
 
     def _ask(self, *what: Any) -> int:
+        self.at_asking()
         self.asked.append(what)
         if self.broken:
             raise Unavailable("gateway.db: database is locked")
         return 10
 
     def mark_for_publishing(self, start_ms: int, end_ms: int, progress: Callable[[int], None] = lambda _: None) -> int:
-        return self._ask("mark", start_ms, end_ms)
+        count = self._ask("mark", start_ms, end_ms)
+        progress(4)
+        progress(count)
+        return count
 
     def discard(self, start_ms: int, end_ms: int) -> int:
         return self._ask("discard", start_ms, end_ms)

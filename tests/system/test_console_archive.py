@@ -1,6 +1,8 @@
 """What changes the archive, beside a running gateway and without one; and the way of a backlog on a stick."""
 
+import csv
 import gzip
+import io
 import json
 import sqlite3
 import subprocess
@@ -89,6 +91,11 @@ def test_dead_letters_are_shown_sent_again_and_dropped(tmp_path: Path, server: T
         assert site.ok("dead-letters", "retry", "--all") == "OK - 1 dead letters queued again\n"
         assert site.ok("dead-letters", "drop", "--yes", 2) == "OK - 1 dead letters dropped\n"
         assert site.letters() == [3]
+        calls = list(csv.DictReader(io.StringIO(site.ok("audit"))))
+        assert [(call["method"], call["id"][:2], call["state"]) for call in calls] == [
+            ("dead_letters", "'-", "acknowledged"),
+            ("dead_letters", "'-", "acknowledged"),
+        ]
         if not running:
             assert site.gateway.rows("SELECT count(*) FROM outbox WHERE lane = 1") == [(1,)]
             site.gateway.start()

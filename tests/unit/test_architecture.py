@@ -22,6 +22,7 @@ ALLOWED = Exceptions(
         "teg/adapters/log_handlers.py:emit": "logging's own way: a line that cannot be written is shown by handleError",
         "teg/console/page/looking.py:_run": "a picture that fails must not end the pictures to come",
         "teg/adapters/docker_engine/client.py:run": "handed to the thread that asked, which raises it",
+        "tasks/consumer.py:_outlive": "the scheduler's loop: one line that raises must not silence the others",
         "producers/controller_feed.py:_run": "a producer's loop: it must outlive every surprise",
         "producers/controller_watch.py:_run": "a producer's loop: it must outlive every surprise",
         "producers/self_watch.py:_run": "a producer's loop: it must outlive every surprise",

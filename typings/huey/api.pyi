@@ -27,6 +27,7 @@ class Task:
     def resolve_expires(self, utc: bool = ...) -> datetime.datetime | None: ...
 
 class TaskWrapper(Generic[P, R]):
+    name: str
     func: Callable[P, R]
     task_class: type[Task]
     settings: dict[str, Any]

@@ -8,13 +8,15 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.ports import Clock, Session
 from teg.domain.redaction import redacted_text
 from teg.domain.rpc.journal import CallJournal, CallKey, Entry, State, interrupted
-from teg.domain.rpc.methods import CallPlan, Group, Method
+from teg.domain.rpc.methods import CallPlan, Group, Method, Progress
 from teg.domain.server import RPC_RESPONSE, RpcRequest, TokenBucket, encode_rpc_response, fitted
 
 logger = logging.getLogger("gateway.rpc")
@@ -86,15 +88,15 @@ class RpcDispatcher:
         except (Refused, Unavailable) as reason:
             self._answer(request, _error(reason), started_s)
 
-    def call_here(self, method: str, params: Any) -> Any:
+    def call_here(self, method: str, params: Any, progress: Progress | None = None) -> Any:
         """A call made on this device: the same checks, groups and journal, and the answer is returned, not sent.
 
         Its number is negative: the server's are not. What is announced to a server (a restart that takes longer than
-        its patience) is waited for here.
+        its patience) is waited for here, and work in slices tells its `progress`.
         """
         request, started_s = RpcRequest(self._next_number_here(), method, params), self._clock.monotonic_s()
         try:
-            job, key = self._planned(request), CallKey.of(request)
+            job, key = _telling(self._planned(request), progress), CallKey.of(request)
             if job.group is None:
                 self._admit()
                 return self._noted(request, self._outcome(request, job), started_s)
@@ -327,6 +329,11 @@ class Groups:
                 with self._left:
                     del self._inside[group]
                     self._left.notify_all()
+
+
+def _telling(job: CallPlan, progress: Progress | None) -> CallPlan:
+    run = job.run_telling
+    return job if run is None or progress is None else replace(job, run=partial(run, progress))
 
 
 def _topic(request: RpcRequest) -> str:

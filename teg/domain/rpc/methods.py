@@ -3,7 +3,7 @@
 Texts and order of the first nine are the reference gateway's; docs/rpc.md describes each for operators.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +19,9 @@ from teg.domain.rpc.ports import ArchiveControl, FilesInit, LogRing, Machine
 from teg.domain.rpc.status import StatusSources, status
 
 POWER_SPACING_S = 300
+
+#: Hears, after each slice of a long work, how many rows are done so far.
+Progress = Callable[[int], None]
 
 
 class Group(StrEnum):
@@ -36,10 +39,12 @@ class CallPlan:
     """What is to be done for one call with checked parameters.
 
     Without `group` it is quick, reads memory only, and may be done again. `once` keeps the journal that make it
-    at-most-once. `announce` is answered first, and `run` follows the acknowledgement of that answer.
+    at-most-once. `announce` is answered first, and `run` follows the acknowledgement of that answer. Work in slices
+    has `run_telling`, too: the same, for who wants to hear how far it is.
     """
 
     run: Callable[[], Any]
+    run_telling: Callable[[Progress], Any] | None = None
     group: Group | None = None
     once: bool = False
     announce: str | None = None
@@ -89,11 +94,7 @@ def methods(ports: MethodPorts) -> dict[str, Method]:
             "Run arbitrary command ({command: list [str], timeout_s: int [default 30s]}) - use with caution!",
             _run_command(ports),
         ),
-        Method(
-            "archive_republish_messages",
-            "Republish messages from archive ({start_timestamp_ms: int, end_timestamp_ms: int})",
-            _republish(ports.archive),
-        ),
+        _republish_method(ports.archive),
         Method(
             "archive_discard_messages",
             "Discard messages from archive ({start_timestamp_ms: int, end_timestamp_ms: int})",
@@ -114,12 +115,7 @@ def methods(ports: MethodPorts) -> dict[str, Method]:
             "Count what the archive holds ({start_timestamp_ms: int, end_timestamp_ms: int} [optional])",
             _stats(ports.archive),
         ),
-        Method(
-            "dead_letters",
-            "Show, retry or drop messages that were set aside"
-            " ({action: 'list' | 'retry' | 'drop', ids: list [int] | 'all', limit: int, before_id: int})",
-            _dead_letters(ports.archive),
-        ),
+        _dead_letters_method(ports.archive),
         Method(
             "set_log_level",
             "Set the log level ({level: 'DEBUG' | 'INFO' | 'WARNING' | 'ERROR', minutes: int [optional]})",
@@ -212,20 +208,42 @@ def _run(machine: Machine, command: parameters.Command) -> str:
     return f"OK - Command executed - Command '{argv}' exited with code {result.exit_code}. Output: {result.output}"
 
 
-def archive_orders(archive: ArchiveControl, progress: Callable[[int], None]) -> Mapping[str, Callable[[Any], CallPlan]]:
-    """What may be asked for on the device, too (`local_orders`); `progress` hears the rows done so far."""
-    return {"dead_letters": _dead_letters(archive), "archive_republish_messages": _republish(archive, progress)}
+def archive_orders(archive: ArchiveControl) -> dict[str, Method]:
+    """What a person on the device may ask for, too (`local_orders`)."""
+    return {method.name: method for method in (_republish_method(archive), _dead_letters_method(archive))}
 
 
-def _republish(archive: ArchiveControl, progress: Callable[[int], None] = lambda _: None) -> Callable[[Any], CallPlan]:
-    def run(span: parameters.Span) -> str:
+def _republish_method(archive: ArchiveControl) -> Method:
+    return Method(
+        "archive_republish_messages",
+        "Republish messages from archive ({start_timestamp_ms: int, end_timestamp_ms: int})",
+        _republish(archive),
+    )
+
+
+def _dead_letters_method(archive: ArchiveControl) -> Method:
+    return Method(
+        "dead_letters",
+        "Show, retry or drop messages that were set aside"
+        " ({action: 'list' | 'retry' | 'drop', ids: list [int] | 'all', limit: int, before_id: int})",
+        _dead_letters(archive),
+    )
+
+
+def _republish(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
+    def run(span: parameters.Span, progress: Progress) -> str:
         with _archive_available("Republishing"):
             count = archive.mark_for_publishing(span.start_ms, span.end_ms, progress)
         return f"OK - {count} messages republished - {span.start_ms} -> {span.end_ms}"
 
     def plan(params: Any) -> CallPlan:
         span = parameters.parse_republish(params)
-        return CallPlan(run=lambda: run(span), group=Group.DATA, once=True)
+        return CallPlan(
+            run=lambda: run(span, lambda _: None),
+            run_telling=lambda progress: run(span, progress),
+            group=Group.DATA,
+            once=True,
+        )
 
     return plan
 

@@ -210,7 +210,7 @@ def test_the_scheduler_survives_a_queue_it_cannot_read(
         return real(*arguments)
 
     monkeypatch.setattr(queue, "read_schedule", read_schedule)
-    entry = SimpleNamespace(tick=lambda now_s, run: ticks.append(now_s), make_due=lambda: None)
+    entry = SimpleNamespace(name="tick", tick=lambda now_s, run: ticks.append(now_s), make_due=lambda: None)
     monkeypatch.setattr(queue, "timetable", (entry,))
     with Workers() as workers:
         wait_until(lambda: "the queue is back" in caplog.text, 20, "the scheduler went on")

@@ -1,5 +1,6 @@
 """Worker types, services, the timetable, immediate mode; and a task whose trouble is said once."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 
 from tasks import huey_app
+from tasks.consumer import TimetableScheduler
 from tasks.huey_app import GatewayHuey
+from tasks.in_memory import Troubles
 from tasks.lanes import WORKERS
 from tasks.queue import huey as the_huey
 from tasks.timetable import Every
@@ -135,3 +138,86 @@ def test_no_connection_is_no_trouble_of_a_task(
         look()
         run_next()
     assert "look_without_connection" not in caplog.text
+
+
+# --- the scheduler outlives what it meets
+
+
+class Line:
+    """A line of the timetable that counts its turns, and raises while it is broken."""
+
+    def __init__(self, name: str, broken: Exception | None = None) -> None:
+        self.name, self.broken, self.turns = name, broken, 0
+
+    def tick(self, now_s: float, run: Callable[..., None]) -> None:
+        self.turns += 1
+        if self.broken:
+            raise self.broken
+
+    def make_due(self) -> None: ...
+
+
+@pytest.fixture
+def turns(queue: GatewayHuey, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Goes through the timetable so often, on this thread."""
+    monkeypatch.setattr(queue, "troubles", Troubles(huey_app.logger.warning))
+
+    def go(lines: tuple[Line, ...], times: int) -> None:
+        monkeypatch.setattr(queue, "timetable", lines)
+        scheduler = TimetableScheduler(queue, interval=1, periodic=False, stop_flag=threading.Event())
+        scheduler.initialize()
+        try:
+            for _ in range(times):
+                queue.wake_up.scheduler.wake()
+                scheduler.loop()
+        finally:
+            scheduler.shutdown()
+
+    return go
+
+
+def test_a_line_that_raises_keeps_no_other_from_its_turn_and_is_said_once(
+    queue: GatewayHuey, turns: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = Line("check_files", KeyError("a defect of ours")), Line("sweep")
+    turns((bad, good), 4)
+    assert (bad.turns, good.turns) == (4, 4)
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [record.getMessage() for record in errors] == ["the timetable: check_files raised KeyError"]
+    assert errors[0].exc_info, "with its trace: it is a defect"
+    assert queue.troubles.current() == {"the timetable's check_files": "KeyError('a defect of ours')"}
+
+
+def test_a_line_that_does_its_work_again_is_said_so(
+    queue: GatewayHuey, turns: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    line = Line("check_files", KeyError("a defect of ours"))
+    turns((line,), 3)
+    line.broken = None
+    turns((line,), 1)
+    assert caplog.messages[-1] == "the timetable's check_files does its work again"
+    assert queue.troubles.current() == {}
+
+
+def test_a_line_that_cannot_be_looked_at_now_is_no_defect(
+    turns: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    line = Line("check_files", Unavailable("disk full"))
+    turns((line,), 3)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+def test_a_queue_that_surprises_the_scheduler_does_not_end_it(
+    queue: GatewayHuey,
+    turns: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def surprise() -> None:
+        raise KeyError("a defect of ours")
+
+    line = Line("sweep")
+    monkeypatch.setattr(queue, "tend_storage", surprise)
+    turns((line,), 3)
+    assert line.turns == 3
+    assert caplog.text.count("the timetable: the queue's care raised KeyError") == 1
