@@ -5,6 +5,7 @@ Long jobs work in slices, each a short transaction, so that archiving and publis
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from sqlite3 import Connection
 from typing import Any
 
@@ -14,11 +15,11 @@ from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.eviction import LETTER_SLICE, SLICE, Eviction
 from teg.adapters.gateway_db.outbox import KEPT, insert_records
+from teg.adapters.gateway_db.statistics import statistics
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, validate
 
-DAY_MS = 86_400_000
 _TALLY = ("accepted", "delivered", "stored", "set_aside", "evicted", "discarded", "lost", "moved")
 
 
@@ -66,25 +67,8 @@ class ArchiveMaintenance:
 
     def stats(self, start_ms: int | None = None, end_ms: int | None = None) -> dict[str, Any]:
         """Rows, bytes of text, first and last ts, and counts per UTC day, all of the range (default: everything)."""
-        span = (start_ms or 0, 1 << 62 if end_ms is None else end_ms)
-        rows, text_bytes, first, last = self._database.rows(
-            f"SELECT count(*), coalesce(sum(length(message)), 0), min(ts), max(ts) FROM record WHERE kind = {KEPT}"
-            " AND ts BETWEEN ? AND ?",
-            span,
-        )[0]
-        days = self._database.rows(
-            f"SELECT strftime('%Y-%m-%d', ts / 1000, 'unixepoch'), count(*) FROM record WHERE kind = {KEPT}"
-            " AND ts BETWEEN ? AND ? GROUP BY ts / ? ORDER BY ts / ? LIMIT 1000",
-            (*span, DAY_MS, DAY_MS),
-        )
-        return {
-            "rows": rows,
-            "message_bytes": text_bytes,
-            "file_bytes": self._database.size_bytes(),
-            "first_ts_ms": first,
-            "last_ts_ms": last,
-            "rows_per_day": dict(days),
-        }
+        found = statistics(self._database, start_ms or 0, 1 << 62 if end_ms is None else end_ms)
+        return {**asdict(found), "file_bytes": self._database.size_bytes()}
 
     def counts(self) -> dict[str, Any]:
         """The account: accepted = stored + acknowledged + pending + evicted + lost; all exact now.

@@ -26,7 +26,7 @@ LOCKED_PAUSE_S = 0.5
 #: Archived rows leave the inbox in groups, because each removal costs the card what archiving costs: when there are so
 #: many, when the first of them waited so long, or when no more came for a while.
 REMOVE_ROWS = 1000
-REMOVE_AFTER_S, REMOVE_QUIET_S = 10.0, 1.5
+REMOVE_AFTER_S, REMOVE_QUIET_S = 30.0, 1.5
 #: How long a finished drainer waits to be notified before it gives its worker back.
 IDLE_TIMEOUT_S = 5.0
 

@@ -27,8 +27,9 @@ from teg.domain.telemetry.ports import Outbox, Stream
 logger = logging.getLogger("gateway.publisher")
 
 MARK_AFTER = WINDOW // 2
-#: Acknowledged rows are marked at the latest after this; sooner when many are, or when there is nothing else to do.
-MARK_WITHIN_S = 2.0
+#: Acknowledged rows are marked together: when there are so many publishes of them, when no more came for a while, or
+#: when this long has passed since the last mark.
+MARK_WITHIN_S, MARK_QUIET_S = 10.0, 2.0
 IDLE_TIMEOUT_S = 5.0
 
 
@@ -92,7 +93,7 @@ class Publisher:
         self._epoch = 0
         self._begun_epoch = 0
         self._serial = 0
-        self._look_again = False
+        self._look_again = self._told_of_more = False
 
     @property
     def begun_epoch(self) -> int:
@@ -178,13 +179,16 @@ class Publisher:
         if self._clock_steps is not None and self._clock_steps.due:
             return self._move_first(self._clock_steps)
         if self._may_send() and (batch := self._next_batch()):
+            self._told_of_more = False
             self._send(batch)
             return True
         if self._flight:
             self._collect(1.0)
             return True
         if self._marks:
-            if self._look_again or not self._more_came():
+            self._look_again = self._look_again or self._told_of_more  # told, and nothing found: it lies behind
+            self._told_of_more = not self._look_again and self._more_came()
+            if not self._told_of_more:
                 self._mark()
             return True
         if self._look_again:
@@ -205,8 +209,8 @@ class Publisher:
 
     def _more_came(self) -> bool:
         """Acknowledged rows are marked together with the next ones, if these come soon; a mark costs a write."""
-        left_s = self._marked_s + min(MARK_WITHIN_S, self._idle_timeout_s) - self._clock.monotonic_s()
-        return left_s > 0 and self.signal.notified(left_s)
+        left_s = self._marked_s + MARK_WITHIN_S - self._clock.monotonic_s()
+        return left_s > 0 and self.signal.notified(min(left_s, MARK_QUIET_S, self._idle_timeout_s))
 
     def _may_send(self) -> bool:
         """Suspects go alone; a wish to read anew waits until nothing is on its way that would go twice."""

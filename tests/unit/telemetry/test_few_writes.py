@@ -11,9 +11,10 @@ from teg.adapters.gateway_db.outbox import TOGETHER, insert_records
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ingest import BATCH_ROWS, CommitPace, Recorder, RowsRead, joined
 from teg.domain.telemetry.ports import Delivery, Stream
+from teg.domain.telemetry.publisher import MARK_AFTER, MARK_QUIET_S
 from teg.domain.telemetry.validation import Record
 from tests.support.ingest import Site, never, texts
-from tests.support.links import FakeLink, FakeOutbox
+from tests.support.links import FakeClock, FakeLink, FakeOutbox
 from tests.support.publishers import publisher
 from tests.support.running import message
 
@@ -242,3 +243,38 @@ def test_a_backlog_needs_one_statement_for_many_rows(site: Site) -> None:
         insert_records(connection, records, Stream.DATA)
         connection.set_trace_callback(None)
     assert len(statements) <= 5 + 2, "five inserts, the next id, the outbox"
+
+
+def test_rows_that_keep_coming_share_a_mark_of_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At one a second, a mark for six of them; each costs the card three pages."""
+    outbox, link, clock = FakeOutbox(), FakeLink(), FakeClock()
+    mine = publisher(outbox, link, clock)
+    coming = iter(range(2, 61))
+
+    def next_second(timeout_s: float) -> bool:
+        clock.advance(min(1.0, timeout_s))
+        if (row_id := next(coming, None)) is None:
+            return False
+        outbox.add(Stream.DATA, [row_id])
+        return True
+
+    monkeypatch.setattr(mine, "_idle_timeout_s", 5.0)
+    monkeypatch.setattr(mine.signal, "notified", next_second)
+    monkeypatch.setattr(mine.signal, "wait", next_second)
+    outbox.add(Stream.DATA, [1])
+    mine.run(never)
+    assert [row_id for _, row_id in outbox.marked] == list(range(1, 61))
+    assert outbox.marks <= 60 / MARK_AFTER + 1
+
+
+def test_a_single_row_is_marked_when_no_more_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox, link, clock = FakeOutbox(), FakeLink(), FakeClock()
+    mine = publisher(outbox, link, clock)
+    waited: list[float] = []
+    monkeypatch.setattr(mine, "_idle_timeout_s", 5.0)
+    monkeypatch.setattr(mine.signal, "notified", lambda timeout_s: waited.append(timeout_s))
+    outbox.add(Stream.DATA, [1])
+    mine._marked_s = clock.monotonic_s()
+    monkeypatch.setattr(mine.signal, "wait", lambda timeout_s: False)
+    mine.run(never)
+    assert (waited, outbox.left) == ([MARK_QUIET_S], 0)
