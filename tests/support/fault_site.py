@@ -8,6 +8,7 @@ and accepted = delivered + pending + evicted + lost.
 import os
 import sqlite3
 import time
+from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -73,8 +74,10 @@ class FaultSite(Site):
         """Nothing lost, nothing archived twice, the account exact."""
         expected = self.produced()
         assert expected - self.on_server() == set(), "lost on the way"
-        archived = self.archived()
-        assert (len(archived), set(archived)) == (len(expected), expected), "the archive has each once"
+        archived = Counter(self.archived())
+        doubled = sorted(number for number, times in archived.items() if times > 1)
+        missing, unknown = sorted(expected - archived.keys()), sorted(archived.keys() - expected)
+        assert (doubled, missing, unknown) == ([], [], []), "the archive has each once"
         self.assert_account()
         assert self.counters().get("lost", 0) == 0
 
