@@ -153,7 +153,7 @@ def mixed(path: Path, seed: int, steps: int, seconds: float) -> None:
         server = stack.enter_context(ThingsBoard(packet_log=0))
         link = stack.enter_context(FaultyLink((server.host, server.port)))
         site = FaultSite(path, server, TB_HOST=link.host, TB_PORT=str(link.port), CLOCK_OFF_BY=str(path / "clock"))
-        site.gateway.log_path = path / "gateway.log"  # what cannot be logged to a full disk makes Python exit with 120
+        site.gateway.log_path = path / "gateway.log"  # not on the disk that is filled: it is read when something fails
         set_clock(site, 0)
         faults = MixedFaults(site, server, link, seed)
         try:

@@ -111,6 +111,20 @@ def test_as_the_unit_runs_it_what_root_wrote_is_read_and_emptied(tmp_path: Path,
             print(gateway.log()[-3000:])
 
 
+def test_the_exit_status_is_the_one_that_was_meant_although_the_log_cannot_be_written(
+    tmp_path: Path, server: ThingsBoard
+) -> None:
+    """Its output is a file on a full disk; the kernel has one that is always full."""
+    gateway = RunningGateway(tmp_path, server.host, server.port, "T1")
+    gateway.log_path = Path("/dev/full")
+    gateway.start()
+    server.device("pi").wait_connected(30)
+    assert gateway.stop() == 0
+    gateway.environment["TB_PORT"] = "none"
+    gateway.start()
+    assert gateway.wait_exit() == 1
+
+
 # --- installing --------------------------------------------------------------------------------------------
 
 
