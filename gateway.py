@@ -4,7 +4,7 @@ Start the gateway with `huey_consumer gateway.huey`. Nothing imports this module
 builders, each for one side of the gateway, stand in `teg/wiring/`.
 """
 
-import teg.wiring.early_stop  # noqa: F401 - first: a stop may come while the rest is loaded
+import teg.wiring.early_stop
 import teg.wiring.exit_status  # noqa: F401 - also of a start that is refused
 
 # isort: split
