@@ -4,13 +4,15 @@ Rows are looked for outside of the write transaction, with a limit on the rows l
 found by its key. So no slice grows with the archive, and archiving and publishing go on in between.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from teg.adapters.gateway_db import unproven
 from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.outbox import KEPT, LANES, ON_ITS_WAY
+from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ports import Stream
 
 #: Rows looked at, and at most changed, in one slice.
@@ -36,8 +38,10 @@ class Room:
 class Eviction:
     """`shrink` and `discard` of `telemetry.retention.Maintenance` and the archive calls."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, write_marks: Callable[[], None]) -> None:
+        """`write_marks`: what is acknowledged is not to be evicted, and not to be told of, as if it never was sent."""
         self._database = database
+        self._write_marks = write_marks
         self._looked_upto = 0
         self._delivered_then = -1
 
@@ -51,6 +55,7 @@ class Eviction:
         `soft_bytes` (at most `max_bytes`) is what is aimed at without touching undelivered measurements.
         `expired` were delivered; `evicted` are measurements that never were: the caller says so loudly.
         """
+        self._marked()
         room = Room(max_bytes, max_bytes if soft_bytes is None else min(soft_bytes, max_bytes))
         gone = {"expired": 0, "evicted": 0}
         if before_ms is not None:
@@ -59,6 +64,7 @@ class Eviction:
         while (size := self._database.file_bytes()) > room.soft_bytes:
             if self._database.vacuum(VACUUM_PAGES):
                 continue
+            self._marked()
             crowded = letter_bytes > room.quota_bytes // DEAD_LETTER_SHARE
             went = self._evict_something(crowded, measurements=size > room.quota_bytes)
             if went is None:
@@ -87,6 +93,10 @@ class Eviction:
         if measurements and (rows := self._evict_unproven() or self._evict_lane(Stream.DATA, "evicted")):
             return "evicted", rows
         return None
+
+    def _marked(self) -> None:
+        with suppress(Unavailable):  # a disk that takes no marks needs room all the more
+            self._write_marks()
 
     # --- delivered rows ------------------------------------------------------------------------------------
 

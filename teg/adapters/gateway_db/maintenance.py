@@ -30,7 +30,7 @@ class ArchiveMaintenance:
         """`write_marks` brings the outbox up to date: without it acknowledged rows may still seem to wait."""
         self._write_marks = write_marks
         self._database = database
-        self._eviction = Eviction(database)
+        self._eviction = Eviction(database, write_marks)
 
     def mark_for_publishing(self, start_ms: int, end_ms: int, progress: Callable[[int], None] = lambda _: None) -> int:
         """Put kept records of the range into the outbox again, in slices; returns how many are in range."""
@@ -94,7 +94,10 @@ class ArchiveMaintenance:
         }
 
     def tally(self) -> dict[str, int]:
-        """The counters alone, and what follows from them: costs the same however much waits."""
+        """The counters alone, and what follows from them: costs the same however much waits, and writes nothing.
+
+        Acknowledged rows that are not marked yet still wait here, for two seconds at most.
+        """
         kept = counters(self._database)
         tally = {name: kept.get(name, 0) for name in _TALLY}
         gone = tally["delivered"] + tally["evicted"] + tally["lost"]

@@ -61,6 +61,38 @@ def test_what_was_acknowledged_can_be_discarded_at_once(site: Site) -> None:
     assert site.maintenance.discard(TS, TS + 10) == 3
 
 
+def test_what_was_acknowledged_is_not_evicted_as_if_it_never_was_sent(site: Site) -> None:
+    site.unproven.keeps_watermarks(False)
+    gone = site.maintenance.shrink(1, None)
+    counts = site.maintenance.counts()
+    assert (gone, counts["evicted"], counts["delivered"]) == ({"expired": 3, "evicted": 0}, 0, 3)
+
+
+def test_what_is_acknowledged_between_two_slices_is_not_evicted_either(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room is made in slices, and publishing goes on in between."""
+    site.unproven.keeps_watermarks(False)
+    site.records.store([record(number) for number in range(4, 7)], [], None)
+    late = [Delivery(Stream.DATA, [row[0] for row in site.records.pending(Stream.DATA, 3, 10, 1 << 20)], False)]
+    write = site.marks.write
+
+    def acknowledge_next() -> None:
+        write()
+        site.marks.add([late.pop()], 100) if late else None
+
+    monkeypatch.setattr(site.maintenance._eviction, "_write_marks", acknowledge_next)
+    assert site.maintenance.shrink(1, None) == {"expired": 6, "evicted": 0}
+
+
+def test_room_is_made_also_where_marks_cannot_be_written(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise Unavailable("database or disk is full")
+
+    monkeypatch.setattr(site.maintenance._eviction, "_write_marks", full)
+    assert site.maintenance.shrink(1, None)["evicted"] == 3
+
+
 def test_marks_that_cannot_be_written_are_kept_and_the_counts_still_told(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
