@@ -38,9 +38,9 @@ def main() -> None:
     directory_fd, name, names = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     channel = socket.socket(fileno=0)
     rehearse()
-    layers = confinement.confine(directory_fd, name)
+    layers, refusal = confinement.confine(directory_fd, name)
     wire.send(channel, orjson.dumps(layers))
-    file = QueueFile(name, names)
+    file = QueueFile(name, names, refusal)
     ahead = ReadAhead(file, answer)
     try:
         while True:

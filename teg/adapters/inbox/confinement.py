@@ -11,9 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from teg.adapters.inbox import kernel, seccomp
+from teg.adapters.inbox.rights import NOBODY, Rights, rights_of_root, rights_of_user
 
-#: A user that no distribution gives to anybody (systemd: "65520…65533 unused"): nobody's processes can be signalled.
-USER = 65533
 _MIB = 1 << 20
 #: Python, SQLite and JSON take about 30 MiB of addresses; a batch, its frame and SQLite's cache a few more.
 LIMITS = {
@@ -30,20 +29,21 @@ CPU_S = 12
 Layers = dict[str, str]
 
 
-def confine(directory_fd: int, file_name: str) -> Layers:
+def confine(directory_fd: int, file_name: str) -> tuple[Layers, str]:
     """Put on every layer; returns layer → "" when it is in force, else why it is not. The directory becomes ours.
+
+    The second value says why the inbox must not be opened, if so: with whose rights it is depends on what lies there.
 
     `directory_fd` is closed, the working directory is the directory, and nothing else can be opened from here on.
     """
     layers: Layers = {}
-    owner = _owner(directory_fd, file_name)
     is_root = os.geteuid() == 0
+    rights = _rights(directory_fd, file_name, is_root)
     for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # a service is stopped as a whole: we end after it
         signal.signal(stop, signal.SIG_IGN)
     _prefer_for_oom()
     kernel.forbid_new_privileges()
-    keeps_right = not is_root and owner[0] != os.geteuid() and kernel.holds(kernel.CAP_DAC_OVERRIDE)
-    if keeps_right:  # in a user namespace of our own it would not count
+    if rights.override and not is_root:  # in a user namespace of our own it would not count
         layers["namespaces"] = "the files are another user's"
     else:
         _put_on(layers, "namespaces", lambda: _namespaces(is_root))
@@ -51,12 +51,14 @@ def confine(directory_fd: int, file_name: str) -> Layers:
     os.umask(0)  # SQLite gives its side files the mode of the database
     for limit, value in LIMITS.items():
         resource.setrlimit(limit, (min(value, hard), min(value, hard)) if (hard := _hard(limit)) >= 0 else (value,) * 2)
-    _put_on(layers, "no user", lambda: _drop(is_root, keeps_right, *owner))
+    _put_on(layers, "no user", lambda: _drop(is_root, rights))
+    if is_root and layers["no user"]:  # everything that root may is more than the owner of the directory may
+        rights = rights_of_user(os.fstat(directory_fd), None, 0, can_override=False)
     _put_on(layers, "Landlock", lambda: _landlock())
     _put_on(layers, "system calls", seccomp.deny_syscalls)
     kernel.hide_memory()
     os.close(directory_fd)
-    return layers
+    return layers, rights.refusal
 
 
 def renew_cpu_limit() -> None:
@@ -81,15 +83,15 @@ def _put_on(layers: Layers, name: str, step: Callable[[], None]) -> None:
         layers[name] = ""
 
 
-def _owner(directory_fd: int, file_name: str) -> tuple[int, int, tuple[int, ...]]:
-    """Whose the files are: (user, group, capabilities needed because file and directory have different owners)."""
+def _rights(directory_fd: int, file_name: str, is_root: bool) -> Rights:
     directory = os.fstat(directory_fd)
     try:
-        found = os.stat(file_name, dir_fd=directory_fd, follow_symlinks=False)
+        file = os.stat(file_name, dir_fd=directory_fd, follow_symlinks=False)
     except FileNotFoundError:
-        found = directory
-    same = found.st_uid == directory.st_uid
-    return found.st_uid, found.st_gid, () if same else (kernel.CAP_DAC_OVERRIDE,)
+        file = None
+    if is_root:
+        return rights_of_root(directory, file)
+    return rights_of_user(directory, file, os.geteuid(), kernel.holds(kernel.CAP_DAC_OVERRIDE))
 
 
 def _hard(limit: int) -> int:
@@ -126,11 +128,12 @@ def _view(directory_fd: int, own_mounts: bool) -> None:
     return os.chdir("/")
 
 
-def _drop(is_root: bool, keeps_right: bool, user: int, group: int, capabilities: tuple[int, ...]) -> None:
-    """`keeps_right`: a gateway that is not root, but may empty what the controller's container made as root."""
+def _drop(is_root: bool, rights: Rights) -> None:
+    """A gateway that is not root stays who it is; it may be able to empty what the controller's container made."""
+    capabilities = (kernel.CAP_DAC_OVERRIDE,) if rights.override else ()
     if is_root:
-        return kernel.become(USER, USER, user, group, capabilities)
-    return kernel.set_capabilities(*([kernel.CAP_DAC_OVERRIDE] if keeps_right else []))
+        return kernel.become(NOBODY, NOBODY, rights.user, rights.group, capabilities)
+    return kernel.set_capabilities(*capabilities)
 
 
 def _landlock() -> None:

@@ -36,9 +36,11 @@ class Replaced(Exception):  # noqa: N818 - an answer
 class QueueFile:
     """Opened at the first request that finds it, and never another one after that."""
 
-    def __init__(self, name: str, names: int = 1) -> None:
+    def __init__(self, name: str, names: int = 1, refusal: str = "") -> None:
+        """`refusal`: why nothing is to be opened here."""
         self._name = name
         self._names = names
+        self._refusal = refusal
         self._identity: Identity | None = None
         self._connection: sqlite3.Connection | None = None
         self._guard: Guard | None = None
@@ -108,6 +110,8 @@ class QueueFile:
         if self._connection is None:
             if found is None:
                 raise Absent
+            if self._refusal:
+                raise Unsafe(self._refusal)
             self._connection = hostile_file.connect(self._name, found, self._names)
             self._guard = Guard(self._connection, TABLES)
             self._identity = found

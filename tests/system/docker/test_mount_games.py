@@ -16,9 +16,18 @@ from tests.support.states import MemoryState
 
 pytestmark = [pytest.mark.docker, pytest.mark.skipif(os.geteuid() != 0, reason="bind mounts need root")]
 
-#: Does with every mount what a controller could: writes, links, changes of mode; and swaps what is its own.
+#: Does with every mount what a controller could: writes, links, changes of mode; and swaps what is its own. A second
+#: name of anything but its own files is never had: what the inbox's reader relies on.
 ATTACK = """\
-import os, pathlib
+import errno, os, pathlib
+def link(path):
+    try:
+        os.link(path, "/root/data/second")
+    except OSError as error:
+        assert error.errno in (errno.EXDEV, errno.EPERM, errno.EACCES, errno.ENOENT), error
+    else:
+        print("a second name of", path, flush=True)
+        os.unlink("/root/data/second")
 kernel = ("proc", "sysfs", "cgroup", "tmpfs", "mqueue", "devpts", "overlay", "shm")
 for line in open("/proc/self/mounts"):
     target, kind = line.split()[1:3]
@@ -34,6 +43,10 @@ for line in open("/proc/self/mounts"):
                 attempt()
             except OSError:
                 pass
+        if not path.startswith("/root/data"):
+            link(path)
+for path in ("/etc/hosts", "/etc/hostname", "/etc/passwd", "/proc/self/mounts", "/sbin/docker-init"):
+    link(path)
 for name in ("logs", "sub", "communication_queue.db"):
     path = pathlib.Path("/root/data") / name
     try:
