@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from teg.adapters.git_repository.process import MAX_FILE_BYTES, Finished, Git, disk, require
 from teg.adapters.git_repository.source import SourceRepository
@@ -33,10 +34,11 @@ class Mirror:
         *arguments: str,
         settings: Sequence[str] = (),
         environment: dict[str, str] | None = None,
-        deadline_s: float | None = None,
+        **options: Any,
     ) -> Finished:
-        options = (f"--git-dir={self.path}", *arguments)
-        return self._git.run(*options, settings=settings, environment=environment, deadline_s=deadline_s)
+        """`options` as those of `Git.run`."""
+        given = (f"--git-dir={self.path}", *arguments)
+        return self._git.run(*given, settings=settings, environment=environment, **options)
 
     def prepare(self, object_format: str) -> None:
         """Make it, or make it anew when it has grown too large or holds another kind of objects."""

@@ -76,8 +76,12 @@ class User:
 @dataclass(frozen=True, slots=True)
 class Finished:
     code: int
-    output: str
+    data: bytes
     complaint: str
+
+    @property
+    def output(self) -> str:
+        return self.data.decode(errors="replace")
 
 
 class Git:
@@ -99,8 +103,12 @@ class Git:
         stdin: IO[bytes] | int = subprocess.DEVNULL,
         stdout: IO[bytes] | int = subprocess.PIPE,
         deadline_s: float | None = None,
+        max_file_bytes: int = MAX_FILE_BYTES,
     ) -> Finished:
-        """Run `git arguments`, as `user` if given; raises Unavailable when it cannot be run or does not end."""
+        """Run `git arguments`, as `user` if given; raises Unavailable when it cannot be run or does not end.
+
+        A file that would grow over `max_file_bytes` ends it by SIGXFSZ.
+        """
         options = [part for setting in (*_CONFIGURATION, *settings) for part in ("-c", setting)]
         passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
         if user is not None:
@@ -120,7 +128,7 @@ class Git:
                 group=None if user is None else user.gid,
                 extra_groups=None if user is None else [],
             )
-        _limit(process.pid)
+        _limit(process.pid, max_file_bytes)
         return self._wait(process, self.local_deadline_s if deadline_s is None else deadline_s)
 
     def _wait(self, process: "subprocess.Popen[bytes]", deadline_s: float) -> Finished:
@@ -132,7 +140,7 @@ class Git:
                     raise Unavailable("the gateway stops")
                 if time.monotonic() >= end_s:
                     raise Unavailable(f"git did not finish within {deadline_s:g} s")
-            return Finished(process.wait(), _text(kept.output), _text(kept.complaint))
+            return Finished(process.wait(), bytes(kept.output), kept.complaint.decode(errors="replace"))
 
 
 class _Output:
@@ -173,15 +181,11 @@ def _killed_if_left(process: "subprocess.Popen[bytes]") -> Iterator[None]:
         raise
 
 
-def _limit(pid: int) -> None:
+def _limit(pid: int, max_file_bytes: int) -> None:
     with suppress(ProcessLookupError, PermissionError):  # it has ended already; or it is another user's by now
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (MAX_FILE_BYTES, MAX_FILE_BYTES))
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
         resource.prlimit(pid, resource.RLIMIT_DATA, (MAX_HEAP_BYTES, MAX_HEAP_BYTES))
         resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
-
-
-def _text(data: bytearray) -> str:
-    return data.decode(errors="replace")
 
 
 @contextmanager

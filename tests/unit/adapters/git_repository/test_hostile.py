@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from teg.adapters.git_repository import GitRepository, process
-from teg.adapters.git_repository import checkout as checkout_module
+from teg.adapters.git_repository import GitRepository
 from teg.adapters.git_repository.remote import local_path
 from teg.domain.errors import Refused, Unavailable
 from tests.support.repositories import commit, git
@@ -256,90 +255,3 @@ def test_a_password_in_the_address_is_in_no_error(repository: GitRepository, loc
     with pytest.raises(Unavailable) as caught:
         repository.fetch("v2")
     assert "hunter2" not in str(caught.value) and "127.0.0.1" in str(caught.value)
-
-
-# --- what is laid out ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", [".dockerignore", "docker/.dockerignore", "docker/data", "docker/deep/er/link"])
-@pytest.mark.parametrize("target", ["/dev/zero", "/etc/shadow", "../../../../../../etc/passwd", "/proc/self/fd/0"])
-def test_a_link_out_of_the_tree_is_refused_wherever_it_is(
-    repository: GitRepository, local: Path, name: str, target: str
-) -> None:
-    path = local / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.symlink_to(target)
-    head = commit(local, {})
-    if not name.startswith("docker/"):
-        assert (repository.check_out(head).context / "Dockerfile").exists()  # it is not in the context
-        return
-    with pytest.raises(Refused, match="leads out of the repository"):
-        repository.check_out(head)
-
-
-def test_a_chain_of_links_that_ends_outside_is_refused(repository: GitRepository, local: Path) -> None:
-    (local / "docker" / "a").symlink_to("b/../../..")
-    (local / "docker" / "b").symlink_to("..")
-    with pytest.raises(Refused, match="leads out of the repository"):
-        repository.check_out(commit(local, {}))
-
-
-def test_links_within_the_tree_and_circles_are_fine(repository: GitRepository, local: Path) -> None:
-    (local / "docker" / "shared").symlink_to("../shared")
-    (local / "docker" / "circle").symlink_to("circle")
-    head = commit(local, {"shared/lib.py": "x"})
-    assert (repository.check_out(head).context / "shared" / "lib.py").read_text() == "x"
-
-
-def test_a_dockerignore_that_is_a_directory_or_huge_is_refused(repository: GitRepository, local: Path) -> None:
-    with pytest.raises(Refused, match="dockerignore"):
-        repository.check_out(commit(local, {"docker/.dockerignore/x": "x"}))
-    git(local, "rm", "-q", "-r", "docker/.dockerignore")
-    with pytest.raises(Refused, match="dockerignore"):
-        repository.check_out(commit(local, {"docker/.dockerignore": "x\n" * 40_000}))
-
-
-def test_a_tree_of_too_many_or_too_large_files_is_refused_before_it_is_written(
-    repository: GitRepository, local: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    head = commit(local, {f"docker/{number}": "x" for number in range(12)})
-    monkeypatch.setattr(checkout_module, "MAX_FILES", 10)
-    with pytest.raises(Refused, match="more than 10"):
-        repository.check_out(head)
-    monkeypatch.setattr(checkout_module, "MAX_FILES", 100)
-    monkeypatch.setattr(checkout_module, "MAX_BYTES", 1000)
-    with pytest.raises(Refused, match="more than 100"):
-        repository.check_out(commit(local, {"docker/large": "x" * 1001}))
-    assert not (tmp_path / "checkouts").exists()
-
-
-def test_one_blob_many_times_counts_each_time(repository: GitRepository, local: Path) -> None:
-    """A tree of trees of one blob: kilobytes in the repository, terabytes on the disk."""
-    blob = subprocess.run(
-        ["git", "-C", str(local), "hash-object", "-w", "--stdin"],
-        input=b"x" * 2_000_000,
-        capture_output=True,
-        check=True,
-    ).stdout.decode().strip()  # fmt: skip
-    listing = "".join(f"100644 blob {blob}\t{number}\n" for number in range(100))
-    for _ in range(3):
-        tree = subprocess.run(
-            ["git", "-C", str(local), "mktree"], input=listing, capture_output=True, check=True, text=True
-        ).stdout.strip()
-        listing = "".join(f"040000 tree {tree}\t{number}\n" for number in range(100))
-    head = git(local, "commit-tree", "-m", "bomb", tree)
-    git(local, "tag", "bomb", head)
-    repository._git.local_deadline_s = 60.0
-    found = repository.commit_of("bomb")
-    assert found is not None
-    with pytest.raises(Refused, match=r"too many files|more than"):
-        repository.check_out(found)
-
-
-def test_a_tag_of_megabytes_is_not_held_in_memory(
-    repository: GitRepository, local: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    git(local, "tag", "-a", "-m", "x" * 60_000, "v5")
-    monkeypatch.setattr(process, "MAX_OUTPUT_BYTES", 50_000)
-    with pytest.raises(Refused, match="too large a tag"):
-        repository.verify_signature("v5", git(local, "rev-parse", "v5^{commit}"))
