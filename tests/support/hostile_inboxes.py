@@ -391,11 +391,3 @@ def leased(path: Path) -> Iterator[None]:
         fcntl.fcntl(held, F_SETSIG, signal.SIGURG)  # told by a signal that ends nobody
         fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         yield
-
-
-def unprotected_hard_links(start: str, place: Path) -> str:
-    """The reader's start as with fs.protected_hardlinks=0; all other programs of this machine go on with theirs."""
-    (said := place / "protected_hardlinks").write_text("0\n")
-    main = "from teg.adapters.inbox.child import main"
-    setting = f"import teg.adapters.inbox.rights as r, pathlib; r.PROTECTED_HARD_LINKS = pathlib.Path({str(said)!r})"
-    return start.replace(main, f"{setting}; {main}")

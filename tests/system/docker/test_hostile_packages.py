@@ -1,12 +1,13 @@
 """Packages against a real engine, with foreign images as tripwires: every tag is where it was, only ids are started."""
 
+import json
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from teg.adapters.docker_engine import BuildRules, DockerEngine
+from teg.adapters.docker_engine import BuildRules, DockerEngine, build_context
 from teg.domain.errors import Refused
 from teg.domain.supervision.container_profile import ControllerProfile
 from teg.domain.supervision.image_ids import ImageIds
@@ -221,3 +222,18 @@ def test_a_build_step_that_takes_all_memory_is_ended(clean_engine: Engine, tmp_p
     )
     with pytest.raises(Refused, match="code: 137"):
         runtime.build("v1", context, "./Dockerfile", lambda: False)
+
+
+def test_what_the_engine_has_no_word_for_in_a_build(clean_engine: Engine, tmp_path: Path) -> None:
+    """docs/security.md says so. The day this fails, builds can be given fewer rights."""
+    show = "grep -E '^(CapEff|Seccomp|NoNewPrivs):' /proc/self/status | tr -s '\\t\\n' ' ' && exit 3"
+    profile = ControllerProfile(data_path=tmp_path / "data", logs_path=tmp_path / "logs")
+    runtime = DockerEngine(clean_engine.host, profile, ImageIds(MemoryState()))
+    context = write_context(tmp_path / "context", "", f"FROM {BASE_IMAGE}\nRUN {show}\n")
+    with pytest.raises(Refused, match="CapEff: 00000000a80425fb NoNewPrivs: 0 Seccomp: 2"):
+        runtime.build("v1", context, "./Dockerfile", lambda: False)
+    with closing_client(clean_engine.client) as client, build_context.packed(context, "Dockerfile") as archive:
+        for option in ("no-new-privileges", "seccomp=unconfined"):
+            query = {"securityopt": json.dumps([option])}
+            answer = client._post(client._url("/build"), params=query, data=archive)
+            assert (answer.status_code, "security options" in answer.json()["message"]) == (400, True), answer.text

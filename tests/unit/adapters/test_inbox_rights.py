@@ -16,6 +16,7 @@ from teg.adapters.inbox import reader, rights
 from teg.adapters.inbox.mailbox import Inbox
 from teg.adapters.inbox.rights import NOBODY, Rights, rights_of_root, rights_of_user
 from teg.domain.errors import Unavailable
+from tests.support import exchanged_names
 from tests.support import hostile_inboxes as hostile
 from tests.support.running import message
 
@@ -140,7 +141,7 @@ def roots(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def inbox(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
-    start = hostile.unprotected_hard_links(reader._START, tmp_path)
+    start = exchanged_names.unprotected_hard_links(reader._START, tmp_path)
     monkeypatch.setattr(reader, "_START", f"{start.removesuffix('; main()')}\n{WORST}")
     inbox = Inbox(place / hostile.NAME)
     yield inbox
