@@ -71,7 +71,7 @@ def build_operator_side(
         machine=machine,
         controller=controller.supervisor,
         archive=storage.maintenance,
-        files=files,
+        init_files=files.init,
         log=output,
         log_level=log_level,
         journal=journal,

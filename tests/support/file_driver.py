@@ -19,6 +19,7 @@ from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.state import StateTable
 from teg.domain.errors import NotConnected, Unavailable
 from teg.domain.files.reconciler import Files
+from tests.support.remote_files import Controller, HandClock
 
 
 class Server:
@@ -43,50 +44,20 @@ class Server:
             reports.write(orjson.dumps(dict(values)) + b"\n")
 
 
-class Clock:
-    """Monotonic seconds come from a file, so that a test moves them between processes."""
-
-    def __init__(self, folder: Path) -> None:
-        self._seconds = float((folder / "clock").read_text())
-
-    def now_ms(self) -> int:
-        return 1_767_225_600_000
-
-    def monotonic_s(self) -> float:
-        return self._seconds
-
-    def boot_id(self) -> str:
-        return "boot"
-
-
-class Controller:
-    def restart(self, reason: str) -> None: ...
-
-    def running_since_ms(self) -> int | None:
-        return None
-
-    def summary(self) -> Mapping[str, Any]:
-        return {}
-
-    def logs(self, lines: int) -> list[str]:
-        return []
-
-    def last_heartbeat_ms(self) -> int | None:
-        return None
-
-
 def apply(folder: Path, online: bool) -> None:
     database = Database(folder / "gateway.db")
     database.open(state.SCHEMA)
     root, server = folder / "root", Server(folder, online)
+    clock, controller = HandClock(), Controller()
+    clock.seconds = float((folder / "clock").read_text())  # so that a test moves it between processes
     files = Files(
         source=server,
         report=server,
         state=StateTable(database),
         store=ConfinedFiles([root]),
-        clock=Clock(folder),
-        heartbeat=Controller(),
-        controller=Controller(),
+        clock=clock,
+        heartbeat=controller,
+        controller=controller,
         data_path=str(root),
     )
     try:

@@ -1,7 +1,7 @@
 """Hand-written stand-ins for the outbox and the session, for tests of publishing."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import orjson
@@ -54,6 +54,31 @@ class FakeDisk:
             raise Unavailable("the ballast: No space left on device")
         self.free -= self.size_bytes
         self.held = True
+
+
+@dataclass
+class ArchiveSizes:
+    """`telemetry.retention.Maintenance`: only its size is there; it shrinks to what is asked, or to `least`."""
+
+    size: int = 50 << 20
+    least: int = 0
+    asked: list[tuple[int, int | None]] = field(default_factory=list)
+    quarantine_bounds: list[int] = field(default_factory=list)
+
+    def shrink(self, max_bytes: int, before_ms: int | None, soft_bytes: int | None = None) -> Mapping[str, int]:
+        self.asked.append((max_bytes, soft_bytes))
+        self.size = min(self.size, max(self.least, min(max_bytes, soft_bytes or max_bytes)))
+        return {"expired": 0, "evicted": 0}
+
+    def prune_quarantine(self, max_bytes: int) -> int:
+        self.quarantine_bounds.append(max_bytes)
+        return 0
+
+    def file_bytes(self) -> int:
+        return self.size
+
+    def checkpoint(self) -> None:
+        pass
 
 
 @dataclass

@@ -6,7 +6,7 @@ place; `reboot_gateway` builds everything anew over what is left, as a new proce
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from teg.domain.ota.store import UpdateStore
 from teg.domain.ota.updater import SoftwareUpdate
 from teg.domain.supervision.supervisor import Supervisor
 from teg.domain.supervision.version import ControllerVersion
+from teg.domain.telemetry.reporting import Reporter
 from tests.support.controllers import RuntimeInMemory
+from tests.support.own_reports import FakeAttributes, FakeOwn, FakeSession
 from tests.support.states import MemoryState
 
 TRIAL_S = 120.0
@@ -88,21 +90,20 @@ class FakeState(MemoryState):
         self._effects.around(f"delete {key}", lambda: super(FakeState, self).delete(key))
 
 
-@dataclass
-class FakeReport:
-    sent: list[Mapping[str, Any]] = field(default_factory=list)
+class Told:
+    """What the gateway's reporter has stored for the server."""
 
-    def telemetry(self, values: Mapping[str, Any], ts_ms: int | None = None) -> None:
-        self.sent.append(dict(values))
-
-    def attributes(self, values: Mapping[str, Any]) -> None:
-        pass
+    def __init__(self) -> None:
+        self.own = FakeOwn()
 
     def updates(self) -> list[Mapping[str, Any]]:
-        return [values for values in self.sent if "sw_state" in values]
+        return [values for _, values in self.own.records if "sw_state" in values]
 
     def states(self) -> list[str]:
         return [values["sw_state"] for values in self.updates()]
+
+    def forget(self) -> None:
+        self.own.records.clear()
 
 
 class FakeEngine(RuntimeInMemory):
@@ -196,7 +197,10 @@ class World:
         self.effects = Effects()
         self.clock = FakeClock()
         self.state = FakeState(self.effects)
-        self.report = FakeReport()
+        self.report = Told()
+        self.reporter = Reporter(
+            self.report.own, FakeAttributes(), FakeSession(), self.clock, lambda: None, lambda: None
+        )
         self.engine = FakeEngine(self.clock, self.effects)
         self.source = FakeSource(self.engine)
         self.stopping = threading.Event()
@@ -219,14 +223,14 @@ class World:
             runtime=self.engine,
             heartbeat=self.engine,
             state=self.state,
-            report=self.report,
+            report=self.reporter,
             clock=self.clock,
             versions=versions,
             health_limit_s=21_600,
             start_grace_s=60,
             spread=lambda: 1.0,
         )
-        records = UpdateStore(self.state, self.report, self.engine, self.supervisor)
+        records = UpdateStore(self.state, self.reporter, self.engine, self.supervisor)
         replacement = Replacement(
             runtime=self.engine,
             controller=self.supervisor,
@@ -289,7 +293,7 @@ class World:
 
 
 class FakeKeys:
-    """`TelemetryKeys`: the same keys at any time, except as `later` says after `from_ms`."""
+    """`TelemetryKeys` of a controller that sends the same keys all the time; from `from_ms` on those of `later`."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self.keys = list(keys)
@@ -297,7 +301,11 @@ class FakeKeys:
         self.from_ms = 0
 
     def keys_between(self, start_ms: int, end_ms: int) -> Collection[str]:
-        return self.later if self.later is not None and start_ms >= self.from_ms else self.keys
+        if end_ms <= start_ms:
+            return []
+        if self.later is None or end_ms <= self.from_ms:
+            return self.keys
+        return self.later if start_ms >= self.from_ms else [*self.keys, *self.later]
 
 
 __all__ = ["FakeKeys", "Killed", "Refused", "World"]

@@ -14,15 +14,41 @@ class FakeSession:
 
     def __init__(self) -> None:
         self.connected = True
+        self.epoch = 1
         self.sent: list[tuple[str, bytes, float]] = []
         self.fail_after: int | None = None
         self.on_deliver: Callable[[bytes], None] = lambda payload: None
+        self.hold = False  #: nothing is acknowledged
+        self._waiting: list[Callable[[bool], None]] = []
+
+    def publish(self, topic: str, payload: bytes, on_done: Callable[[bool], None]) -> None:
+        self.deliver(topic, payload)
+        if self.hold:
+            self._waiting.append(on_done)
+        else:
+            on_done(True)
 
     def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
-        if self.fail_after is not None and len(self.sent) >= self.fail_after:
+        if not self.connected or (self.fail_after is not None and len(self.sent) >= self.fail_after):
             raise NotConnected("the connection ended")
         self.on_deliver(payload)
         self.sent.append((topic, payload, timeout_s))
+
+    def lose(self) -> None:
+        self.connected = False
+        waiting, self._waiting = self._waiting, []
+        for on_done in waiting:
+            on_done(False)
+
+    def reconnect(self) -> None:
+        self.connected, self.hold = True, False
+        self.epoch += 1
+
+    def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
+        raise AssertionError("reports never ask")
+
+    def subscribe(self, topic_filter: str) -> None:
+        raise AssertionError("reports never subscribe")
 
     def values(self) -> dict[str, Any]:
         """What the server holds after all deliveries."""

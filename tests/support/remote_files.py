@@ -95,13 +95,15 @@ class Controller:
         return self.heartbeat_ms
 
     def running_since_ms(self) -> int | None:
-        return None
+        return 1_767_225_600_000
 
     def summary(self) -> Mapping[str, Any]:
-        return {}
+        return {"controller_state": "running", "controller_version": "v1"}
 
     def logs(self, lines: int) -> list[str]:
-        return []
+        if self.problem:
+            raise self.problem
+        return ["first line", "last line"][-lines:]
 
 
 class Device:

@@ -148,6 +148,8 @@ class FakeMachine:
 
 
 class FakeController:
+    """Runs, whatever happens; `broken` is what it raises when it has to do something."""
+
     def __init__(self) -> None:
         self.restarts: list[str] = []
         self.broken: Exception | None = None
@@ -166,7 +168,8 @@ class FakeController:
     def logs(self, lines: int) -> list[str]:
         if self.broken:
             raise self.broken
-        return [f"controller line {n}" for n in range(lines)][-3:]
+        written = [f"controller line {n}" for n in range(3)]
+        return written[-lines:] if lines > 0 else []
 
 
 class FakeArchive:
@@ -216,14 +219,6 @@ class FakeArchive:
         return self._ask("drop", ids)
 
 
-class FakeFiles:
-    def __init__(self) -> None:
-        self.inits = 0
-
-    def init(self) -> None:
-        self.inits += 1
-
-
 class FakeLog:
     def recent(self, lines: int, level: int = 10) -> list[str]:
         return (["a warning", "an error"] if level < 40 else ["an error"])[-lines:] if lines > 0 else []
@@ -241,7 +236,7 @@ class Rig:
     machine: FakeMachine = field(default_factory=FakeMachine)
     controller: FakeController = field(default_factory=FakeController)
     archive: FakeArchive = field(default_factory=FakeArchive)
-    files: FakeFiles = field(default_factory=FakeFiles)
+    inits: list[str] = field(default_factory=list)  #: one a call of `init_files`
     levels: list[str] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
 
@@ -269,7 +264,7 @@ class Rig:
             machine=self.machine,
             controller=self.controller,
             archive=self.archive,
-            files=self.files,
+            init_files=lambda: self.inits.append("init"),
             log=FakeLog(),
             log_level=self.log_level,
             journal=self.journal,
@@ -318,7 +313,7 @@ class Rig:
         self.database.close()
         return Rig(
             self.path, self.run_command, self.disabled, self.clock, self.session, self.machine, self.controller,
-            self.archive, self.files, self.levels,
+            self.archive, self.inits, self.levels,
         )  # fmt: skip
 
     @contextmanager

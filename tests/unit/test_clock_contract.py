@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 
 import pytest
 
+from controller_client.teg_controller import Gateway
 from teg.adapters.clock import SystemClock
 from teg.domain.ports import Clock
-from tests.support import controllers, links, ota_world, remote_files, rpc
+from tests.support import client_file, controllers, links, ota_world, remote_files, rpc
 
 
 @dataclass
@@ -80,3 +82,11 @@ def test_a_boot_has_a_name_of_its_own_and_begins_near_zero(harness: Harness) -> 
     harness.reboot()
     assert harness.clock.boot_id() != before
     assert 0 <= harness.clock.monotonic_s() < 600
+
+
+@pytest.mark.parametrize("clock", [signature(Gateway).parameters["clock"].default, client_file.FakeClock()])
+def test_the_clock_of_the_controllers_client_tells_whole_milliseconds_of_this_age(clock: Callable[[], int]) -> None:
+    now_ms = clock()
+    assert type(now_ms) is int
+    assert 1_600_000_000_000 < now_ms < 4_000_000_000_000
+    assert clock() >= now_ms

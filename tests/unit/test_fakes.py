@@ -10,25 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 #: "file:class" → why it has no contract of its own; an entry that is not needed is a fault.
 WITHOUT_CONTRACT = {
-    "tests/unit/adapters/test_touched_files.py:StubbornInbox": "stays locked; the real one: test_inbox.py",
-    "tests/support/client_file.py:FakeClock": "the client's own `time` function, no port",
-    "tests/support/file_driver.py:Clock": "a frozen moment in a child process; nothing turns it",
-    "tests/support/file_driver.py:Controller": "in a child process that is killed while it writes",
-    "tests/support/ota_world.py:FakeKeys": "constant lists by design; the table: test_required_keys.py",
-    "tests/support/ota_world.py:FakeReport": "keeps what it is told; the Reporter's parts have contracts",
-    "tests/support/ota_world.py:FakeSource": "a scripted source; the three real ones run in test_sources.py",
-    "tests/support/own_reports.py:FakeSession": "`deliver` and `connected` only; the whole: test_session_contract.py",
-    "tests/support/queue_file.py:FakeTime": "moves Huey's and our clock together, no port",
-    "tests/support/remote_files.py:Controller": "counts restarts and gives a heartbeat; the supervisor runs in flows",
-    "tests/support/rpc.py:FakeController": "scripted answers; the supervisor is the only real one",
-    "tests/support/rpc.py:FakeFiles": "counts one call",
-    "tests/support/tasks.py:FakeServices": "a bag of stand-ins, no port",
-    "tests/unit/ota/test_package_download.py:FakeServer": "a scripted server that sends what no real one should",
-    "tests/unit/ota/test_sources.py:FakeRepository": "scripted; real repositories: tests/unit/adapters/git_repository/",
-    "tests/unit/ota/test_sources.py:FakeSession": "answers each request with the same bytes, as a hostile server may",
-    "tests/unit/telemetry/test_clock_steps.py:Device": "a clock with a step in it, over a real file",
-    "tests/unit/telemetry/test_retention.py:FakeArchive": "sizes only; the real one: test_outbox.py",
-    "tests/unit/test_self_watch.py:FakeProcess": "ends the process in the real one",
+    "tests/support/queue_file.py:FakeTime": "no port: it turns Huey's own clock and ours together",
 }
 
 

@@ -1,27 +1,13 @@
 """What is done about a thread that is stuck, and what the service manager hears."""
 
 import logging
-import threading
 
 import pytest
 
 from producers.self_watch import SelfWatch
 from teg.domain.liveness import STUCK_CHECKS, Liveness, ThreadState
+from tests.support.own_process import FakeProcess
 from tests.support.running import wait_until
-
-
-class FakeProcess:
-    def __init__(self) -> None:
-        self.endings: list[str] = []
-
-    def stacks(self) -> dict[int, tuple[str, str]]:
-        return {threading.get_ident(): ("main", "file.py:1 outer > file.py:2 inner"), 7: ("other", "file.py:3 waits")}
-
-    def end_gracefully(self) -> None:
-        self.endings.append("gracefully")
-
-    def end_at_once(self) -> None:
-        self.endings.append("at once")
 
 
 def not_run(_: int) -> ThreadState:

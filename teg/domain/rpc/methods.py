@@ -15,7 +15,7 @@ from teg.domain.rpc import parameters
 from teg.domain.rpc.command_allowlist import CommandList
 from teg.domain.rpc.journal import CallJournal, call_lines
 from teg.domain.rpc.log_level import LogLevel
-from teg.domain.rpc.ports import ArchiveControl, FilesInit, LogRing, Machine
+from teg.domain.rpc.ports import ArchiveControl, LogRing, Machine
 from teg.domain.rpc.status import StatusSources, status
 
 POWER_SPACING_S = 300
@@ -62,12 +62,12 @@ class Method:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MethodPorts:
-    """`run_command` is 'off', 'on', or the allow-list."""
+    """`run_command` is 'off', 'on', or the allow-list; `init_files` is `Files.init`."""
 
     machine: Machine
     controller: Controller
     archive: ArchiveControl
-    files: FilesInit
+    init_files: Callable[[], None]
     log: LogRing
     log_level: LogLevel
     journal: CallJournal
@@ -86,7 +86,7 @@ def methods(ports: MethodPorts) -> dict[str, Method]:
         Method(
             "init_files",
             "Initialize file-related client attributes (FILE_HASHES, FILE_READ_*)",
-            lambda _: CallPlan(run=lambda: _init_files(ports.files), group=Group.DATA, once=True),
+            lambda _: CallPlan(run=lambda: _init_files(ports.init_files), group=Group.DATA, once=True),
         ),
         Method("restart_controller", "Restart the controller docker container", _restart_controller(ports)),
         Method(
@@ -149,8 +149,8 @@ def _exit(ports: MethodPorts) -> Callable[[Any], CallPlan]:
     return lambda _: exits
 
 
-def _init_files(files: FilesInit) -> str:
-    files.init()
+def _init_files(init: Callable[[], None]) -> str:
+    init()
     return "Files client attributes initialized"
 
 

@@ -52,14 +52,6 @@ class LogRing(Protocol):
         ...
 
 
-class FilesInit(Protocol):
-    """Remote files, as far as `init_files` needs them."""
-
-    def init(self) -> None:
-        """Set the client attributes of the file protocol to their first values and start anew."""
-        ...
-
-
 class Machine(Host, Protocol):
     """The host, and whether it lets us act on it at all."""
 

@@ -111,7 +111,7 @@ def test_redelivery_does_nothing_twice(
 def effects(rig: Rig) -> int:
     lasting = [asked for asked in rig.archive.asked if asked[0] in ("mark", "discard", "retry", "drop")]
     machine = len(rig.machine.actions) + len(rig.machine.runs)
-    return machine + len(lasting) + rig.files.inits + len(rig.controller.restarts)
+    return machine + len(lasting) + len(rig.inits) + len(rig.controller.restarts)
 
 
 @pytest.mark.parametrize(

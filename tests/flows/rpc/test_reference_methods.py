@@ -54,7 +54,7 @@ def test_restart_controller(rig: Rig) -> None:
 
 def test_init_files(rig: Rig) -> None:
     assert rig.call(3, "init_files") == "Files client attributes initialized"
-    assert rig.files.inits == 1
+    assert len(rig.inits) == 1
 
 
 def test_run_command_in_the_references_words(rig: Rig) -> None:

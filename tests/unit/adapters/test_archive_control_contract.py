@@ -1,6 +1,7 @@
-"""The promise of `rpc.ports.ArchiveControl`: what the calls are tested with answers in the shapes of the real archive.
+"""The promises of `rpc.ports.ArchiveControl` and `telemetry.retention.Maintenance`, kept by the archive and its fakes.
 
-The fake counts ten rows in every range, so what is compared is which names an answer has, and of which kind.
+What the calls are tested with counts ten rows in every range, so what is compared is which names an answer has, and of
+which kind.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from teg.domain.rpc.ports import ArchiveControl
+from teg.domain.telemetry.retention import Maintenance
+from tests.support.links import ArchiveSizes
 from tests.support.outboxes import TS, Archive
 from tests.support.rpc import FakeArchive
 
@@ -56,3 +59,29 @@ def test_what_is_done_is_counted(real: ArchiveControl, kind: str) -> None:
     assert [type(count) for count in (marked, archive.kept(TS, TS + 9), retried, dropped)] == [int] * 4
     assert heard == sorted(heard)
     assert type(archive.discard(TS, TS + 9)) is int
+
+
+@pytest.fixture(params=["real", "fake"])
+def sizes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Maintenance]:
+    if request.param == "fake":
+        yield ArchiveSizes()
+        return
+    archive = Archive(tmp_path)
+    archive.store(*range(1, 4001), size=1000)
+    yield archive.maintenance
+    archive.database.close()
+
+
+def test_an_archive_within_its_quota_keeps_everything(sizes: Maintenance) -> None:
+    before = sizes.file_bytes()
+    assert sizes.shrink(before * 4, None) == {"expired": 0, "evicted": 0}
+    sizes.checkpoint()
+    assert sizes.file_bytes() >= before // 2
+    assert sizes.prune_quarantine(0) == 0, "nothing was damaged"
+
+
+def test_a_smaller_quota_is_kept(sizes: Maintenance) -> None:
+    quota = sizes.file_bytes() // 2
+    assert sizes.shrink(quota, None).keys() >= {"expired", "evicted"}
+    sizes.checkpoint()
+    assert sizes.file_bytes() <= quota

@@ -1,7 +1,7 @@
 """The promise of `ports.Session`, kept over a real connection and by what publishing and calls are tested with."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import pytest
@@ -13,8 +13,8 @@ from teg.domain.ports import Session
 from teg.domain.server.reconnect import ConnectionPolicy
 from teg.domain.server.wire import PROBE, TELEMETRY
 from teg.simulator.thingsboard.server import ThingsBoard
+from tests.support import own_reports, rpc
 from tests.support.links import FakeLink
-from tests.support.rpc import FakeSession
 from tests.support.running import wait_until
 
 
@@ -83,12 +83,13 @@ class InPublishing:
         self._fake.reconnect()
 
 
-class InCalls:
-    payload = b'{"message":"OK"}'
+class InMemory:
+    """`payload` is what the tests of these sessions send."""
 
-    def __init__(self) -> None:
-        self._fake = FakeSession()
-        self.session: Session = self._fake
+    def __init__(self, fake: rpc.FakeSession | own_reports.FakeSession, payload: bytes) -> None:
+        self.payload = payload
+        self._fake = fake
+        self.session: Session = fake
 
     def hold(self) -> None:
         self._fake.hold = True
@@ -100,10 +101,17 @@ class InCalls:
         self._fake.reconnect()
 
 
-@pytest.fixture(params=["mqtt", "publishing", "calls"])
+FAKES: dict[str, Callable[[], Harness]] = {
+    "publishing": InPublishing,
+    "calls": lambda: InMemory(rpc.FakeSession(), b'{"message":"OK"}'),
+    "reports": lambda: InMemory(own_reports.FakeSession(), PROBE),
+}
+
+
+@pytest.fixture(params=["mqtt", *FAKES])
 def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
-    if request.param != "mqtt":
-        yield InPublishing() if request.param == "publishing" else InCalls()
+    if request.param in FAKES:
+        yield FAKES[request.param]()
         return
     with ThingsBoard() as server:
         made = OverMqtt(server)

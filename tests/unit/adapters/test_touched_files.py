@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.errors import Unavailable
-from teg.domain.telemetry.ingest import Batch, Recorder, RowsRead
-from teg.domain.telemetry.ports import fingerprint
+from teg.domain.telemetry.ingest import Recorder
 from tests.support.archives import AT_THE_NAMES, Archive, record
+from tests.support.running import ControllerInbox
 
 
 @pytest.fixture
@@ -195,43 +196,25 @@ def with_kill(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         counted(name)
 
 
-class StubbornInbox:
-    """Locked for deleting; `deleted` is what left it."""
-
-    def __init__(self) -> None:
-        self.locked = True
-        self.deleted: list[int] = []
-
-    def read(self, after_id: int | None, max_rows: int, max_bytes: int) -> Batch:
-        records = [record(number) for number in range(1, 11) if number > (after_id or 0) and number not in self.deleted]
-        ids = [number for number in range(1, 11) if number > (after_id or 0) and number not in self.deleted]
-        return Batch(records, [], RowsRead(1, ids, [fingerprint(row.message.encode()) for row in records]))
-
-    def has_rows(self, after: RowsRead | None) -> bool:
-        return bool(self.read(after.ids[-1] if after else None, 1, 1).rows.ids)
-
-    def delete(self, rows: RowsRead) -> None:
-        if self.locked:
-            raise Unavailable("locked")
-        self.deleted += rows.ids
-
-
 def test_rows_that_waited_for_a_locked_inbox_leave_it_only_while_the_archive_has_them(
-    archive: Archive,
+    archive: Archive, tmp_path: Path
 ) -> None:
-    inbox = StubbornInbox()
-    recorder = Recorder(inbox, archive.table, lambda: None)
-    while not archive.numbers():
+    path = tmp_path / "communication_queue.db"
+    with closing(ControllerInbox(path)) as controller, closing(Inbox(path)) as inbox:
+        controller.insert_many(record(number).message for number in range(1, 11))
+        controller.connection.execute("BEGIN IMMEDIATE")  # it can be read, and nothing can be removed
+        recorder = Recorder(inbox, archive.table, lambda: None)
+        while not archive.numbers():
+            recorder.record_batch()
+        assert archive.numbers() == list(range(1, 11))
+        archive.path.unlink()
+        archive.path.with_name("gateway.db.rescue").mkdir()  # and no room to save them
+        controller.connection.execute("COMMIT")
+        with pytest.raises(Unavailable):
+            recorder.record_batch()
+        assert controller.count() == 10
+        archive.path.with_name("gateway.db.rescue").rmdir()
         recorder.record_batch()
-    assert len(archive.numbers()) == 10
-    archive.path.unlink()
-    archive.path.with_name("gateway.db.rescue").mkdir()  # and no room to save them
-    inbox.locked = False
-    with pytest.raises(Unavailable):
-        recorder.record_batch()
-    assert inbox.deleted == []
-    archive.path.with_name("gateway.db.rescue").rmdir()
-    recorder.record_batch()
-    assert inbox.deleted == list(range(1, 11))
+        assert controller.count() == 0
     with closing(archive.after_kill()) as after:
-        assert len(after.numbers()) == 10
+        assert after.numbers() == list(range(1, 11))

@@ -1,8 +1,7 @@
 """A package in chunks: complete and verified on disk, resumed where it ended, refused with a reason otherwise."""
 
 import random
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from teg.domain.ota.package_download import (
     verify,
 )
 from teg.domain.server.wire import SOFTWARE_CHUNK_FILTER
+from tests.support.ota_sources import ChunkServer
 
 
 def assigned(data: bytes, algorithm: str = "SHA256") -> Assignment:
@@ -34,35 +34,6 @@ def assigned(data: bytes, algorithm: str = "SHA256") -> Assignment:
         checksum=checksum(algorithm, [data]),
         algorithm=algorithm,
     )
-
-
-class FakeServer:
-    """The `Session` as far as a download uses it; `spoil(number, chunk)` may change or refuse any answer."""
-
-    connected, epoch = True, 1
-
-    def __init__(self, data: bytes, spoil: Callable[[int, bytes], bytes] = lambda _, chunk: chunk) -> None:
-        self.data = data
-        self.spoil = spoil
-        self.asked: list[tuple[int, int]] = []
-        self.filters: list[str] = []
-
-    def publish(self, topic: str, payload: bytes, on_done: Callable[[bool], None]) -> None:
-        raise AssertionError("a download publishes only requests")
-
-    def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
-        raise AssertionError("a download publishes only requests")
-
-    def subscribe(self, topic_filter: str) -> None:
-        self.filters.append(topic_filter)
-
-    def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
-        match = re.fullmatch(r"v2/sw/request/(\d+)/chunk/(\d+)", topic)
-        assert match
-        assert answer_topic == f"v2/sw/response/{match[1]}/chunk/{match[2]}"
-        number, size = int(match[2]), int(payload)
-        self.asked.append((int(match[1]), number))
-        return self.spoil(number, self.data[number * size : (number + 1) * size])
 
 
 DATA = random.Random(1).randbytes(3 * CHUNK_BYTES + 100)
@@ -85,7 +56,7 @@ def never() -> bool:
 @pytest.mark.parametrize("size", [1, 100, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES, len(DATA)])
 def test_a_package_arrives_whole(file: PackageOnDisk, size: int) -> None:
     data = DATA[:size]
-    server = FakeServer(data)
+    server = ChunkServer(data)
     download(server, file, assigned(data), 7, never)
     assert file.path.read_bytes() == data
     verify(file, assigned(data))
@@ -110,9 +81,9 @@ def test_an_interrupted_download_goes_on_where_it_ended(file: PackageOnDisk) -> 
         return chunk
 
     with pytest.raises(NotConnected):
-        download(FakeServer(DATA, breaks), file, assigned(DATA), 1, never)
+        download(ChunkServer(DATA, breaks), file, assigned(DATA), 1, never)
     assert file.held_bytes() == 2 * CHUNK_BYTES
-    server = FakeServer(DATA)
+    server = ChunkServer(DATA)
     download(server, file, assigned(DATA), 2, never)
     assert server.asked == [(2, 2), (2, 3)]
     verify(file, assigned(DATA))
@@ -120,7 +91,7 @@ def test_an_interrupted_download_goes_on_where_it_ended(file: PackageOnDisk) -> 
 
 def test_a_torn_last_write_is_fetched_again(file: PackageOnDisk) -> None:
     file.append(DATA[: CHUNK_BYTES + 17])
-    server = FakeServer(DATA)
+    server = ChunkServer(DATA)
     download(server, file, assigned(DATA), 1, never)
     assert server.asked[0] == (1, 1)
     verify(file, assigned(DATA))
@@ -128,7 +99,7 @@ def test_a_torn_last_write_is_fetched_again(file: PackageOnDisk) -> None:
 
 def test_a_file_that_is_already_complete_is_not_fetched_again(file: PackageOnDisk) -> None:
     file.append(DATA)
-    server = FakeServer(DATA)
+    server = ChunkServer(DATA)
     download(server, file, assigned(DATA), 1, never)
     assert server.asked == []
     verify(file, assigned(DATA))
@@ -136,13 +107,13 @@ def test_a_file_that_is_already_complete_is_not_fetched_again(file: PackageOnDis
 
 def test_a_file_that_is_too_long_is_cut(file: PackageOnDisk) -> None:
     file.append(DATA + b"more")
-    download(FakeServer(DATA), file, assigned(DATA), 1, never)
+    download(ChunkServer(DATA), file, assigned(DATA), 1, never)
     verify(file, assigned(DATA))
 
 
 @pytest.mark.parametrize("size", [len(DATA), 3 * CHUNK_BYTES])
 def test_an_oversize_or_endless_package_is_refused(file: PackageOnDisk, size: int) -> None:
-    endless = FakeServer(b"", lambda number, _: bytes(CHUNK_BYTES))
+    endless = ChunkServer(b"", lambda number, _: bytes(CHUNK_BYTES))
     with pytest.raises(Refused, match="longer than sw_size"):
         download(endless, file, assigned(DATA[:size]), 1, never)
     assert file.held_bytes() <= size
@@ -151,22 +122,22 @@ def test_an_oversize_or_endless_package_is_refused(file: PackageOnDisk, size: in
 
 def test_a_short_package_is_refused(file: PackageOnDisk) -> None:
     with pytest.raises(Refused, match="shorter than sw_size"):
-        download(FakeServer(DATA[: CHUNK_BYTES + 5]), file, assigned(DATA), 1, never)
+        download(ChunkServer(DATA[: CHUNK_BYTES + 5]), file, assigned(DATA), 1, never)
 
 
 def test_an_empty_chunk_may_be_a_lost_cache_and_can_pass(file: PackageOnDisk) -> None:
     with pytest.raises(Unavailable, match="and then nothing"):
-        download(FakeServer(DATA[: 2 * CHUNK_BYTES]), file, assigned(DATA), 1, never)
+        download(ChunkServer(DATA[: 2 * CHUNK_BYTES]), file, assigned(DATA), 1, never)
     assert file.held_bytes() == 2 * CHUNK_BYTES
 
 
 def test_a_chunk_larger_than_asked_is_refused(file: PackageOnDisk) -> None:
     with pytest.raises(Refused, match="longer"):
-        download(FakeServer(DATA, lambda _, chunk: chunk + b"x"), file, assigned(DATA), 1, never)
+        download(ChunkServer(DATA, lambda _, chunk: chunk + b"x"), file, assigned(DATA), 1, never)
 
 
 def test_a_version_that_is_not_wanted_any_more_stops_at_the_next_chunk(file: PackageOnDisk) -> None:
-    server = FakeServer(DATA)
+    server = ChunkServer(DATA)
     with pytest.raises(CalledOff):
         download(server, file, assigned(DATA), 1, lambda: len(server.asked) >= 2)
     assert len(server.asked) == 2
@@ -174,7 +145,7 @@ def test_a_version_that_is_not_wanted_any_more_stops_at_the_next_chunk(file: Pac
 
 def test_without_space_nothing_is_asked_for(file: PackageOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PackageOnDisk, "free_bytes", lambda self: RESERVE_BYTES + 2 * len(DATA) - 1)
-    server = FakeServer(DATA)
+    server = ChunkServer(DATA)
     with pytest.raises(Unavailable, match="needs 64 MiB of disk"):
         download(server, file, assigned(DATA), 1, never)
     assert server.asked == []
@@ -213,7 +184,7 @@ def test_any_interruptions_end_in_the_same_bytes(tmp_path: Path, breaks: list[in
     store.clear()
     for request_id in range(len(breaks) + 1):
         try:
-            download(FakeServer(data, spoil), store.open("p"), assigned(data), request_id, never)
+            download(ChunkServer(data, spoil), store.open("p"), assigned(data), request_id, never)
             break
         except Unavailable:
             continue

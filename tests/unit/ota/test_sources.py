@@ -13,7 +13,6 @@ from teg.domain.ota.checksums import checksum
 from teg.domain.ota.job import Job, Phase
 from teg.domain.ota.package_download import CalledOff
 from teg.domain.ota.sources import (
-    Checkout,
     Corrupt,
     GitSource,
     PackageSource,
@@ -22,6 +21,7 @@ from teg.domain.ota.sources import (
     clear_quietly,
 )
 from tests.support.controllers import RuntimeInMemory
+from tests.support.ota_sources import ChunkServer, FakeRepository
 
 COMMIT = "c" * 40
 
@@ -36,38 +36,6 @@ def a_job(source: Source = Source.GIT, commit: str = "", resumed: bool = False, 
 
 
 # --- Git ----------------------------------------------------------------------------------------------------------
-
-
-class FakeRepository:
-    """Knows `local` commits; `remote` ones after a fetch."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.local: dict[str, str] = {}
-        self.remote: dict[str, str] = {}
-        self.calls: list[str] = []
-        self.unsigned = False
-
-    def commit_of(self, version: str) -> str | None:
-        return self.local.get(version)
-
-    def fetch(self, version: str) -> None:
-        self.calls.append(f"fetch {version}")
-        self.local |= self.remote
-
-    def verify_signature(self, version: str, commit: str) -> None:
-        self.calls.append(f"verify {version} {commit[:4]}")
-        if self.unsigned:
-            raise Refused("no good signature")
-
-    def check_out(self, commit: str) -> Checkout:
-        self.calls.append(f"check out {commit[:4]}")
-        self.directory.mkdir(exist_ok=True)
-        (self.directory / "behaviour").write_text("runs")
-        return Checkout(self.directory, "Dockerfile")
-
-    def clear(self) -> None:
-        self.calls.append("clear")
 
 
 @pytest.fixture
@@ -190,26 +158,6 @@ class NotedStore(PackagesOnDisk):
         return not any(path.stat().st_size for path in self.directory.glob("*"))
 
 
-class FakeSession:
-    """Hands out `data`, whatever is asked."""
-
-    connected, epoch = True, 1
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.topics: list[str] = []
-
-    def publish(self, topic: str, payload: bytes, on_done: Callable[[bool], None]) -> None: ...
-
-    def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None: ...
-
-    def subscribe(self, topic_filter: str) -> None: ...
-
-    def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
-        self.topics.append(topic)
-        return self.data
-
-
 def package_job(resumed: bool = False, data: bytes = DATA) -> Job:
     return a_job(Source.PACKAGE, resumed=resumed, size=len(data), checksum=checksum("CRC32", [data]), algorithm="CRC32")
 
@@ -220,7 +168,7 @@ def store(tmp_path: Path) -> NotedStore:
 
 
 def test_a_package_is_fetched_verified_and_loaded(store: NotedStore, runtime: RuntimeInMemory) -> None:
-    source = PackageSource(FakeSession(DATA), store, runtime)
+    source = PackageSource(ChunkServer(DATA), store, runtime)
     job = package_job()
     source.fetch(job, never)
     source.verify(job)
@@ -231,16 +179,16 @@ def test_a_package_is_fetched_verified_and_loaded(store: NotedStore, runtime: Ru
 
 
 def test_every_download_has_a_request_of_its_own(store: NotedStore, runtime: RuntimeInMemory) -> None:
-    session = FakeSession(DATA)
+    session = ChunkServer(DATA)
     source = PackageSource(session, store, runtime)
     for _ in range(2):
         store.clear()
         source.fetch(package_job(), never)
-    assert len({topic.split("/")[3] for topic in session.topics}) == 2
+    assert len({request for request, _ in session.asked}) == 2
 
 
 def test_a_refused_package_leaves_nothing_behind(store: NotedStore, runtime: RuntimeInMemory) -> None:
-    source = PackageSource(FakeSession(DATA + b"x"), store, runtime)
+    source = PackageSource(ChunkServer(DATA + b"x"), store, runtime)
     with pytest.raises(Refused, match="longer"):
         source.fetch(package_job(), never)
     assert store.is_empty()
@@ -248,20 +196,20 @@ def test_a_refused_package_leaves_nothing_behind(store: NotedStore, runtime: Run
 
 def test_a_called_off_package_is_cleared_by_whoever_calls_it_off(store: NotedStore, runtime: RuntimeInMemory) -> None:
     with pytest.raises(CalledOff):
-        PackageSource(FakeSession(DATA), store, runtime).fetch(package_job(), lambda: True)
+        PackageSource(ChunkServer(DATA), store, runtime).fetch(package_job(), lambda: True)
 
 
 def test_a_corrupt_package_is_removed_and_refused(store: NotedStore, runtime: RuntimeInMemory) -> None:
     store.hold(package_job(), DATA[:-1] + b"x")
     with pytest.raises(Refused, match="corrupt"):
-        PackageSource(FakeSession(DATA), store, runtime).verify(package_job())
+        PackageSource(ChunkServer(DATA), store, runtime).verify(package_job())
     assert store.is_empty()
 
 
 def test_a_pieced_together_package_gets_a_second_chance(store: NotedStore, runtime: RuntimeInMemory) -> None:
     store.hold(package_job(), DATA[:-1] + b"x")
     with pytest.raises(Corrupt):
-        PackageSource(FakeSession(DATA), store, runtime).verify(package_job(resumed=True))
+        PackageSource(ChunkServer(DATA), store, runtime).verify(package_job(resumed=True))
     assert store.is_empty()
 
 
@@ -269,7 +217,7 @@ def test_a_package_that_vanished_before_it_was_loaded_is_fetched_again(
     store: NotedStore, runtime: RuntimeInMemory
 ) -> None:
     with pytest.raises(Corrupt, match="removed from the disk"):
-        PackageSource(FakeSession(DATA), store, runtime).install(package_job(), never)
+        PackageSource(ChunkServer(DATA), store, runtime).install(package_job(), never)
     assert not runtime.has_image("v2")
 
 
@@ -278,4 +226,4 @@ def test_temporary_files_that_cannot_be_removed_stop_nothing(runtime: RuntimeInM
         def clear(self) -> None:
             raise Unavailable("read-only file system")
 
-    clear_quietly(PackageSource(FakeSession(DATA), Stuck(tmp_path), runtime))
+    clear_quietly(PackageSource(ChunkServer(DATA), Stuck(tmp_path), runtime))

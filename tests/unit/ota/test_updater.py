@@ -66,7 +66,7 @@ def test_a_kept_image_needs_neither_download_nor_build(world: World) -> None:
     world.assign("v2")
     world.settle()
     world.source.steps.clear()
-    world.report.sent.clear()
+    world.report.forget()
     world.assign("v1")
     world.settle()
     assert world.source.steps == []
@@ -146,7 +146,7 @@ def test_the_version_that_runs_is_only_remembered(world: World) -> None:
 def test_reading_the_same_attributes_again_does_nothing(world: World) -> None:
     world.assign("v2")
     world.settle()
-    world.report.sent.clear()
+    world.report.forget()
     world.assign("v2")
     world.settle()
     assert world.report.updates() == []

@@ -88,7 +88,7 @@ def test_unassigned_in_the_trial_the_trial_is_finished_without_another_restart(w
 def test_unassigned_at_rest_nothing_happens(world: World) -> None:
     world.assign("v2")
     world.settle()
-    world.report.sent.clear()
+    world.report.forget()
     world.assign(None)
     world.settle()
     assert world.report.updates() == []

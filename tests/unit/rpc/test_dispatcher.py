@@ -36,7 +36,7 @@ def test_the_order_of_keys_in_the_parameters_does_not_make_a_new_call(rig: Rig) 
 def test_everything_else_is_a_new_call(rig: Rig, request_id: int, method: str, params: Any) -> None:
     rig.take(0, "run_command", LS)
     rig.take(request_id, method, params)
-    assert len(rig.machine.runs) + rig.files.inits == 2
+    assert len(rig.machine.runs) + len(rig.inits) == 2
 
 
 def test_an_id_used_again_for_another_method_after_a_server_restart_is_a_new_call(rig: Rig) -> None:
@@ -52,10 +52,10 @@ def test_the_same_call_long_after_its_acknowledged_answer_is_a_new_one(rig: Rig,
     rig.take(0, method, LS)
     rig.clock.advance(ACKNOWLEDGED_STANDS_S - 1)
     rig.take(0, method, LS)
-    assert len(rig.machine.runs) + rig.files.inits + len(rig.controller.restarts) == 1
+    assert len(rig.machine.runs) + len(rig.inits) + len(rig.controller.restarts) == 1
     rig.clock.advance(2)
     rig.take(0, method, LS)
-    assert len(rig.machine.runs) + rig.files.inits + len(rig.controller.restarts) == 2
+    assert len(rig.machine.runs) + len(rig.inits) + len(rig.controller.restarts) == 2
 
 
 def test_an_answer_that_was_never_acknowledged_stands_for_a_day(rig: Rig) -> None:

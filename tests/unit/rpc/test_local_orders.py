@@ -83,7 +83,7 @@ def test_an_order_waits_for_no_call_of_its_group_and_says_busy(rig: Rig) -> None
     rig.archive.at_asking = lambda: inside.append(rig.take(2, "init_files")) if not inside else None
     assert "ok" in answer(rig, RETRY)
     assert "busy: work on the archive or the files is going on ('dead_letters')" in inside[0]
-    assert rig.files.inits == 0
+    assert len(rig.inits) == 0
 
 
 def test_progress_is_told_in_between(rig: Rig) -> None:

@@ -17,6 +17,7 @@ from teg.adapters.gateway_db.unproven import UnprovenTable
 from teg.domain.telemetry.clock_steps import ANCHOR_EVERY_MS, LATE_S, LEAST_STEP_MS, ClockSteps
 from teg.domain.telemetry.ports import Delivery, Stream
 from teg.domain.telemetry.validation import Record, validate
+from tests.support.rpc import FakeClock
 
 #: What fake-hwclock had kept: the moment of the last shutdown.
 STALE_MS = 1_767_225_600_000
@@ -30,39 +31,30 @@ class Device:
     def __init__(self, path: Path) -> None:
         self.database = Database(path / "gateway.db")
         self.database.open(records.SCHEMA, clock_anchors.SCHEMA)
-        self.boottime_s, self.offset_ms, self.boot = 20.0, STALE_MS, "0f5b2c1e-0000-4000-8000-000000000001"
+        self.clock = FakeClock()
+        self.clock.wall_ms, self.clock.uptime_s = STALE_MS + 20_000, 20.0
         self.synchronised = False
         self.row = 0
         self.told: list[tuple[int, int]] = []
         self.start()
 
-    # `ports.Clock`
-    def now_ms(self) -> int:
-        return self.offset_ms + round(self.boottime_s * 1000)
-
-    def monotonic_s(self) -> float:
-        return self.boottime_s
-
-    def boot_id(self) -> str:
-        return self.boot
-
     def start(self) -> None:
         """A new process of the gateway."""
-        self.anchors = ClockAnchors(self.database, self, lambda: self.synchronised)
+        self.anchors = ClockAnchors(self.database, self.clock, lambda: self.synchronised)
         self.table = RecordTable(self.database, self.anchors.note)
-        self.steps = ClockSteps(self.anchors, self, lambda *told: self.told.append(told))
+        self.steps = ClockSteps(self.anchors, self.clock, lambda *told: self.told.append(told))
 
     def reboot(self, wall_ms: int) -> None:
-        self.boot = self.boot[:-1] + str(int(self.boot[-1]) + 1)
-        self.boottime_s, self.offset_ms = 20.0, wall_ms - 20_000
+        self.clock.reboot(20.0)
+        self.clock.wall_ms = wall_ms
         self.start()
 
     def set_clock(self, step_ms: int) -> None:
-        self.offset_ms += step_ms
+        self.clock.wall_ms += step_ms
 
     def measure(self, *stamps_ms: int) -> None:
         """One batch; stamped now, unless told otherwise."""
-        batch = [self._row(ts_ms) for ts_ms in stamps_ms or (self.now_ms(),)]
+        batch = [self._row(ts_ms) for ts_ms in stamps_ms or (self.clock.now_ms(),)]
         good = [row for row in batch if isinstance(row, Record)]
         self.table.store(good, [row for row in batch if not isinstance(row, Record)], None)
 
@@ -74,8 +66,8 @@ class Device:
         """Returns the stamps."""
         stamps = []
         for _ in range(seconds // every_s):
-            self.boottime_s += every_s
-            stamps.append(self.now_ms())
+            self.clock.advance(every_s)
+            stamps.append(self.clock.now_ms())
             self.measure()
         return stamps
 
@@ -129,7 +121,7 @@ def test_once_and_no_more(device: Device) -> None:
     device.measure_for(1200)
     device.set_clock(LEAST_STEP_MS * 5)  # shorter than the time that has passed: what was moved looks stale again
     first = device.publish()
-    device.boottime_s += LATE_S / 2
+    device.clock.advance(LATE_S / 2)
     assert device.publish() == first
     device.start()
     assert device.publish() == first
@@ -148,7 +140,7 @@ def test_a_reboot_before_anything_could_be_sent(device: Device) -> None:
     before = device.measure_for(100)
     device.set_clock(HOUR_MS)
     after = device.measure_for(60)
-    device.reboot(device.now_ms() + 30_000)
+    device.reboot(device.clock.now_ms() + 30_000)
     third = device.measure_for(60)
     assert list(device.publish().values()) == [ts + HOUR_MS for ts in before] + after + third
 
@@ -189,8 +181,8 @@ def test_a_controller_with_a_clock_of_its_own_is_left_alone(device: Device) -> N
         device.reboot(STALE_MS)
         true = []
         for _ in range(30):
-            device.boottime_s += 10
-            true.append(device.now_ms() + step_ms)
+            device.clock.advance(10)
+            true.append(device.clock.now_ms() + step_ms)
             device.measure(true[-1])
         device.set_clock(step_ms)
         assert list(device.publish().values())[-30:] == true
@@ -207,13 +199,13 @@ def test_history_that_a_controller_sends_is_left_alone(device: Device) -> None:
 def test_rows_that_lay_in_the_inbox_at_the_jump(device: Device) -> None:
     """Archived a minute later, stamped before; what is archived much later is not looked at any more."""
     device.measure_for(30)
-    late = device.now_ms()
+    late = device.clock.now_ms()
     device.set_clock(HOUR_MS)
     device.publish()
-    device.boottime_s += 61
+    device.clock.advance(61)
     device.measure(late)
     assert device.publish()[4] == late + HOUR_MS
-    device.boottime_s += LATE_S
+    device.clock.advance(LATE_S)
     device.publish()
     device.measure(late + 1)
     assert device.publish()[5] == late + 1
@@ -221,11 +213,11 @@ def test_rows_that_lay_in_the_inbox_at_the_jump(device: Device) -> None:
 
 def test_the_first_batch_after_a_jump_that_nobody_saw(device: Device) -> None:
     """The inbox was locked from the start on: the process knows the clock of its beginning."""
-    stamps = [device.now_ms() + 1000, device.now_ms() + 2000]
-    device.boottime_s += 40
+    stamps = [device.clock.now_ms() + 1000, device.clock.now_ms() + 2000]
+    device.clock.advance(40)
     device.set_clock(HOUR_MS)
-    device.measure(*stamps, device.now_ms())
-    assert list(device.publish().values()) == [ts + HOUR_MS for ts in stamps] + [device.now_ms()]
+    device.measure(*stamps, device.clock.now_ms())
+    assert list(device.publish().values()) == [ts + HOUR_MS for ts in stamps] + [device.clock.now_ms()]
 
 
 @pytest.mark.parametrize("step_ms", [-365 * 24 * HOUR_MS, -LEAST_STEP_MS, LEAST_STEP_MS - 1, 5000])
@@ -274,7 +266,7 @@ def test_rows_of_1970_were_set_aside_and_become_records(device: Device) -> None:
 
 def test_numbers_that_were_set_right_stay_so(device: Device) -> None:
     device.row = 1
-    text = b'{"ts":%d,"values":{"n":1,"x":0.30000000000000004,"bad":NaN}}' % device.now_ms()
+    text = b'{"ts":%d,"values":{"n":1,"x":0.30000000000000004,"bad":NaN}}' % device.clock.now_ms()
     found = validate(1, bytearray(), bytearray(text))
     assert isinstance(found, Record)
     device.table.store([found], [], None)
@@ -286,7 +278,7 @@ def test_numbers_that_were_set_right_stay_so(device: Device) -> None:
 
 def test_many_are_moved_in_slices(device: Device) -> None:
     commits: list[int] = []
-    stamps = [device.now_ms() + number for number in range(SLICE * 5)]
+    stamps = [device.clock.now_ms() + number for number in range(SLICE * 5)]
     device.measure(*stamps)
     device.set_clock(HOUR_MS)
     device.steps.due  # noqa: B018 - notices
@@ -298,20 +290,22 @@ def test_many_are_moved_in_slices(device: Device) -> None:
 def test_an_anchor_costs_little(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     """One in half a minute of work, however many batches there are; none without work; old ones go."""
     for _ in range(1000):
-        device.boottime_s += 0.1
+        device.clock.advance(0.1)
         device.measure()
     assert len(device.anchors.anchors()) <= 2 + 100_000 // ANCHOR_EVERY_MS
     monkeypatch.setattr(clock_anchors, "KEPT_ANCHORS", 2)
-    device.boottime_s += ANCHOR_EVERY_MS / 1000
+    device.clock.advance(ANCHOR_EVERY_MS / 1000)
     device.measure()
     assert len(device.anchors.anchors()) == 2
 
 
 def test_the_gateways_own_log_lines_are_moved_too(device: Device) -> None:
     device.reboot(20_000)
-    device.table.store_own([(device.now_ms(), b'{"ts":%d,"values":{"message":"GATEWAY - x"}}' % device.now_ms())])
+    device.table.store_own(
+        [(device.clock.now_ms(), b'{"ts":%d,"values":{"message":"GATEWAY - x"}}' % device.clock.now_ms())]
+    )
     device.measure_for(10)
-    before = device.now_ms() - 10_000
+    before = device.clock.now_ms() - 10_000
     device.set_clock(STALE_MS)
     device.publish()
     [own] = [orjson.loads(row[3]) for row in device.table.pending(Stream.OWN, 0, 10, 1 << 20)]

@@ -1,7 +1,5 @@
 """Retention: by growth, not by the hour; a nearly full disk costs history, never undelivered measurements."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -9,40 +7,17 @@ import pytest
 from teg.adapters.ballast import Ballast
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry.retention import EVERY_S, Retention
-from tests.support.links import FakeClock, FakeDisk
+from tests.support.links import ArchiveSizes, FakeClock, FakeDisk
 
 MIB = 1 << 20
 
 
-@dataclass
-class FakeArchive:
-    size: int = 50 * MIB
-    least: int = 0
-    asked: list[tuple[int, int | None]] = field(default_factory=list)
-    quarantine_bounds: list[int] = field(default_factory=list)
-
-    def shrink(self, max_bytes: int, before_ms: int | None, soft_bytes: int | None = None) -> Mapping[str, int]:
-        self.asked.append((max_bytes, soft_bytes))
-        self.size = min(self.size, max(self.least, min(max_bytes, soft_bytes or max_bytes)))
-        return {"expired": 0, "evicted": 0}
-
-    def prune_quarantine(self, max_bytes: int) -> int:
-        self.quarantine_bounds.append(max_bytes)
-        return 0
-
-    def file_bytes(self) -> int:
-        return self.size
-
-    def checkpoint(self) -> None:
-        pass
-
-
-def built(archive: FakeArchive, disk: FakeDisk, clock: FakeClock | None = None) -> Retention:
+def built(archive: ArchiveSizes, disk: FakeDisk, clock: FakeClock | None = None) -> Retention:
     return Retention(archive, disk, clock or FakeClock(), 100 * MIB, None)
 
 
 def test_it_is_due_at_the_start_after_an_hour_and_as_soon_as_the_archive_outgrew_its_quota() -> None:
-    archive, clock = FakeArchive(), FakeClock()
+    archive, clock = ArchiveSizes(), FakeClock()
     retention = built(archive, FakeDisk(), clock)
     assert retention.due
     retention.run()
@@ -57,7 +32,7 @@ def test_it_is_due_at_the_start_after_an_hour_and_as_soon_as_the_archive_outgrew
 
 
 def test_a_disk_that_gets_tight_is_given_space_back() -> None:
-    archive, disk = FakeArchive(), FakeDisk(free=MIB)
+    archive, disk = ArchiveSizes(), FakeDisk(free=MIB)
     retention = built(archive, disk)
     retention.run()
     assert archive.asked == [(100 * MIB, 49 * MIB)], "the quota is not touched: undelivered measurements stay"
@@ -66,7 +41,7 @@ def test_a_disk_that_gets_tight_is_given_space_back() -> None:
 
 def test_a_full_disk_gets_the_ballast(caplog: pytest.LogCaptureFixture) -> None:
     disk = FakeDisk(free=0)
-    retention = built(FakeArchive(), disk)
+    retention = built(ArchiveSizes(), disk)
     for _ in range(3):
         retention.run()
         disk.free = 0 if disk.held else disk.free
