@@ -18,6 +18,7 @@ from tasks import periodic
 from tasks.queue import huey as huey
 from tasks.services import Services
 from tasks.telemetry import records_stored
+from teg.adapters import c_heap
 from teg.adapters.clock import SystemClock
 from teg.adapters.service_manager import ServiceManager
 from teg.domain.errors import Refused, Unavailable
@@ -41,6 +42,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
 
     Each line needs only what stands above it, and is closed before that.
     """
+    c_heap.keep_small()
     with ExitStack() as stack:
         clock, stopping = SystemClock(), threading.Event()
         try:

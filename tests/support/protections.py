@@ -55,7 +55,7 @@ def without_waiting_for_the_puback(patch: Patch) -> None:
     send = Publisher._send
 
     def marked_first(self: Publisher, batch: Batch) -> None:
-        self._outbox.mark_published(batch.deliveries())
+        self._outbox.mark_published(batch.published().deliveries)
         send(self, batch)
 
     patch.setattr(Publisher, "_send", marked_first)

@@ -19,7 +19,7 @@ PRAGMAS = (
     "PRAGMA cell_size_check=ON",
     "PRAGMA trusted_schema=OFF",
     "PRAGMA temp_store=MEMORY",
-    "PRAGMA cache_size=-2000",
+    "PRAGMA cache_size=-1000",  # for each thread; it works at the ends of the file, the kernel keeps the rest
 )
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}

@@ -6,7 +6,7 @@ beginning to there. Both travel in one array, which costs no message on a server
 """
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,21 +57,44 @@ class Batch:
     def payload(self) -> bytes:
         return b"[" + b",".join([row[3] for _, rows in self.segments for row in rows]) + b"]"
 
-    def sample(self) -> bytes:
-        """One record of it as a publish of its own."""
-        return b"[" + self.segments[0][1][0][3] + b"]"
+    def keys(self) -> tuple[Key, ...]:
+        return _keys(self._deliveries())
 
-    def deliveries(self) -> list[Delivery]:
+    def published(self) -> "Published":
+        sample = b"[" + self.segments[0][1][0][3] + b"]"
+        return Published(self.size, self.rows, self.old, self._deliveries(), sample)
+
+    def _deliveries(self) -> tuple[Delivery, ...]:
         """By stream, ids ascending."""
         ids: dict[Stream, list[int]] = {}
         kept: dict[Stream, bool] = {}
         for stream, rows in self.segments:
             ids.setdefault(stream, []).extend([row[0] for row in rows])
             kept[stream] = kept.get(stream, False) or any(row[2] for row in rows)
-        return [Delivery(stream, sorted(found), kept[stream]) for stream, found in ids.items()]
+        return tuple(Delivery(stream, _compact(sorted(found)), kept[stream]) for stream, found in ids.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What is remembered of a batch while it is on its way: a dozen of them with their texts would be megabytes."""
+
+    size: int
+    rows: int
+    old: int
+    deliveries: tuple[Delivery, ...]  #: by stream, ids ascending
+    sample: bytes  #: one record of it as a publish of its own
 
     def keys(self) -> tuple[Key, ...]:
-        return tuple((stream, row[0]) for stream, rows in self.segments for row in rows)
+        return _keys(self.deliveries)
+
+
+def _keys(deliveries: Iterable[Delivery]) -> tuple[Key, ...]:
+    return tuple((delivery.lane, row_id) for delivery in deliveries for row_id in delivery.ids)
+
+
+def _compact(ids: list[int]) -> Sequence[int]:
+    """Ascending and different, and nearly always one after the other."""
+    return range(ids[0], ids[-1] + 1) if ids[-1] - ids[0] == len(ids) - 1 else ids
 
 
 class Rows(Protocol):

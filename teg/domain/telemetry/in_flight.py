@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from teg.domain.server import MAX_PAYLOAD_BYTES, MAX_UNACKNOWLEDGED
-from teg.domain.telemetry.backlog import Batch
+from teg.domain.telemetry.backlog import Published
 
 #: Of the 20 unacknowledged publishes allowed, eight are left for answers and attributes, also on a slow server.
 WINDOW = MAX_UNACKNOWLEDGED - 8
@@ -62,7 +62,7 @@ class LinkCapacity:
 
 @dataclass(slots=True)
 class _Sent:
-    batch: Batch
+    batch: Published
     sent_s: float
     full: bool
     alone: bool
@@ -82,7 +82,7 @@ class InFlight:
     def __len__(self) -> int:
         return len(self._sent)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Published]:
         return iter([sent.batch for sent in self._sent.values()])
 
     def clear(self) -> None:
@@ -97,13 +97,13 @@ class InFlight:
             return True
         return len(self._sent) < WINDOW and self._bytes < self.capacity.window_bytes and not self.capacity.emptying
 
-    def add(self, serial: int, batch: Batch, now_s: float) -> None:
+    def add(self, serial: int, batch: Published, now_s: float) -> None:
         self._bytes += batch.size
         full = self._bytes + self.capacity.payload_bytes > self.capacity.window_bytes or len(self._sent) >= WINDOW - 1
         self._sent[serial] = _Sent(batch, now_s, full, alone=not self._sent)
         self.capacity.emptying = False
 
-    def acknowledged(self, serial: int, now_s: float) -> Batch | None:
+    def acknowledged(self, serial: int, now_s: float) -> Published | None:
         oldest = next(iter(self._sent), None)
         sent = self._sent.pop(serial, None)
         if sent is None:

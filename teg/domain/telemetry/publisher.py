@@ -153,7 +153,7 @@ class Publisher:
     def _begin(self) -> None:
         self._mark()  # what the archive could not mark the last time would be sent and counted twice
         if self._flight:  # the last connection's: the server may have these
-            self._maybe_sent = set().union(*(delivery.ids for batch in self._flight for delivery in batch.deliveries()))
+            self._maybe_sent = set().union(*(delivery.ids for batch in self._flight for delivery in batch.deliveries))
         self._flight.clear()
         self._epoch = self._link.epoch
         if self._epoch != self._begun_epoch:
@@ -270,7 +270,7 @@ class Publisher:
             self._probe()
         self._pace(batch.points)
         self._serial += 1
-        self._flight.add(self._serial, batch, self._clock.monotonic_s())
+        self._flight.add(self._serial, batch.published(), self._clock.monotonic_s())
         topic, payload = addressed_to(self._device, batch.payload())
         counted = OnTheWay(self.pacer, self._clock.monotonic_s, batch.points)
         try:
@@ -318,10 +318,10 @@ class Publisher:
         if batch is None:
             return
         self._link.works()
-        self._marks.add(batch.deliveries(), batch.size)
+        self._marks.add(batch.deliveries, batch.size)
         self._rate.add(now_s, batch.rows, batch.old)
         searching = self._poison.active
-        for culprit in self._poison.passed(batch.keys(), batch.sample()):
+        for culprit in self._poison.passed(batch.keys(), batch.sample):
             self._set_aside(*culprit)
         if searching and not self._poison.active:
             self._look_again = True  # the suspects were read out of turn

@@ -2,15 +2,13 @@
 
 import pytest
 
-from teg.domain.telemetry.backlog import Batch
+from teg.domain.telemetry.backlog import Batch, Published
 from teg.domain.telemetry.in_flight import ACK_TIMEOUT_S, LEAST_BYTES, MOST_BYTES, WINDOW, InFlight
-from teg.domain.telemetry.ports import Stream
+from teg.domain.telemetry.ports import Delivery, Stream
 
 
-def batch(size: int) -> Batch:
-    made = Batch(60_000)
-    made.add(Stream.DATA, (1, 1, 0, b"x" * (size - 3)))
-    return made
+def batch(size: int) -> Published:
+    return Published(size, rows=1, old=0, deliveries=(), sample=b"[]")
 
 
 class SimulatedLink:
@@ -140,3 +138,19 @@ def test_a_lost_puback_is_overdue_however_well_the_later_ones_flow() -> None:
         flight.add(serial, batch(500), 10.0 + serial)
         flight.acknowledged(serial, 10.0 + serial)
     assert flight.overdue(10.0 + ACK_TIMEOUT_S + 1, stalled_s=0.0)
+
+
+def test_what_is_on_its_way_is_remembered_without_its_texts() -> None:
+    """Ids that follow one another are two numbers: a full window of short records would be megabytes."""
+    made = Batch(60_000)
+    for number in range(1, 1001):
+        made.add(Stream.DATA, (number, 1, 0, b'{"ts":%d,"values":{"n":1}}' % number))
+    made.add(Stream.OWN, (2000, 1, 1, b'{"ts":1,"values":{}}'))
+    made.add(Stream.OWN, (2002, 1, 1, b'{"ts":2,"values":{}}'))
+    published = made.published()
+    assert published.deliveries == (
+        Delivery(Stream.DATA, range(1, 1001), False),
+        Delivery(Stream.OWN, [2000, 2002], True),
+    )
+    assert (published.rows, published.size, published.sample) == (1002, made.size, b'[{"ts":1,"values":{"n":1}}]')
+    assert published.keys() == made.keys()

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from teg.domain.telemetry.backlog import Batch
+from teg.domain.telemetry.backlog import Published
 from teg.domain.telemetry.ports import Delivery, Stream
 from teg.domain.telemetry.publisher import Publisher
 from tests.support.links import FakeClock, FakeLink, FakeOutbox
@@ -27,7 +27,7 @@ def test_what_the_next_publisher_has_in_hand_is_left_alone(monkeypatch: pytest.M
         if not rung:
             outbox.add(Stream.DATA, [9])
             publisher._marks.add([Delivery(Stream.DATA, [9], False)], 2)
-            publisher._flight.add(1000, Batch(60_000), 0.0)
+            publisher._flight.add(1000, Published(2, rows=0, old=0, deliveries=(), sample=b"[]"), 0.0)
         return rung
 
     monkeypatch.setattr(publisher.signal, "wait", wait_then_be_held_up)
