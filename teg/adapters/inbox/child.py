@@ -10,7 +10,7 @@ import socket
 import sqlite3
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -20,8 +20,10 @@ from teg.adapters.inbox.hostile_file import Unsafe
 from teg.adapters.inbox.queue_file import Absent, QueueFile, Replaced
 from teg.adapters.inbox.read_ahead import TABLE_NAMES, ReadAhead
 from teg.adapters.inbox.wire import Answer, Op
-from teg.domain.telemetry.validation import Record, SetAside, validate
+from teg.domain.telemetry.judging import Judge
+from teg.domain.telemetry.validation import validate
 
+_JUDGE = Judge()
 MESSAGES = TABLE_NAMES.index("messages")
 #: Messages that lead through all of the validation, so that what it loads late is loaded before the way is shut.
 _REHEARSAL = (
@@ -96,12 +98,7 @@ def _heartbeat(file: QueueFile, *_: Any) -> bytes:
 
 
 def _read(file: QueueFile, table: str, first_id: int, max_rows: int, max_bytes: int, _: bytes) -> bytes:
-    return wire.encode_batch(_judged(file, table, first_id, max_rows), max_bytes)
-
-
-def _judged(file: QueueFile, table: str, first_id: int, max_rows: int) -> Iterator[tuple[Any, Record | SetAside]]:
-    for row_id, row_type, message in file.rows(table, first_id, max_rows):
-        yield message, validate(row_id, row_type, message)
+    return wire.encode_batch(_JUDGE.judged(file.rows(table, first_id, max_rows)), max_bytes)
 
 
 def _raw(file: QueueFile, table: str, first_id: int, max_rows: int, max_bytes: int, _: bytes) -> bytes:

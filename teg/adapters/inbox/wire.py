@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Any
 
 from teg.domain.telemetry.ingest import Batch, RowsRead
+from teg.domain.telemetry.judging import Plain
 from teg.domain.telemetry.ports import fingerprint
 from teg.domain.telemetry.validation import (
     EARLIEST_TS_MS,
@@ -53,7 +54,8 @@ class BrokenFrame(Exception):  # noqa: N818 - names what came
 _LENGTH = struct.Struct("<I")
 _REQUEST = struct.Struct("<BBqII")
 _ROW = struct.Struct("<qqIBII16s")  #: id, ts_ms, points, kind, bytes of message, bytes of payload, mark
-_PLAIN, _CORRECTED, _TRANSIENT, _ASIDE = 0, 1, 2, 4
+_AS_IT_IS, _CORRECTED, _TRANSIENT, _ASIDE, _ODD = 0, 1, 2, 4, 8
+_KINDS = _CORRECTED | _TRANSIENT | _ODD
 _VALUE = struct.Struct("<cI")
 _EARLIEST, _LATEST = EARLIEST_TS_MS - 1, LATEST_TS_MS + 1
 
@@ -112,7 +114,7 @@ def mark(message: Any) -> bytes:
     return fingerprint(message if type(message) in (bytearray, bytes, Oversized) else as_bytes(message))
 
 
-def encode_batch(judged: Iterable[tuple[Any, Record | SetAside]], max_bytes: int) -> bytes:
+def encode_batch(judged: Iterable[tuple[Any, Plain | Record | SetAside]], max_bytes: int) -> bytes:
     """From (message as it was read, what became of it); ends with the row that fills `max_bytes`."""
     heads: list[bytes] = []
     bodies: list[bytes] = []
@@ -127,13 +129,15 @@ def encode_batch(judged: Iterable[tuple[Any, Record | SetAside]], max_bytes: int
     return _LENGTH.pack(len(heads)) + b"".join(heads) + b"".join(bodies)
 
 
-def _parts(message: Any, verdict: Record | SetAside) -> tuple[int, int, int, int, bytes, bytes]:
+def _parts(message: Any, verdict: Plain | Record | SetAside) -> tuple[int, int, int, int, bytes, bytes]:
+    if type(verdict) is Plain:
+        return verdict[0], verdict[1], verdict[2], _TRANSIENT if verdict[3] else _AS_IT_IS, message, b""
     if type(verdict) is SetAside:
         why = f"{verdict.reason[:1000]}\0{verdict.type}".encode(errors="replace")
         return verdict.source_row, 0, 0, _ASIDE, verdict.message, why
     assert type(verdict) is Record
     row_id, ts_ms, points, _, payload, transient = verdict
-    kind = (_PLAIN if payload is None else _CORRECTED) | (_TRANSIENT if transient else 0)
+    kind = _ODD | (_AS_IT_IS if payload is None else _CORRECTED) | (_TRANSIENT if transient else 0)
     return row_id, ts_ms, points, kind, message, b"" if payload is None else payload.encode()
 
 
@@ -156,6 +160,7 @@ def _decode_batch(data: bytes, generation: int) -> Batch:
     at = _LENGTH.size + count * _ROW.size
     records: list[Record] = []
     aside: list[SetAside] = []
+    odd: list[str] = []
     ids: list[int] = []
     marks: list[bytes] = []
     for row_id, ts_ms, points, kind, size, more, row_mark in _ROW.iter_unpack(data[_LENGTH.size : at]):
@@ -170,15 +175,18 @@ def _decode_batch(data: bytes, generation: int) -> Batch:
         corrected = payload.decode() if kind & _CORRECTED else None
         published = size if corrected is None else more
         if (
-            kind > _ASIDE
+            kind & ~_KINDS
             or published > MAX_RECORD_BYTES
             or not (0 < points < published and _EARLIEST < ts_ms < _LATEST)
         ):
             raise BrokenFrame(f"row {row_id} is of kind {kind}, {published} bytes and {points} points")
-        records.append(Record(row_id, ts_ms, points, message.decode(), corrected, kind & _TRANSIENT != 0))
+        text = message.decode()
+        if kind & _ODD:
+            odd.append(text)
+        records.append(Record(row_id, ts_ms, points, text, corrected, kind & _TRANSIENT != 0))
     if at != len(data) or len(ids) != count or any(map(int.__ge__, ids, ids[1:])):
         raise BrokenFrame("lengths that do not add up, or ids that do not ascend")
-    return Batch(records, aside, RowsRead(generation, ids, marks))
+    return Batch(records, aside, RowsRead(generation, ids, marks), odd)
 
 
 # --- rows as they are

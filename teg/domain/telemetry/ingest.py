@@ -50,11 +50,15 @@ class RowsRead:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows with what became of each; `records` and `set_aside` together are `rows`."""
+    """Rows with what became of each; `records` and `set_aside` together are `rows`.
+
+    `odd`: messages of those records whose numbers nobody has seen to be ordinary.
+    """
 
     records: Sequence[Record]
     set_aside: Sequence[SetAside]
     rows: RowsRead
+    odd: Sequence[str] = ()
 
 
 def joined(batches: Sequence[RowsRead]) -> RowsRead:
@@ -229,8 +233,8 @@ class Recorder:
         self._archived.append(batch.rows)
         self._last = batch.rows
         self._stored()
-        for record in batch.records:
-            self._notice(record.message)
+        for message in batch.odd:
+            self._notice(message)
         return len(batch.rows.ids)
 
     def _empty_inbox(self) -> bool:

@@ -130,22 +130,26 @@ def _accept(row_id: int, row_type: Any, message: Any) -> Record:
     else:
         ts_ms, values = _parts(body)
         payload = None if type(body["ts"]) is int else _encode(ts_ms, values)
-    if (keys := tuple(values)) not in _GOOD_KEYS:
+    if not has_good_keys(values):
         _check_keys(values)
-        _remember_keys(keys)
+        _remember_keys(tuple(values))
     _check_size(len(message) if payload is None else len(payload.encode()))
     return Record(row_id, ts_ms, len(values), text, payload, is_log(row_type))
 
 
 def _needs_a_look(message: bytearray) -> bool:
-    """True when some number might be distorted (17 digits, exponent, NaN, Infinity) or the nesting might be deep."""
-    shapes = message.translate(_NUMBER_SHAPES)
+    """True when some number might be distorted or the nesting might be deep."""
+    return holds_odd_numbers(message) or message.count(b"{") + message.count(b"[") > MAX_NESTING
+
+
+def holds_odd_numbers(text: bytes | bytearray) -> bool:
+    """True when there may be a number of 17 digits, with an exponent, NaN or Infinity."""
+    shapes = text.translate(_NUMBER_SHAPES)
     return (
         _SEVENTEEN_DIGITS in shapes
         or b"0e" in shapes
-        or b"NaN" in shapes
-        or b"Infinity" in shapes
-        or shapes.count(b"{") + shapes.count(b"[") > MAX_NESTING
+        or (b"N" in shapes and b"NaN" in shapes)  # one letter is found many times faster
+        or (b"I" in shapes and b"Infinity" in shapes)
     )
 
 
@@ -192,6 +196,11 @@ def _check_keys(values: dict[str, Any]) -> None:
         raise Refused(f"a key is longer than {MAX_KEY_CHARACTERS} characters")
     if markup := next(filter(_MARKUP.search, values), None):
         raise Refused(f"a key holds markup: {markup[:40]!r}")
+
+
+def has_good_keys(values: dict[str, Any]) -> bool:
+    """Were these keys, in this order, accepted before? False says nothing about them."""
+    return tuple(values) in _GOOD_KEYS
 
 
 def _remember_keys(keys: tuple[str, ...]) -> None:
