@@ -89,6 +89,7 @@ def take_over_reference() -> None:
 TIMETABLE = (
     Every(5, store_log_lines, when=lambda: huey.services.log_lines.waiting),
     Every(5, tend_storage, when=lambda: huey.services.storage.care_due),
+    Every(1, publish_records, when=lambda: huey.services.session.connected and huey.services.publisher.due),
     Every(1, check_files, when=lambda: huey.services.files.take_due()),
     Every(2, prove_stored, when=lambda: huey.services.storage_proof.due),
     Every(20, send_auxiliary_telemetry, when=lambda: huey.services.session.connected),

@@ -125,6 +125,7 @@ class Settings:
     archive_max_bytes: int
     archive_max_days: int | None
     telemetry_scale: Mapping[str, float]
+    report: str  #: as it was written; `telemetry/report_rules.py` reads it
     console: str
     console_password: str | None
     console_names: frozenset[str]
@@ -224,6 +225,7 @@ class _Reader(Variables):
             ota_build_memory_bytes=self._number("TEG_OTA_BUILD_MEMORY_BYTES", 1 << 30, 64 << 20, 1 << 45),
             archive_max_bytes=self._archive_max_bytes(data),
             telemetry_scale=self._factors("TEG_TELEMETRY_SCALE"),
+            report=self._text("TEG_REPORT"),
             archive_max_days=self._optional_number("TEG_ARCHIVE_MAX_DAYS", 1, 36_500),
             console=self._address("TEG_CONSOLE", "127.0.0.1:8765"),
             console_password=self._password("TEG_CONSOLE_PASSWORD", "TEG_CONSOLE"),

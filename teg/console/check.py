@@ -23,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     configuration.check_env_file,
     configuration.check_provisioning,
     configuration.check_run_command,
+    configuration.check_report,
     machine.check_clock,
     machine.check_disk,
     storage.check_data_path,

@@ -156,6 +156,7 @@ def _records(archive: Mapping[str, Any], forecast: float | None, now_ms: int) ->
         f"delivered    {archive['delivered']}",
         f"on the way   {archive['pending']}{waiting}{soon}",
         f"republishing {archive['republish_pending']}",
+        f"held back    {archive['held']}" + (" (TEG_REPORT; the archive has them)" if archive["held"] else ""),
         f"set aside    {archive['dead_letters']} (teg dead-letters)",
         f"evicted      {archive['evicted']}",
     ]

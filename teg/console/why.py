@@ -112,7 +112,7 @@ class Lives:
     def record(self, record_id: int) -> Iterator[str]:
         trace = self._traces.record(record_id)
         if trace is not None:
-            yield from _record_lines(trace, self._traces.proofs())
+            yield from _record_lines(trace, self._traces.proofs(), self._traces.report_rules())
         elif record_id <= self._traces.last_record():
             yield f"record {record_id} is not kept any more"
             yield "  it was a log line or a report and is delivered, was discarded or set aside, or had to make room"
@@ -168,7 +168,7 @@ def _time_ms(text: str) -> int | None:
     return None if found is None else round(found.replace(tzinfo=found.tzinfo or datetime.UTC).timestamp() * 1000)
 
 
-def _record_lines(trace: RecordTrace, proofs: Proofs) -> Iterator[str]:
+def _record_lines(trace: RecordTrace, proofs: Proofs, rules: str) -> Iterator[str]:
     yield f"record {trace.id}  {harmless(trace.message, 200)}"
     yield f"  {moment(trace.ts_ms)}  is its time stamp"
     if trace.inbox_row is not None:
@@ -180,18 +180,20 @@ def _record_lines(trace: RecordTrace, proofs: Proofs) -> Iterator[str]:
     for lane, before in trace.waiting.items():
         yield f"  waits among {LINES[lane]}; {before} before it"
     if not trace.waiting:
-        yield f"  {_stored(trace, proofs)}"
+        yield f"  {_stored(trace, proofs, rules)}"
     if trace.transient:
         yield "  it is a log line or a report: not kept when it is delivered"
 
 
-def _stored(trace: RecordTrace, proofs: Proofs) -> str:
+def _stored(trace: RecordTrace, proofs: Proofs, rules: str) -> str:
     if trace.proven_mark is not None and trace.unproven_mark is None:
         return f"acknowledged, and proven to be in the server's database (watermark {trace.proven_mark})"
     if trace.connection_ended:
         return "acknowledged on a connection that ended before the server had proven to have stored it"
     if trace.unproven_mark is not None:
         return f"acknowledged, and waits to be proven stored by a watermark after {trace.unproven_mark}"
+    if rules and not trace.transient:
+        return f"held back by TEG_REPORT ({harmless(rules)}), or delivered without a proof that is still known"
     if proofs.given is False:
         return "acknowledged; this server gives no proof that it stores anything"
     return "delivered"

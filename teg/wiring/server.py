@@ -27,9 +27,11 @@ from teg.domain.server.remembered_version import RememberedVersion
 from teg.domain.telemetry.clock_steps import ClockSteps
 from teg.domain.telemetry.ingest import REMOVE_AFTER_S, CommitPace, Recorder
 from teg.domain.telemetry.publisher import Publisher
+from teg.domain.telemetry.report_rules import parse_report
 from teg.domain.telemetry.reporting import LogLines, Reporter
 from teg.domain.telemetry.scaling import Numbers
 from teg.domain.telemetry.storage_proof import StorageProof
+from teg.domain.telemetry.thinning import Thinner
 from teg.settings import Settings
 from teg.wiring.storage import Storage
 
@@ -72,6 +74,7 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
         scaled=numbers.scaling,
         clock_steps=steps,
         marks=storage.marks,
+        thinner=Thinner(parse_report(settings.report), storage.thinned, clock, numbers.scale),
     )
     log_lines = LogLines(storage.records, clock, records_stored)
     output.forward_to(log_lines.add)

@@ -16,6 +16,7 @@ from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.gateway_db.rpc_journal import RpcJournalTable
 from teg.adapters.gateway_db.state import ClientAttributeTable, StateTable
 from teg.adapters.gateway_db.telemetry_keys import ArchivedKeys
+from teg.adapters.gateway_db.thinned import ThinnedOutbox
 from teg.adapters.gateway_db.unproven import UnprovenTable
 from teg.adapters.inbox.legacy_databases import LegacyDatabases
 from teg.adapters.inbox.mailbox import Inbox
@@ -45,6 +46,7 @@ class Storage:
     telemetry_keys: ArchivedKeys
     legacy_import: LegacyImportTable
     unproven: UnprovenTable
+    thinned: ThinnedOutbox
 
 
 def open_storage(settings: Settings, stack: ExitStack, clock: Clock, liveness: Liveness) -> Storage:
@@ -72,10 +74,11 @@ def open_storage(settings: Settings, stack: ExitStack, clock: Clock, liveness: L
         state=StateTable(database),
         client_attributes=ClientAttributeTable(database),
         calls=RpcJournalTable(database),
-        maintenance=ArchiveMaintenance(database, marks.write),
+        maintenance=ArchiveMaintenance(database, marks.write, thinned=bool(settings.report)),
         telemetry_keys=ArchivedKeys(database),
         legacy_import=LegacyImportTable(database),
         unproven=UnprovenTable(database),
+        thinned=ThinnedOutbox(database, anchors.note),
     )
 
 

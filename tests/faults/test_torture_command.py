@@ -20,6 +20,7 @@ GOOD = Account(
     accepted=10,
     delivered=10,
     pending=0,
+    held=0,
     set_aside=0,
     evicted=0,
     counted_lost=0,

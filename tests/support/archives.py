@@ -74,7 +74,7 @@ class Archive:
 
     def assert_account(self) -> None:
         counts = self.counts()
-        ways = counts["delivered"] + counts["pending"] + counts["evicted"] + counts["lost"]
+        ways = counts["delivered"] + counts["pending"] + counts["held"] + counts["evicted"] + counts["lost"]
         assert counts["accepted"] == ways, counts
 
     def close(self) -> None:

@@ -67,7 +67,7 @@ class FaultSite(Site):
 
     def assert_account(self) -> None:
         counters = self.counters()
-        ways = sum(counters.get(name, 0) for name in ("delivered", "evicted", "lost")) + self.pending()
+        ways = sum(counters.get(name, 0) for name in ("delivered", "held", "evicted", "lost")) + self.pending()
         assert counters.get("accepted", 0) == ways, counters
 
     def assert_exact(self) -> None:

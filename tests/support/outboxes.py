@@ -40,9 +40,9 @@ class Archive:
         return self.maintenance.counts()
 
     def assert_account(self) -> None:
-        """accepted = stored + acknowledged + pending + evicted + lost, at any moment."""
+        """accepted = stored + acknowledged + pending + held + evicted + lost, at any moment."""
         counts = self.counts()
-        known = ("stored", "acknowledged", "pending", "evicted", "lost")
+        known = ("stored", "acknowledged", "pending", "held", "evicted", "lost")
         assert counts["accepted"] == sum(counts[name] for name in known), counts
         assert min(counts[name] for name in known) >= 0, counts
 

@@ -188,8 +188,14 @@ class FakeArchive:
             raise Unavailable("gateway.db: database is locked")
         return 10
 
-    def mark_for_publishing(self, start_ms: int, end_ms: int, progress: Callable[[int], None] = lambda _: None) -> int:
-        count = self._ask("mark", start_ms, end_ms)
+    def mark_for_publishing(
+        self,
+        start_ms: int,
+        end_ms: int,
+        progress: Callable[[int], None] = lambda _: None,
+        keys: Sequence[str] | None = None,
+    ) -> int:
+        count = self._ask("mark", start_ms, end_ms, *([] if keys is None else [keys]))
         progress(4)
         progress(count)
         return count

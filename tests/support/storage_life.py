@@ -223,8 +223,8 @@ def compare(folder: Path, server: Server, produced: Sequence[int], set_aside: in
 
 
 def account(counters: dict[str, int], waiting: int) -> None:
-    ways = sum(counters.get(name, 0) for name in ("delivered", "evicted", "lost")) + waiting
-    _agree(f"accepted = delivered + pending + evicted + lost {counters}", ways, counters.get("accepted", 0))
+    ways = sum(counters.get(name, 0) for name in ("delivered", "held", "evicted", "lost")) + waiting
+    _agree(f"accepted = delivered + pending + held + evicted + lost {counters}", ways, counters.get("accepted", 0))
 
 
 def _agree(what: str, found: Any, expected: Any) -> None:

@@ -100,6 +100,7 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("TEG_ARCHIVE_MAX_BYTES", str(GIB), "archive_max_bytes", GIB),
     ("TEG_ARCHIVE_MAX_DAYS", "30", "archive_max_days", 30),
     ("TEG_ARCHIVE_MAX_DAYS", "", "archive_max_days", None),
+    ("TEG_REPORT", " pm*: mean every 60s ", "report", "pm*: mean every 60s"),
     ("TEG_TELEMETRY_SCALE", "", "telemetry_scale", {}),
     ("TEG_TELEMETRY_SCALE", " a:2 , b:-0.5 ,", "telemetry_scale", {"a": 2.0, "b": -0.5}),
     ("TEG_TELEMETRY_SCALE", "with:colon:1e3", "telemetry_scale", {"with:colon": 1000.0}),
@@ -211,6 +212,7 @@ BAD: list[tuple[str, str]] = [
 
 #: Any text will do for these; only a zero byte will not.
 FREE_TEXT = {
+    "TEG_REPORT",  # read by the report rules: test_report_rules.py
     "LOG_LEVEL",
     "THINGSBOARD_PROVISION_DEVICE_KEY",
     "THINGSBOARD_PROVISION_DEVICE_SECRET",

@@ -8,7 +8,7 @@ from teg.adapters.gateway_db import salvage
 from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.look_through import LookThrough
-from teg.adapters.gateway_db.marker import COUNTERS, LAST_IDS, Marker
+from teg.adapters.gateway_db.marker import COUNTERS, LAST_IDS, LATER_COUNTERS, Marker
 from teg.adapters.gateway_db.salvage import Salvage
 from teg.domain.errors import Unavailable
 
@@ -122,7 +122,8 @@ class DatabaseKeeper:
     def _numbers(self) -> dict[str, int]:
         kept = counters(self.database)
         ids = dict(self.database.rows("SELECT name, seq FROM sqlite_sequence"))
-        return {name: ids.get(name, 0) for name in LAST_IDS} | {name: kept.get(name, 0) for name in COUNTERS}
+        counted = {name: kept.get(name, 0) for name in (*COUNTERS, *LATER_COUNTERS)}
+        return {name: ids.get(name, 0) for name in LAST_IDS} | counted
 
     def _compare(self, marked: dict[str, int]) -> None:
         """An archive that knows less than its marker has lost rows without an error: said, counted, ids skipped."""
@@ -130,7 +131,8 @@ class DatabaseKeeper:
         if now["record"] >= marked["record"]:
             return
         missing = marked["accepted"] - now["accepted"]
-        waiting = marked["accepted"] - marked["delivered"] - marked["evicted"] - marked["lost"]
+        gone = sum(marked.get(name, 0) for name in ("delivered", "held", "evicted", "lost"))
+        waiting = marked["accepted"] - gone
         logger.error(
             "%s knows %d records, %d had been accepted before: a database or a write-ahead log was lost or replaced by"
             " an older one; up to %d undelivered records are missing",

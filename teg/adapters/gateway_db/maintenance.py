@@ -6,55 +6,54 @@ Long jobs work in slices, each a short transaction, so that archiving and publis
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from sqlite3 import Connection
 from typing import Any
 
-from teg.adapters.gateway_db import quarantine, unproven
+from teg.adapters.gateway_db import quarantine
 from teg.adapters.gateway_db.connections import sqlite_errors
 from teg.adapters.gateway_db.counters import count, counters
 from teg.adapters.gateway_db.database import Database
-from teg.adapters.gateway_db.eviction import LETTER_SLICE, SLICE, Eviction
+from teg.adapters.gateway_db.eviction import LETTER_SLICE, Eviction
 from teg.adapters.gateway_db.outbox import KEPT, insert_records
+from teg.adapters.gateway_db.republish import Republish
 from teg.adapters.gateway_db.statistics import statistics
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, validate
 
-_TALLY = ("accepted", "delivered", "stored", "set_aside", "evicted", "discarded", "lost", "moved")
+_TALLY = ("accepted", "delivered", "stored", "set_aside", "held", "evicted", "discarded", "lost", "moved")
 
 
 class ArchiveMaintenance:
     """`telemetry.retention.Maintenance`, and what the archive calls need. Ranges include both ends."""
 
-    def __init__(self, database: Database, write_marks: Callable[[], None] = lambda: None) -> None:
-        """`write_marks` brings the outbox up to date: without it acknowledged rows may still seem to wait."""
+    def __init__(
+        self, database: Database, write_marks: Callable[[], None] = lambda: None, thinned: bool = False
+    ) -> None:
+        """`write_marks` brings the outbox up to date: without it acknowledged rows may still seem to wait.
+
+        `thinned`: not all that waits will be sent (`TEG_REPORT`).
+        """
+        self._thinned = thinned
+        self._republish = Republish(database)
         self._write_marks = write_marks
         self._database = database
         self._eviction = Eviction(database, write_marks)
 
-    def mark_for_publishing(self, start_ms: int, end_ms: int, progress: Callable[[int], None] = lambda _: None) -> int:
-        """Put kept records of the range into the outbox again, in slices; returns how many are in range."""
-        self._write_marks()
-        total, after_ms = 0, start_ms - 1
-        while rows := self._database.rows(
-            "SELECT ts FROM record WHERE ts > ? AND ts <= ? ORDER BY ts LIMIT 1 OFFSET ?", (after_ms, end_ms, SLICE)
-        ):
-            with self._database.transaction() as connection:
-                total += self._mark(connection, after_ms + 1, rows[0][0])
-            after_ms = rows[0][0]
-            progress(total)
-        with self._database.transaction() as connection:  # the last slice: now the whole range is on its way
-            unproven.republished(connection, start_ms, end_ms)
-            return total + self._mark(connection, after_ms + 1, end_ms)
+    def mark_for_publishing(
+        self,
+        start_ms: int,
+        end_ms: int,
+        progress: Callable[[int], None] = lambda _: None,
+        keys: Sequence[str] | None = None,
+    ) -> int:
+        """Put kept records of the range, or these keys of them, into the outbox again, raw; returns how many.
 
-    def _mark(self, connection: Connection, start_ms: int, end_ms: int) -> int:
-        marked: int = connection.execute(
-            "INSERT OR IGNORE INTO outbox (lane, record_id) SELECT ?, id FROM record"
-            f" WHERE ts BETWEEN ? AND ? AND kind = {KEPT}"
-            " AND NOT EXISTS (SELECT 1 FROM outbox WHERE lane = ? AND record_id = record.id)",
-            (Stream.REPUBLISH, start_ms, end_ms, Stream.DATA),
-        ).rowcount
-        return marked
+        Raises:
+            Refused: other keys of the range are on their way.
+        """
+        self._write_marks()
+        thinned = self._thinned or self._database.rows("SELECT rules FROM report_position") != [("",)]
+        return self._republish.mark(start_ms, end_ms, progress, keys, thinned)
 
     def discard(self, start_ms: int, end_ms: int) -> int:
         """Delete delivered records of the range; what still waits for its PUBACK stays. Returns how many went."""
@@ -71,7 +70,7 @@ class ArchiveMaintenance:
         return {**asdict(found), "file_bytes": self._database.size_bytes()}
 
     def counts(self) -> dict[str, Any]:
-        """The account: accepted = stored + acknowledged + pending + evicted + lost; all exact now.
+        """The account: accepted = stored + acknowledged + pending + held + evicted + lost; all exact now.
 
         What was set aside is extra. `delivered` is what was acknowledged, proven to be stored or not.
         """
@@ -100,7 +99,7 @@ class ArchiveMaintenance:
         """
         kept = counters(self._database)
         tally = {name: kept.get(name, 0) for name in _TALLY}
-        gone = tally["delivered"] + tally["evicted"] + tally["lost"]
+        gone = tally["delivered"] + tally["held"] + tally["evicted"] + tally["lost"]
         return {**tally, "pending": max(0, tally["accepted"] - gone)}
 
     def _waiting(self, lane: Stream) -> int:

@@ -16,6 +16,8 @@ from teg.adapters.gateway_db.names import sync_directory
 
 LAST_IDS = ("record", "dead_letter")
 COUNTERS = ("accepted", "delivered", "evicted", "lost")
+#: Not in the markers of earlier versions.
+LATER_COUNTERS = ("held",)
 
 
 class Marker:

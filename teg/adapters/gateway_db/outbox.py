@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import Any
 
-from teg.adapters.gateway_db import unproven
+from teg.adapters.gateway_db import chosen_keys, unproven
 from teg.adapters.gateway_db.counters import count
 from teg.adapters.gateway_db.database import Database
 from teg.domain.telemetry.ports import Delivery, Stream, Unfinished, fingerprint
@@ -32,6 +32,7 @@ SCHEMA = (
     "CREATE TABLE IF NOT EXISTS inbox_batch (last_row INTEGER PRIMARY KEY, first_row INTEGER NOT NULL,"
     " first_record INTEGER NOT NULL, first_dead_letter INTEGER NOT NULL)",
     *unproven.SCHEMA,
+    *chosen_keys.SCHEMA,
 )
 
 #: The outbox is found by lane and id: without a lane it would be read from end to end.
@@ -99,7 +100,7 @@ class RecordTable:
                 size += len(row[3])
                 if size >= max_bytes:
                     break
-        return rows
+        return chosen_keys.cut(self._database, lane, rows)
 
     def newest(self, lane: Stream) -> int:
         return int(self._database.rows("SELECT coalesce(max(record_id), 0) FROM outbox WHERE lane = ?", (lane,))[0][0])

@@ -51,6 +51,7 @@ _ROW_TABLES = {
 }
 #: Ids of the old file mean nothing in the new one, and its watermarks are another archive's.
 _ROW_TABLES |= {"unproven", "proven", "proof", "clock_anchor", "moved", "sent_before"}
+_ROW_TABLES |= {"chosen_keys", "report_key", "report_position"}
 
 #: Text as bytes: what is damaged must not stop us.
 _RECORD_COLUMNS = "source_row, ts, points, CAST(message AS BLOB), CAST(payload AS BLOB), kind"
@@ -214,7 +215,7 @@ class _FolderSalvage:
                 count(connection, **{_note("letters"): len(new)})
 
     def _close_account(self, old: sqlite3.Connection) -> None:
-        """The old counters join the new ones: accepted = delivered + pending + evicted + lost, before and after."""
+        """The old counters join the new: accepted = delivered + pending + held + evicted + lost, before and after."""
         with self._database.transaction() as connection:
             names = ("pending", "again", "delivered", "letters")
             notes = dict(connection.execute("SELECT name, value FROM counter WHERE name LIKE 'salvage/%'"))
@@ -230,7 +231,7 @@ class _FolderSalvage:
 
     def _join(self, connection: sqlite3.Connection, books: dict[str, int], known: int) -> None:
         account = self._account
-        gone = books.get("evicted", 0) + books.get("lost", 0)
+        gone = sum(books.get(name, 0) for name in ("evicted", "held", "lost"))
         waited = books.get("accepted", 0) - books.get("delivered", 0) - gone + account.unproven
         account.lost = max(0, waited - (known if known else account.pending + account.again))
         delivered = books.get("accepted", 0) - gone - account.pending - account.again - account.lost

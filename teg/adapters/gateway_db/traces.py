@@ -89,6 +89,11 @@ class Traces:
         found = self._database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'record'")
         return int(found[0][0]) if found else 0
 
+    def report_rules(self) -> str:
+        """`TEG_REPORT` of the gateway that last published; empty when every record goes."""
+        known = self._database.rows("SELECT 1 FROM sqlite_master WHERE name = 'report_position'")
+        return str(self._database.rows("SELECT rules FROM report_position")[0][0]) if known else ""
+
     def proofs(self) -> Proofs:
         mark, keeps = self._database.rows("SELECT proven_mark, keeps FROM proof")[0]
         return Proofs(mark, None if keeps is None else bool(keeps))

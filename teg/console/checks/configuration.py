@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from teg.console.checks.finding import Finding, Site, fine, problem, skipped, warning
+from teg.domain.errors import Refused
+from teg.domain.telemetry.report_rules import parse_report
 from teg.settings import env_file, quoted_variables
 
 
@@ -46,6 +48,18 @@ def check_env_file(site: Site) -> Iterator[Finding]:
         yield warning("settings file", f"everybody can read {path}, with its secret", f"chmod 640 {path}")
     else:
         yield fine("settings file", str(path))
+
+
+def check_report(site: Site) -> Iterator[Finding]:
+    try:
+        rules = parse_report(site.settings.report)
+    except Refused as problems:
+        yield problem("report", str(problems), "see docs/thin-links.md; the gateway does not start with it")
+        return
+    if rules:
+        yield fine("report", f"{len(rules.entries)} entries: {site.settings.report}")
+    else:
+        yield skipped("report", "every record goes to the server (TEG_REPORT is not set)")
 
 
 def check_run_command(site: Site) -> Iterator[Finding]:

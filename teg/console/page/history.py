@@ -15,7 +15,7 @@ WEEK = (1800.0, 336)
 DAY_S = 86_400.0
 COLUMNS = ("accepted_per_s", "delivered_per_s", "latency_ms", "backlog")
 #: What the day's account is made of.
-ACCOUNT = ("accepted", "delivered", "stored", "evicted", "set_aside", "lost")
+ACCOUNT = ("accepted", "delivered", "stored", "held", "evicted", "set_aside", "lost")
 
 
 @dataclass(frozen=True, slots=True)

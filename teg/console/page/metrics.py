@@ -13,6 +13,7 @@ NUMBERS = (
     ("teg_records_accepted", "gauge", "Records accepted, durable on the device.", ("archive", "accepted")),
     ("teg_records_delivered", "counter", "Records that the server acknowledged.", ("archive", "delivered")),
     ("teg_records_stored", "gauge", "Of these, proven to be in the server's database.", ("archive", "stored")),
+    ("teg_records_held", "counter", "Records that TEG_REPORT held back.", ("archive", "held")),
     ("teg_records_evicted", "counter", "Records that went for want of room.", ("archive", "evicted")),
     ("teg_records_lost", "counter", "Records lost with a damaged database.", ("archive", "lost")),
     ("teg_records_pending", "gauge", "Records on their way to the server.", ("archive", "pending")),

@@ -231,16 +231,16 @@ def _dead_letters_method(archive: ArchiveControl) -> Method:
 
 
 def _republish(archive: ArchiveControl) -> Callable[[Any], CallPlan]:
-    def run(span: parameters.Span, progress: Progress) -> str:
+    def run(span: parameters.Span, keys: tuple[str, ...] | None, progress: Progress) -> str:
         with _archive_available("Republishing"):
-            count = archive.mark_for_publishing(span.start_ms, span.end_ms, progress)
+            count = archive.mark_for_publishing(span.start_ms, span.end_ms, progress, keys)
         return f"OK - {count} messages republished - {span.start_ms} -> {span.end_ms}"
 
     def plan(params: Any) -> CallPlan:
-        span = parameters.parse_republish(params)
+        span, keys = parameters.parse_republish(params), parameters.parse_republished_keys(params)
         return CallPlan(
-            run=lambda: run(span, lambda _: None),
-            run_telling=lambda progress: run(span, progress),
+            run=lambda: run(span, keys, lambda _: None),
+            run_telling=lambda progress: run(span, keys, progress),
             group=Group.DATA,
             once=True,
         )
@@ -270,6 +270,8 @@ def _archive_available(doing: str) -> Iterator[None]:
         yield
     except Unavailable as reason:
         raise Unavailable(f"{doing} archived messages failed: archive database unavailable") from reason
+    except Refused as reason:
+        raise Refused(f"{doing} archived messages failed: {reason}") from reason
 
 
 def _get_logs(ports: MethodPorts) -> Callable[[Any], CallPlan]:

@@ -17,6 +17,7 @@ MAX_ARGUMENTS = 256
 EARLIEST_MS = 1_735_719_469_000
 LATEST_MS = 2_524_637_869_000
 MAX_LINES = 1_000
+MAX_KEYS = 100
 MAX_DEAD_LETTERS = 100
 MAX_MINUTES = 24 * 60
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -111,6 +112,21 @@ def parse_republish(params: Any) -> Span:
                 " 1735719469_000 and 2524637869_000"
             )
         return span
+
+
+def parse_republished_keys(params: Any) -> tuple[str, ...] | None:
+    """`"keys": ["pm25", "t"]`, optional; None: all keys. Call it after `parse_republish`."""
+    with _prefix("Republishing archived messages failed"):
+        keys = _dictionary(params).get("keys")
+        if keys is None:
+            return None
+        if not isinstance(keys, list) or not 1 <= len(keys) <= MAX_KEYS or not all(_is_key(key) for key in keys):
+            raise Refused(f"'keys' must be a list of 1 to {MAX_KEYS} keys")
+        return tuple(sorted(set(keys)))
+
+
+def _is_key(key: Any) -> bool:
+    return isinstance(key, str) and bool(key.strip())
 
 
 def parse_discard(params: Any) -> Span:

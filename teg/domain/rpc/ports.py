@@ -10,8 +10,14 @@ from teg.domain.ports import Host
 class ArchiveControl(Protocol):
     """What an operator can do with the archive; every range includes both ends; raises Unavailable."""
 
-    def mark_for_publishing(self, start_ms: int, end_ms: int, progress: Callable[[int], None] = lambda _: None) -> int:
-        """Put the archived rows of a range on their way again, in slices; returns how many.
+    def mark_for_publishing(
+        self,
+        start_ms: int,
+        end_ms: int,
+        progress: Callable[[int], None] = lambda _: None,
+        keys: Sequence[str] | None = None,
+    ) -> int:
+        """Put the archived rows of a range, or these keys of them, on their way again, in slices; returns how many.
 
         `progress` hears, after each slice, how many so far.
         """

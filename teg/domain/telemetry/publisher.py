@@ -23,6 +23,7 @@ from teg.domain.telemetry.drain_rate import DrainRate
 from teg.domain.telemetry.in_flight import ACK_TIMEOUT_S, WINDOW, InFlight
 from teg.domain.telemetry.poison_messages import PoisonMessages
 from teg.domain.telemetry.ports import Outbox, Stream
+from teg.domain.telemetry.thinning import DecidedRows, Thinner
 
 logger = logging.getLogger("gateway.publisher")
 
@@ -72,6 +73,7 @@ class Publisher:
         device: str = "",
         clock_steps: ClockSteps | None = None,
         marks: DeliveryMarks | None = None,
+        thinner: Thinner | None = None,
     ) -> None:
         """`device` is another one's name, in whose place a gateway's session speaks; empty: the session's own."""
         self._clock_steps = clock_steps
@@ -84,7 +86,8 @@ class Publisher:
         self._clock = clock
         self._idle_timeout_s = idle_timeout_s
         self._poison = PoisonMessages()
-        self._backlog = Backlog(outbox, scaled)
+        self._thinner = thinner
+        self._backlog = Backlog(outbox if thinner is None else DecidedRows(outbox, thinner), scaled)
         self._flight = InFlight()
         self._rate = DrainRate()
         self._results: SimpleQueue[tuple[int, int, bool]] = SimpleQueue()
@@ -178,6 +181,8 @@ class Publisher:
         self._check_link()
         if self._clock_steps is not None and self._clock_steps.due:
             return self._move_first(self._clock_steps)
+        if self._thinner is not None and self._thinner.decide():
+            return self._decided()
         if self._may_send() and (batch := self._next_batch()):
             self._told_of_more = False
             self._send(batch)
@@ -203,9 +208,23 @@ class Publisher:
             self._collect(1.0)
         else:
             self._mark()
+            if self._thinner is not None:
+                self._thinner.close_all()
             clock_steps.apply(self._maybe_sent)
             self._rewind()
         return True
+
+    def _decided(self) -> bool:
+        """What was decided before anything is sent is a backlog, as if it had waited like this."""
+        self._told_of_more = False
+        if not self._flight and not self._marks:
+            self._rewind()
+        return True
+
+    @property
+    def due(self) -> bool:
+        """Is there something to do although no record came?"""
+        return self._thinner is not None and self._thinner.due
 
     def _more_came(self) -> bool:
         """Acknowledged rows are marked together with the next ones, if these come soon; a mark costs a write."""

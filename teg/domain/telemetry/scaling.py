@@ -47,10 +47,11 @@ class Numbers:
         body = orjson.loads(record)
         values = body.get("values")
         if isinstance(values, dict):
-            body["values"] = {key: self._scale(key, value) for key, value in values.items()}
+            body["values"] = {key: self.scale(key, value) for key, value in values.items()}
         return orjson.dumps(body)
 
-    def _scale(self, key: str, value: object) -> object:
+    def scale(self, key: str, value: object) -> object:
+        """One value of `key` as the server gets it."""
         if key not in self._factors or isinstance(value, bool) or not isinstance(value, int | float):
             return value
         return round(value * self._factors[key], DECIMALS)

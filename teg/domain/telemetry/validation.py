@@ -13,7 +13,7 @@ The archive keeps a message exactly as the controller wrote it. ThingsBoard stor
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
@@ -41,6 +41,7 @@ MAX_DIGITS = 400
 #: Every digit becomes 0 and E becomes e: one pass, then plain finds (a regular expression took four times as long).
 _NUMBER_SHAPES = bytes.maketrans(b"123456789E", b"000000000e")
 _SEVENTEEN_DIGITS = b"0" * 17
+_EXPONENT = re.compile(rb"\d[eE][+-]?\d")
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 #: The server acknowledges and then drops what carries markup in a key (thingsboard `NoXssValidator`).
 _MARKUP = re.compile(r"<[A-Za-z/!?]")
@@ -120,6 +121,29 @@ def restamp(
         return Record(row_id, ts_ms, len(values), text, payload, is_log(bytearray(row_type.encode())))
     except Refused:
         return None
+
+
+def encode_values(ts_ms: int, values: Mapping[str, Any]) -> str | None:
+    """A record of values that were computed, spelled so that the server stores numbers; None when none is left."""
+    written = {key: _Written(repr(value)) if type(value) is float else value for key, value in values.items()}
+    right = {key: _number_set_right(value) for key, value in written.items() if not _endless(value)}
+    right = {key: value for key, value in right.items() if value is not _LEFT_OUT}
+    return _encode(ts_ms, right) if right else None
+
+
+def only_keys(record: bytes, keys: Collection[str]) -> tuple[bytes, int]:
+    """An accepted record's JSON with these of its keys alone, its numbers as the server stores them; and how many."""
+    body = orjson.loads(record)
+    values = {key: value for key, value in body["values"].items() if key in keys}
+    text = orjson.dumps({"ts": body["ts"], "values": values})
+    if _EXPONENT.search(text):  # made by orjson, perhaps: the server types these in its own way
+        body = _parse_exact(record.decode())
+        text = _encode(body["ts"], {key: value for key, value in body["values"].items() if key in keys}).encode()
+    return text, len(values)
+
+
+def _endless(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _accept(row_id: int, row_type: Any, message: Any) -> Record:

@@ -76,6 +76,7 @@ class Account:
     accepted: int
     delivered: int
     pending: int
+    held: int
     set_aside: int
     evicted: int
     counted_lost: int
@@ -83,7 +84,7 @@ class Account:
 
     @property
     def exact(self) -> bool:
-        return self.accepted == self.delivered + self.pending + self.evicted + self.counted_lost
+        return self.accepted == self.delivered + self.pending + self.held + self.evicted + self.counted_lost
 
     @property
     def settled(self) -> bool:
@@ -115,6 +116,7 @@ def take_account(producer: Producer, device: Device, gateway_db: Path) -> Accoun
         accepted=counters["accepted"],
         delivered=counters["delivered"],
         pending=pending,
+        held=counters["held"],
         set_aside=counters["set_aside"],
         evicted=counters["evicted"],
         counted_lost=counters["lost"],

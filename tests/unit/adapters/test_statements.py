@@ -127,7 +127,7 @@ def test_a_slice_costs_the_same_however_large_the_archive_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Callable[[Archive], object]
 ) -> None:
     monkeypatch.setattr(eviction, "SLICE", 50)
-    monkeypatch.setattr("teg.adapters.gateway_db.maintenance.SLICE", 50)
+    monkeypatch.setattr("teg.adapters.gateway_db.republish.SLICE", 50)
     costs = []
     for rows in (2_000, 20_000):
         archive = Archive(tmp_path / str(rows))

@@ -69,7 +69,7 @@ def test_the_account_is_of_the_last_day_or_since_the_start() -> None:
     history = History()
     history.add(0, tally(accepted=1_000, delivered=900), 0, 0)
     young = history.day(600, tally(accepted=1_010, delivered=905, pending=7, evicted=1))
-    unchanged = dict.fromkeys(("stored", "set_aside", "lost"), 0)
+    unchanged = dict.fromkeys(("stored", "held", "set_aside", "lost"), 0)
     assert young == {"since_s": 600, "accepted": 10, "delivered": 5, "evicted": 1, "pending": 7, **unchanged}
     for now_s in range(0, int(3 * DAY_S), 600):
         history.add(now_s, tally(accepted=1_000 + now_s), 0, 0)

@@ -124,6 +124,7 @@ function day(account) {
   pairs("day", [
     [`accepted in ${age(account.since_s)}`, count(account.accepted)], ["acknowledged", count(account.delivered)],
     ["proven stored", count(account.stored)], ["on the way now", count(account.pending)],
+    ["held back", count(account.held)],
     ["set aside", count(account.set_aside)], ["evicted", count(account.evicted), account.evicted ? "bad" : ""],
     ["lost", count(account.lost), account.lost ? "bad" : ""],
   ]);
