@@ -26,6 +26,7 @@ DAY_S = 24 * 3600
 def services() -> Any:
     services: Any = FakeServices()
     services.log_lines.waiting = True
+    services.publisher.due = False
     return services
 
 
