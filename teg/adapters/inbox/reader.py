@@ -7,6 +7,7 @@ the next try, meets a new one.
 
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ import orjson
 import teg
 from teg.adapters.inbox import directory, wire
 from teg.adapters.inbox.confinement import Layers
+from teg.adapters.inbox.processor_time import ProcessorTime
 from teg.adapters.inbox.wire import Answer, BrokenFrame
 from teg.domain.backoff import Backoff
 from teg.domain.errors import Unavailable
@@ -31,6 +33,8 @@ logger = logging.getLogger("gateway.inbox")
 
 #: A request that is not answered by then has met something without end. Every statement is bounded well below it.
 REQUEST_S = 8.0
+#: How often it is looked at, while no answer comes, how much of the processor it takes.
+LOOK_S = 0.5
 START_S = 15.0
 END_S = 2.0
 #: Between tries at a file that makes trouble. Another file under the name is met at once.
@@ -61,6 +65,8 @@ class ReaderProcess:
         except BaseException:
             self.kill()
             raise
+        self._time = ProcessorTime(self.pid)
+        self._time.answered()
 
     @property
     def pid(self) -> int:
@@ -69,8 +75,12 @@ class ReaderProcess:
     def ask(self, request: bytes, timeout_s: float) -> tuple[Answer, bytes]:
         deadline_s = time.monotonic() + timeout_s
         self._channel.settimeout(timeout_s)
+        self._time.humble_if_greedy()
         wire.send(self._channel, request)
+        while not select.select([self._channel], [], [], LOOK_S)[0] and time.monotonic() < deadline_s:
+            self._time.humble_if_greedy()
         answer = wire.receive(self._channel, deadline_s)
+        self._time.answered()
         try:
             return Answer(answer[0]), answer[1:]
         except (IndexError, ValueError) as error:
