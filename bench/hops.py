@@ -1,10 +1,11 @@
-"""How many of our files a remote call and an update enter, from the message to the last report, in a running gateway.
+"""How many of our files a record, a remote call and an update enter, from beginning to end, in a running gateway.
 
 python -m bench.hops
 
-Counted is every file of ours of which a function is called by the message on the network thread, or by a task that
-follows from it: for the call until it is noted, for the update (from Git, the controller as a plain process) until
-`UPDATED` has been told. What idles beside them is not.
+Counted is every file of ours of which a function is called by what comes in (a message or a PUBACK on the network
+thread, a look into the inbox), or by a task that follows from it: for the record until it is proven to be stored, for
+the call until it is noted, for the update (from Git, the controller as a plain process) until `UPDATED` has been told.
+What idles beside them is not, nor what the confined process enters that reads the inbox.
 """
 
 import json
@@ -13,15 +14,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.ota_device import TRIAL_S, make_repository
-from tests.support.running import RunningGateway, wait_until
+from tests.support.running import ControllerInbox, RunningGateway, message, wait_until
 
+CONNECTION = "teg/adapters/mqtt_session/connection.py"
+MESSAGE = f"{CONNECTION}:_on_paho_message"
+ACKNOWLEDGED = f"{CONNECTION}:_on_publish"
+LOOK = "producers/controller_feed.py:_look"
+RECORD_TASKS = ("archive_records", "publish_records", "prove_stored")
 CALL_TASKS = ("handle_rpc", "run_rpc")
 UPDATE_TASKS = ("handle_attribute_push", "read_software", "advance_update")
 #: What a call still does after its answer has left, and a gateway after its connection came up.
@@ -29,12 +35,15 @@ SETTLE_S = 3.0
 
 
 class Traced:
-    def __init__(self, directory: Path, server: ThingsBoard, tasks: tuple[str, ...], **environment: str) -> None:
+    def __init__(
+        self, directory: Path, server: ThingsBoard, tasks: tuple[str, ...], *begins: str, **environment: str
+    ) -> None:
         self.path = directory / "trace.json"
         self.device: Device = server.add_device("bench", token="T1")
         self.gateway = RunningGateway(
             directory, server.host, server.port, "T1",
-            TRACE_PATH=str(self.path), TRACE_TASKS=",".join(tasks), **environment,
+            TRACE_PATH=str(self.path), TRACE_TASKS=",".join(tasks), TRACE_BEGINS=",".join(begins),
+            **environment,
         )  # fmt: skip
 
     @contextmanager
@@ -65,7 +74,7 @@ class Traced:
 
 def call(directory: Path, method: str, params: Any = None) -> dict[str, str]:
     with ThingsBoard() as server:
-        traced = Traced(directory, server, CALL_TASKS, TEG_RPC_RUN_COMMAND="on")
+        traced = Traced(directory, server, CALL_TASKS, MESSAGE, TEG_RPC_RUN_COMMAND="on")
         with traced.running():
             traced.device.rpc("ping", timeout_s=30)  # what is done only the first time is done
             found = traced.entered(lambda: traced.device.rpc(method, params, timeout_s=30))
@@ -73,11 +82,27 @@ def call(directory: Path, method: str, params: Any = None) -> dict[str, str]:
     return found
 
 
+def record(directory: Path) -> dict[str, str]:
+    with ThingsBoard() as server:
+        traced = Traced(directory, server, RECORD_TASKS, LOOK, ACKNOWLEDGED, MESSAGE)
+        with traced.running(), closing(ControllerInbox(traced.gateway.inbox_path)) as inbox:
+            _measure(traced, inbox, 1)  # what is done only the first time is done
+            found = traced.entered(lambda: _measure(traced, inbox, 2))
+    assert "teg/domain/telemetry/storage_proof.py" in found, "the tasks of the record were not seen"
+    return found
+
+
+def _measure(traced: Traced, inbox: ControllerInbox, number: int) -> None:
+    inbox.insert(message(number))
+    stored = "SELECT value FROM counter WHERE name = 'stored'"
+    wait_until(lambda: traced.gateway.rows(stored) == [(number,)], 60, f"record {number} is proven to be stored")
+
+
 def update(directory: Path) -> dict[str, str]:
     repository = make_repository(directory / "controller-repository")
     with ThingsBoard() as server:
         traced = Traced(
-            directory, server, UPDATE_TASKS,
+            directory, server, UPDATE_TASKS, MESSAGE,
             TEG_CONTROLLER_RUNTIME="process",
             TEG_CONTROLLER_COMMAND=f"{sys.executable} -u main.py",
             TEG_CONTROLLER_GIT_PATH=str(repository / ".git"),
@@ -107,6 +132,7 @@ def report(name: str, entered: Mapping[str, str]) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
+        report("a record, from the look into the inbox until it is stored", record(directory / "record"))
         report("a call that is answered at once (ping)", call(directory / "ping", "ping"))
         command = {"command": ["true"]}
         report("a call that is noted first (run_command)", call(directory / "command", "run_command", command))

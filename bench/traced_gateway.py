@@ -1,7 +1,7 @@
-"""The gateway, noting which of its files a message and the tasks that follow from it enter.
+"""The gateway, noting which of its files a walk enters: where it begins, and the tasks that follow from it.
 
-`huey_consumer bench.traced_gateway.huey` with TRACE_PATH and TRACE_TASKS in its environment: SIGRTMIN begins anew,
-SIGRTMAX writes what was noted. See bench/hops.py.
+`huey_consumer bench.traced_gateway.huey` with TRACE_PATH, TRACE_BEGINS and TRACE_TASKS in its environment: SIGRTMIN
+begins anew, SIGRTMAX writes what was noted. See bench/hops.py.
 """
 
 import json
@@ -18,6 +18,7 @@ from gateway import huey as huey
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("teg/", "tasks/", "producers/", "gateway.py")
 TRACE_PATH = Path(os.environ["TRACE_PATH"])
+TRACE_BEGINS = frozenset(os.environ["TRACE_BEGINS"].split(","))  # "file:function"
 TRACE_TASKS = frozenset(os.environ["TRACE_TASKS"].split(","))
 
 _files: dict[str, str] = {}
@@ -35,10 +36,10 @@ def _file(path: str) -> str:
 
 
 def _begins(file: str, frame: FrameType) -> bool:
-    """The walk begins with the message on the network thread, and goes on with each task that follows from it."""
+    """With what comes in on a thread that waits for it; the walk goes on with each task that follows from it."""
     function = frame.f_code.co_name
-    if file == "teg/adapters/mqtt_session/connection.py":
-        return function == "_on_paho_message"
+    if f"{file}:{function}" in TRACE_BEGINS:
+        return True
     return file == "tasks/queue.py" and function == "run" and frame.f_locals.get("name") in TRACE_TASKS
 
 

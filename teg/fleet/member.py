@@ -66,7 +66,7 @@ class Member:
             pause=self._stopping.wait,
             send_again=self._publisher.read_again,
             server_was_set_back=lambda: None,
-            counts_messages=lambda: bool(self._pacer.limits.messages),
+            counts_messages=self._pacer.counts_messages,
         )
         self._thread = threading.Thread(target=self._publish, name="fleet-publisher", daemon=True)
 

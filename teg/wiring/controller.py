@@ -129,7 +129,7 @@ def _software_update(
             digest_only=settings.ota_require_digest,
         ),
         stopping=stopping,
-        wake=lambda: advance_update(),
+        wake=advance_update,
     )
 
 

@@ -63,7 +63,7 @@ def running_producers(
         logger.info("%s; the session waits for its next try when the network comes back", reason)
     supervisor = controller.supervisor
     if controller.runtime is not None and isinstance(supervisor, Supervisor):
-        watch = ControllerWatch(controller.runtime, supervisor.next_check, lambda: supervise_controller())
+        watch = ControllerWatch(controller.runtime, supervisor.next_check, supervise_controller)
         producers.append(watch)
     with ExitStack() as stack:
         status_socket = StatusSocket(settings.data_path, _answers(storage, operator))

@@ -59,7 +59,7 @@ def build_server_side(settings: Settings, output: LogOutput, storage: Storage, c
     session = _session(settings, output, policy, pacer, clock, storage)
     numbers = Numbers(settings.telemetry_scale)
     attributes = ServerAttributes(session)
-    told = (records_stored, lambda: publish_attributes())
+    told = (records_stored, publish_attributes)
     reporter = Reporter(storage.records, storage.client_attributes, session, clock, *told, pacer, source=attributes)
 
     def moved(records: int, shift_ms: int) -> None:
@@ -119,7 +119,7 @@ def build_storage_proof(storage: Storage, server: ServerSide, clock: Clock, stop
         pause=stopping.wait,
         send_again=publisher.read_again,
         server_was_set_back=tell_again,
-        counts_messages=lambda: bool(publisher.pacer.limits.messages),
+        counts_messages=publisher.pacer.counts_messages,
     )
 
 

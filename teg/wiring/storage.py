@@ -22,7 +22,7 @@ from teg.adapters.inbox.legacy_databases import LegacyDatabases
 from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.liveness import Liveness
 from teg.domain.ports import Clock
-from teg.domain.telemetry.delivery_marks import DeliveryMarks
+from teg.domain.telemetry.in_flight import DeliveryMarks
 from teg.domain.telemetry.legacy_import import LegacyImport
 from teg.domain.telemetry.retention import Retention
 from teg.settings import Settings, env_file

@@ -16,11 +16,11 @@ from tasks import consumer
 from tasks.huey_app import GatewayHuey
 from teg.adapters.ballast import Ballast
 from teg.adapters.gateway_db import database, outbox, quarantine, unproven
+from teg.adapters.gateway_db.connections import LastIds
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.marker import Marker
 from teg.adapters.gateway_db.names import Names
 from teg.adapters.gateway_db.open_files import OpenFiles
-from teg.adapters.gateway_db.row_ids import LastIds
 from teg.adapters.inbox import queue_file, reader
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry import legacy_import

@@ -1,6 +1,7 @@
-"""How `gateway.db` is opened: the pragmas with their reasons, and what an error of SQLite means."""
+"""How `gateway.db` is opened and used: pragmas with their reasons, errors of SQLite, the gate, ids of a fresh file."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,3 +79,94 @@ def prepare(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     for pragma in PRAGMAS:
         connection.execute(pragma)
+
+
+#: Ids of a fresh file begin so far beyond the last one known; more can hardly have been given out since it was noted.
+GAP = 1_000_000
+
+
+class LastIds:
+    """The highest row id given out so far, by table.
+
+    Row ids never come back, not even in a fresh file: an acknowledgement for an old row may still be on the way.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[str, int] = {}
+
+    def note(self, table: str, last: int) -> None:
+        self.known[table] = max(self.known.get(table, 0), last)
+
+    def read(self, connection: sqlite3.Connection) -> None:
+        if _counts_ids(connection):
+            for table, last in connection.execute("SELECT name, seq FROM sqlite_sequence"):
+                self.note(table, last)
+
+    def skip(self, connection: sqlite3.Connection) -> None:
+        """Let the ids of this (fresh) file begin beyond those that are known."""
+        if not _counts_ids(connection):
+            return
+        for table, last in self.known.items():
+            connection.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+            connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, last + GAP))
+
+
+def _counts_ids(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'")
+    return found.fetchone() is not None
+
+
+class Gate:
+    """Who may use the file: many threads at once, or one alone that replaces it.
+
+    `using` is re-entrant; `alone` waits until nobody uses the file and keeps everybody else out meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._users = 0
+        self._owner: int | None = None
+        self._local = threading.local()
+
+    @contextmanager
+    def using(self) -> Iterator[bool]:
+        """Yields True for the outermost use of this thread, outside of `alone`."""
+        depth = getattr(self._local, "depth", 0)
+        if depth == 0:
+            self._enter()
+        self._local.depth = depth + 1
+        try:
+            yield depth == 0 and self._owner != threading.get_ident()
+        finally:
+            self._local.depth = depth
+            if depth == 0:
+                self._leave()
+
+    @property
+    def alone_here(self) -> bool:
+        """True in the thread that is inside of `alone`."""
+        return self._owner == threading.get_ident()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Never inside of `using`: it would wait for itself."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._owner is None)
+            self._owner = threading.get_ident()
+            self._changed.wait_for(lambda: self._users == 0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._owner = None
+                self._changed.notify_all()
+
+    def _enter(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._owner in (None, threading.get_ident()))
+            self._users += 1
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._users -= 1
+            self._changed.notify_all()

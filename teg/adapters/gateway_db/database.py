@@ -17,16 +17,16 @@ from typing import Any
 from teg.adapters.gateway_db import quarantine
 from teg.adapters.gateway_db.connections import (
     Damaged,
+    Gate,
     InputOutputError,
+    LastIds,
     connect,
     connect_read_only,
     prepare,
     sqlite_errors,
 )
-from teg.adapters.gateway_db.gate import Gate
 from teg.adapters.gateway_db.names import Names
 from teg.adapters.gateway_db.open_files import SUFFIXES, Disturbed, OpenFiles
-from teg.adapters.gateway_db.row_ids import LastIds
 from teg.domain.errors import Refused, Unavailable
 
 logger = logging.getLogger("gateway.database")

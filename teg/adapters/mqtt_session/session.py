@@ -14,8 +14,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 
 from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done
-from teg.adapters.mqtt_session.departure import Departure
 from teg.adapters.mqtt_session.server import Server
+from teg.adapters.mqtt_session.tcp_progress import Departure
 from teg.adapters.mqtt_session.version import ProtocolVersion, VersionMemory
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import UNLIMITED, Liveness

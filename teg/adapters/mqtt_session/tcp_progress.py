@@ -1,4 +1,4 @@
-"""How far TCP is with what was sent, as the kernel sees it."""
+"""How far TCP is with what was sent, as the kernel sees it; and when one message left this machine."""
 
 import fcntl
 import socket
@@ -7,7 +7,7 @@ import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from paho.mqtt.client import Client
 
@@ -50,3 +50,33 @@ def _tcp_progress(sock: Any) -> tuple[int, int]:
 def no_delay(_: Client, __: Any, sock: Any) -> None:
     """With one publish in flight, Nagle's algorithm costs a factor of 18."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class Progress(Protocol):
+    def progress(self) -> tuple[int, int]: ...
+
+    def stalled_s(self) -> float: ...
+
+
+class Departure:
+    """When a message left this machine: its PUBACK is due only from then on.
+
+    Made just before a message of `size` bytes is published: MQTT writes in order, so it goes behind what waits.
+
+    What the network thread had not handed to the kernel yet is not seen, nor what TLS adds: the message seems to have
+    left somewhat earlier then than it did.
+    """
+
+    def __init__(self, link: Progress, size: int) -> None:
+        self._link = link
+        self._began_s = time.monotonic()
+        self._left_s: float | None = None
+        self._end = sum(link.progress()) + size
+
+    def quiet_s(self) -> float:
+        """Seconds since the last byte moved, until the message is gone; since then, from there on."""
+        now_s, stalled_s = time.monotonic(), self._link.stalled_s()
+        if self._left_s is None and self._link.progress()[0] >= self._end:
+            self._left_s = now_s
+        quiet_s = stalled_s if self._left_s is None else now_s - self._left_s
+        return min(quiet_s, now_s - self._began_s)

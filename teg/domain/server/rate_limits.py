@@ -153,6 +153,9 @@ class Pacer:
         """True once the server was asked in this life, or the answer to an earlier one is remembered."""
         return self._known
 
+    def counts_messages(self) -> bool:
+        return bool(self.limits.messages)
+
     def asking(self, now_s: float) -> bool:
         """True from the first connect on until the answer, or until silence is taken for one."""
         return not self._known and now_s < self._unknown_until_s

@@ -1,15 +1,18 @@
-"""What was published and not acknowledged yet, and how much of that the link carries.
+"""What was published and not acknowledged yet, and how much of that the link carries; what is acknowledged and not
+marked yet.
 
 Payload and window follow the link. A fast one gets twelve arrays of 60 kB at a time; a slow one only as much as leaves
 within about two seconds, because MQTT writes in order: an answer to a call waits behind all that was written before it.
 Seen is the time from publish to PUBACK: what it grows beyond its least value is time spent waiting in a queue.
 """
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from teg.domain.server import MAX_PAYLOAD_BYTES, MAX_UNACKNOWLEDGED
 from teg.domain.telemetry.backlog import Published
+from teg.domain.telemetry.ports import Delivery, Outbox
 
 #: Of the 20 unacknowledged publishes allowed, eight are left for answers and attributes, also on a slow server.
 WINDOW = MAX_UNACKNOWLEDGED - 8
@@ -129,3 +132,47 @@ class InFlight:
         if self._overtaken_s is None:
             return min(now_s - since_s, stalled_s) > ACK_TIMEOUT_S
         return now_s - max(since_s, self._overtaken_s) > ACK_TIMEOUT_S
+
+
+class DeliveryMarks:
+    """Acknowledged rows on their way to being marked: gathered, because a mark costs a write; written before a look.
+
+    Whoever counts the outbox, or changes what it means to wait in it, calls `write` first, and sees the state of now.
+    One for an outbox; usable from any thread. What could not be written is kept for the next try.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._writing = threading.Lock()
+        self._gathered: list[Delivery] = []
+        self._publishes = self._bytes = 0
+        self.marked_publishes = self.marked_bytes = 0  #: since the start; a proof begins with what is marked
+
+    def __bool__(self) -> bool:
+        return bool(self._gathered)
+
+    @property
+    def publishes(self) -> int:
+        """Acknowledged and not marked yet."""
+        return self._publishes
+
+    def add(self, deliveries: Sequence[Delivery], size: int) -> None:
+        """One acknowledged publish of `size` bytes."""
+        with self._writing:
+            self._gathered += deliveries
+            self._publishes += 1
+            self._bytes += size
+
+    def write(self) -> None:
+        """Mark what is gathered; when it returns all that was added before is marked, by whomever.
+
+        Raises:
+            Unavailable: the outbox cannot be written now.
+        """
+        with self._writing:
+            if not self._gathered:
+                return
+            self._outbox.mark_published(self._gathered)
+            self.marked_publishes += self._publishes
+            self.marked_bytes += self._bytes
+            self._gathered, self._publishes, self._bytes = [], 0, 0

@@ -16,11 +16,9 @@ from teg.domain.concurrency import WorkSignal
 from teg.domain.errors import NotConnected
 from teg.domain.ports import Clock, Session
 from teg.domain.server import OnTheWay, Pacer, addressed_to
-from teg.domain.telemetry.backlog import Backlog, Batch
+from teg.domain.telemetry.backlog import Backlog, Batch, DrainRate
 from teg.domain.telemetry.clock_steps import ClockSteps
-from teg.domain.telemetry.delivery_marks import DeliveryMarks
-from teg.domain.telemetry.drain_rate import DrainRate
-from teg.domain.telemetry.in_flight import ACK_TIMEOUT_S, WINDOW, InFlight
+from teg.domain.telemetry.in_flight import ACK_TIMEOUT_S, WINDOW, DeliveryMarks, InFlight
 from teg.domain.telemetry.poison_messages import PoisonMessages
 from teg.domain.telemetry.ports import Outbox, Stream
 from teg.domain.telemetry.thinning import DecidedRows, Thinner

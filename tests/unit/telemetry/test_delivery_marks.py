@@ -12,7 +12,7 @@ from teg.adapters.gateway_db.maintenance import ArchiveMaintenance
 from teg.adapters.gateway_db.outbox import RecordTable
 from teg.adapters.gateway_db.unproven import UnprovenTable
 from teg.domain.errors import Unavailable
-from teg.domain.telemetry.delivery_marks import DeliveryMarks
+from teg.domain.telemetry.in_flight import DeliveryMarks
 from teg.domain.telemetry.ports import Delivery, Stream
 from teg.domain.telemetry.validation import Record, validate
 
