@@ -33,6 +33,9 @@ MESSAGES = 100
 SHORTEST_S = 2.0
 #: A slow trickle is proven after this long: often at first, because a bad link ends connections soon, then rarely.
 FIRST_S, LONGEST_S, GROWTH = 20.0, 120.0, 1.5
+#: Where a connection ended without one proof, the next begins with one: a link that ends every connection early would
+#: else prove nothing, and all since the last proof would go again each time, ever more. Until so many were made in one.
+UNHURRIED_PROOFS = 2
 #: The server's rule chain needs a moment between PUBACK and database.
 STORING_S = 0.3
 #: Live seconds without a watermark coming back, until it is said that this server keeps none.
@@ -151,6 +154,8 @@ class StorageProof:
         self._gap_s = FIRST_S
         self._since_s = 0.0
         self._bytes = self._publishes = 0
+        self._proofs = 0  #: in this connection
+        self._hasty = False
 
     @property
     def due(self) -> bool:
@@ -166,6 +171,8 @@ class StorageProof:
         """Is there enough to prove for what a proof costs?"""
         acknowledged = self._publisher.acknowledged_bytes - self._bytes
         waited_s = self._clock.monotonic_s() - self._since_s
+        if acknowledged and self._hasty and not self._proofs:
+            return True
         if not acknowledged or waited_s < SHORTEST_S:
             return False
         publishes = self._publisher.acknowledged_publishes - self._publishes
@@ -206,7 +213,9 @@ class StorageProof:
             self._learn(True)
         elif state.keeps and state.proven_mark:
             self._compare(shown, state)
-        self._epoch, self._gap_s = epoch, FIRST_S
+        if self._epoch:
+            self._hasty = self._proofs < (UNHURRIED_PROOFS if self._hasty else 1)
+        self._epoch, self._gap_s, self._proofs = epoch, FIRST_S, 0
         self._round, self._since_s = None, self._clock.monotonic_s()
 
     def _compare(self, shown: Watermark | None, state: ProofState) -> None:
@@ -279,6 +288,7 @@ class StorageProof:
 
     def _proven(self, first: Watermark) -> None:
         self._settle()
+        self._proofs += 1
         self._gap_s = min(self._gap_s * GROWTH, LONGEST_S)
         self._store.prove(first.number)
 
