@@ -51,5 +51,6 @@ class Services:
     def stop(self) -> None:
         """Called once when the consumer begins to stop, before its workers have finished."""
         self.stopping.set()
+        self.storage.hurry()
         self.recorder.signal.notify()
         self.publisher.signal.notify()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from teg.simulator.thingsboard.server import ThingsBoard
-from tests.support.fault_site import FaultSite, settle
+from tests.support.fault_site import FaultSite, settle, write_locked
 from tests.support.running import wait_until
 
 
@@ -186,3 +186,18 @@ def test_a_disk_that_is_full(site: FaultSite, server: ThingsBoard, when: str) ->
         site.wait_settled()
         site.assert_exact()
         assert site.gateway.stop() == 0
+
+
+@pytest.mark.torture
+def test_a_stop_while_another_program_holds_the_archive(site: FaultSite) -> None:
+    """It waits for the lock neither in its workers nor at the closing, and ends as every other stop."""
+    site.gateway.start()
+    site.produce(100)
+    site.wait_settled()
+    with write_locked(site.database):
+        site.produce(100)
+        settle(1)
+        assert site.gateway.stop() == 0
+    site.gateway.start()
+    site.wait_settled()
+    site.assert_exact()

@@ -81,6 +81,23 @@ def prepare(connection: sqlite3.Connection) -> None:
         connection.execute(pragma)
 
 
+def waiting_at_most(connection: sqlite3.Connection, seconds: float) -> None:
+    """For a lock of another program."""
+    connection.execute(f"PRAGMA busy_timeout={seconds * 1000:.0f}")
+
+
+@contextmanager
+def commit_level(connection: sqlite3.Connection, durable: bool) -> Iterator[None]:
+    if durable:
+        yield
+        return
+    connection.execute("PRAGMA synchronous=NORMAL")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA synchronous=FULL")
+
+
 #: Ids of a fresh file begin so far beyond the last one known; more can hardly have been given out since it was noted.
 GAP = 1_000_000
 

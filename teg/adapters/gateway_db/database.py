@@ -20,10 +20,12 @@ from teg.adapters.gateway_db.connections import (
     Gate,
     InputOutputError,
     LastIds,
+    commit_level,
     connect,
     connect_read_only,
     prepare,
     sqlite_errors,
+    waiting_at_most,
 )
 from teg.adapters.gateway_db.names import Names
 from teg.adapters.gateway_db.open_files import SUFFIXES, Disturbed, OpenFiles
@@ -38,7 +40,8 @@ SCHEMA_VERSION = 1
 CHECKPOINT_PAGES = 1000
 #: A file up to this size is looked through at the start; a larger one by `check`, in the background.
 QUICK_CHECK_BYTES = 16 << 20
-WRITE_WAIT_S = 10.0
+#: A write waits so long for its turn, and for another program; during a stop only so long.
+WRITE_WAIT_S, HURRIED_S = 10.0, 0.5
 Hook = Callable[["Database", Path | None], None]
 
 
@@ -63,6 +66,7 @@ class Database:
         self._names = Names(path, self._close)
         self._statements: list[str] = []
         self._opened = read_only
+        self._patience_s = WRITE_WAIT_S
         self.last_ids = LastIds()
 
     # --- opening and closing -------------------------------------------------------------------------------
@@ -118,6 +122,10 @@ class Database:
         if self.path.stat().st_size <= QUICK_CHECK_BYTES:
             self.check()
 
+    def hurry(self) -> None:
+        """The process stops: what is locked now is not waited for any more."""
+        self._patience_s = HURRIED_S
+
     def close(self) -> None:
         with self._gate.alone():
             self._close()
@@ -153,7 +161,9 @@ class Database:
         in a power cut only repeats harmless work.
         """
         self.verify()
-        with self._using() as connection, self._write_turn(), _level(connection, durable):
+        with self._using() as connection, self._write_turn(), commit_level(connection, durable):
+            if self._patience_s < WRITE_WAIT_S:
+                waiting_at_most(connection, self._patience_s)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -259,7 +269,7 @@ class Database:
     @contextmanager
     def _write_turn(self) -> Iterator[None]:
         """Our own threads queue here, not in SQLite, which polls."""
-        if not self._writing.acquire(timeout=WRITE_WAIT_S):
+        if not self._writing.acquire(timeout=self._patience_s):
             raise Unavailable(f"{self.path}: database is locked by another thread")
         try:
             yield
@@ -386,15 +396,3 @@ class Database:
 
     def _make_directory(self) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-@contextmanager
-def _level(connection: sqlite3.Connection, durable: bool) -> Iterator[None]:
-    if durable:
-        yield
-        return
-    connection.execute("PRAGMA synchronous=NORMAL")
-    try:
-        yield
-    finally:
-        connection.execute("PRAGMA synchronous=FULL")

@@ -68,6 +68,9 @@ class DatabaseKeeper:
         if marked and not self._salvage.due:
             self._compare(marked)
 
+    def hurry(self) -> None:
+        self.database.hurry()
+
     def close(self) -> None:
         self.database.close()
 

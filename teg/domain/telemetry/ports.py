@@ -108,6 +108,10 @@ class StorageKeeper(Protocol):
     @property
     def salvage_due(self) -> bool: ...
 
+    def hurry(self) -> None:
+        """The process stops: from now on nothing waits long for a lock that another program holds."""
+        ...
+
     def tend(self) -> None:
         """Make sure that the open file is the one on the disk; raises Unavailable when it cannot be made so yet."""
         ...

@@ -11,7 +11,7 @@ import pytest
 from teg.adapters.gateway_db import connections as module
 from teg.adapters.gateway_db import outbox, state
 from teg.adapters.gateway_db.connections import Damaged
-from teg.adapters.gateway_db.database import SCHEMA_VERSION, Database
+from teg.adapters.gateway_db.database import HURRIED_S, SCHEMA_VERSION, WRITE_WAIT_S, Database
 from teg.domain.errors import Refused, Unavailable
 
 TABLE = ("CREATE TABLE IF NOT EXISTS thing (id INTEGER PRIMARY KEY, text TEXT)",)
@@ -223,3 +223,12 @@ def test_before_it_is_opened_it_is_not_available(path: Path) -> None:
     with pytest.raises(Unavailable, match="not available yet"):
         things(database)
     assert not path.exists()
+
+
+def test_during_a_stop_nobody_waits_long_for_a_lock(database: Database) -> None:
+    """Also a thread that had its connection before."""
+    put(database, "before")
+    assert database.rows("PRAGMA busy_timeout") == [(WRITE_WAIT_S * 1000,)]
+    database.hurry()
+    put(database, "after")
+    assert database.rows("PRAGMA busy_timeout") == [(HURRIED_S * 1000,)]
