@@ -185,14 +185,14 @@ class UpdateStore:
         self.tell(job.serial, SW_STATES[job.phase], error)
 
     def current_version(self) -> str:
-        """The one that runs; what has to run is only the best guess while the engine cannot be asked."""
+        """The one that runs; unknown also while the engine cannot be asked, and set right by `correct` when it can."""
         committed = self._controller.version()
         with suppress(Unavailable, Refused):
             seen = self._runtime.observe()
             if seen.version is None and committed is not None and seen.runs(committed):
                 return committed  # the reference gateway's container carries no version
             return seen.version if seen.running and seen.version is not None else UNKNOWN_VERSION
-        return committed or UNKNOWN_VERSION
+        return UNKNOWN_VERSION
 
 
 def adopted(job: Job, wanted: Wanted) -> Job:

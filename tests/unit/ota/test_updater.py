@@ -223,6 +223,23 @@ def test_no_version_is_current_that_does_not_run_and_it_is_set_right_later(world
     assert advanced(world) and len(world.report.updates()) == told, "once"
 
 
+def test_what_cannot_be_looked_at_is_not_called_current_and_it_is_set_right_later(world: World) -> None:
+    """What has to run is no answer to the question what runs."""
+
+    def engine_goes() -> None:
+        world.engine.end(1)
+        world.engine.down = True
+
+    world.source.during = engine_goes
+    world.assign("v2")
+    assert not advanced(world)
+    versions = [values["current_sw_version"] for values in world.report.updates()]
+    assert versions[0] == "v1" and set(versions[1:]) == {"UNKNOWN"}
+    world.engine.down, world.source.during = False, lambda: None
+    world.settle()
+    assert (world.last()["sw_state"], world.last()["current_sw_version"]) == ("UPDATED", "v2")
+
+
 def test_a_crash_in_the_trial_leaves_no_version_current(world: World) -> None:
     world.engine.crashing.add("v2")
     world.assign("v2")
