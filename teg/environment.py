@@ -12,6 +12,13 @@ OUR_NAMES = re.compile(r"(TEG|TB|THINGSBOARD)_[A-Z0-9_]+")
 #: Set by the reference's scripts and compose files, and never read by it either.
 NEVER_READ = {"TEG_GATEWAY_DIR", "TEG_GATEWAY_GIT_PATH", "TEG_CONTROLLER_PROJECT_PATH", "TEG_TB_HOST", "TEG_TB_PORT"}
 
+#: Forms of the lists that describe the controller's container; its two own directories cannot be mounted over.
+DEVICE = r"/[^:]+(:/[^:]+)?(:[rwm]{1,3})?"
+MOUNT = r"/[^:]*:(?!/root/(data|logs)/?(:|$))/[^:]+(:(ro|rw))?"
+REGISTRY = r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*/?"
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*=.*"
+CAPABILITY = r"(?!CAP_|ALL\Z)[A-Z][A-Z_]{1,40}"
+
 SHORTEST_PASSWORD = 10
 #: Levels, and the other names for them that the reference and Python's logging take.
 LOG_LEVELS = {

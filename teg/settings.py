@@ -13,7 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from teg import places
-from teg.environment import OUR_NAMES, Variables, unquoted, unread_lines
+from teg.connection_settings import ConnectionSettings as ConnectionSettings
+from teg.connection_settings import ConnectionVariables
+from teg.connection_settings import ProxyAddress as ProxyAddress
+from teg.environment import CAPABILITY, DEVICE, MOUNT, OUR_NAMES, REGISTRY, VARIABLE, unquoted, unread_lines
 from teg.environment import InvalidSettings as InvalidSettings
 from teg.environment import read_env_file as read_env_file
 from teg.places import Places
@@ -25,12 +28,6 @@ PROGRAM = Path(__file__).resolve().parents[1]
 ENV_FILE = "TEG_ENV_FILE"
 INSTALLED_ENV_FILE = Path("/etc/teg/teg.env")
 
-#: Forms of the lists that describe the controller's container; its two own directories cannot be mounted over.
-DEVICE = r"/[^:]+(:/[^:]+)?(:[rwm]{1,3})?"
-MOUNT = r"/[^:]*:(?!/root/(data|logs)/?(:|$))/[^:]+(:(ro|rw))?"
-REGISTRY = r"[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*/?"
-VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*=.*"
-CAPABILITY = r"(?!CAP_|ALL\Z)[A-Z][A-Z_]{1,40}"
 #: Rights that the container of the reference gateway keeps unless they are set: TEG_CONTROLLER_<one of these>.
 KEEPABLE = ("privileged", "network", "capabilities", "devices", "mounts", "memory_bytes", "pids")
 
@@ -75,6 +72,7 @@ class Settings:
     tb_port: int
     tb_tls: bool
     tb_mqtt_version: str
+    connection: ConnectionSettings
     ca_cert: Path | None
     access_token_path: Path
     provision_key: str | None
@@ -164,18 +162,20 @@ class Settings:
         return _Reader({**(defaults or {}), **read_env_file(path), **os.environ}, unread_lines(path)).settings()
 
 
-class _Reader(Variables):
+class _Reader(ConnectionVariables):
     """Which variables there are, and what their defaults are."""
 
     def settings(self) -> Settings:
         where = self._places()
         data, controller_data, git = where.data, where.controller_data, self._git_path()
         self._text(ENV_FILE)  # read by `env_file`: a known name
+        transport = self._transport()
         settings = Settings(
             tb_host=self._host("TB_HOST"),
-            tb_port=self._number("TB_PORT", None, 1, 65_535),
-            tb_tls=self._switch("TB_TLS", True),
+            tb_port=self._port(transport),
+            tb_tls=self._tls(transport),
             tb_mqtt_version=self._choice("TB_MQTT_VERSION", "3.1.1", ("3.1.1", "auto")),
+            connection=self._connection(transport),
             ca_cert=self._ca_cert(where),
             access_token_path=self._token_path(where),
             provision_key=self._text("THINGSBOARD_PROVISION_DEVICE_KEY") or None,
@@ -272,16 +272,6 @@ class _Reader(Variables):
 
     def _token_path(self, where: Places) -> Path:
         return where.belongs(self._path("THINGSBOARD_ACCESS_TOKEN", str(where.data / places.TOKEN)))
-
-    def _ca_cert(self, where: Places) -> Path | None:
-        """An empty variable means 'not set': compose files pass those."""
-        if not self._text("THINGSBOARD_CA_CERT"):
-            return None
-        named = self._path("THINGSBOARD_CA_CERT", "")
-        path = where.belongs(named)
-        if not path.is_file() and not named.is_file():
-            self._complain(f"THINGSBOARD_CA_CERT={named} does not exist or is not a file")
-        return path
 
     def _former_files(self, where: Places) -> tuple[tuple[Path, Path], ...]:
         named = [self._path(name, "/nowhere") for name in ("THINGSBOARD_ACCESS_TOKEN", "THINGSBOARD_CA_CERT")]

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, Protocol
 
 from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
@@ -19,6 +20,15 @@ _SAY_AGAIN_S = 600.0
 LEAST_TURN_S, MOST_TURN_S, TURNS_A_KEEPALIVE = 0.2, 5.0, 6
 
 logger = logging.getLogger("gateway.mqtt")
+
+
+class Stream(Protocol):
+    """As much of a socket as paho needs; `pending` is asked where there is one."""
+
+    def recv(self, most: int, /) -> bytes: ...
+    def send(self, data: bytes | bytearray, /) -> int: ...
+    def close(self) -> None: ...
+    def fileno(self) -> int: ...
 
 
 class BoundedClient(Client):
@@ -100,3 +110,13 @@ class BoundedClient(Client):
                 topic[:200].decode(errors="replace"),
                 MAX_PACKET_BYTES >> 20,
             )
+
+
+def client_through(open_way: Callable[[float], Stream]) -> type[BoundedClient]:
+    """A kind of client that gets to the server by `open_way`, which is given the seconds that it may take."""
+
+    class ClientThrough(BoundedClient):
+        def _create_socket(self) -> Any:
+            return open_way(self.connect_timeout)
+
+    return ClientThrough

@@ -45,7 +45,7 @@ class ProvisioningEndpoint:
             client.connect(self._host, self._port, keepalive=30)
             client.loop_start()
             return self._wait(answers, over)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, Unavailable) as error:
             raise Unavailable(f"provisioning at {self._host}:{self._port}: {error}") from error
         finally:
             client.disconnect()

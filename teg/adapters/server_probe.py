@@ -9,14 +9,32 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from paho.mqtt.client import Client, MQTTv311
 from paho.mqtt.enums import CallbackAPIVersion
 
 from teg.domain.errors import Refused, Unavailable
+from teg.domain.server.connection_faults import ProxyFailed, UpgradeRefused
 from teg.domain.server.reconnect import CONNACK_NUMBERS
 
 TIMEOUT_S = 5.0
+
+
+class Way(Protocol):
+    """The steps to the server. A ProxyFailed goes through to the caller: it says itself what is wrong."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+    @property
+    def tls(self) -> ssl.SSLContext | None: ...
+    @property
+    def path(self) -> str: ...
+    def to_proxy(self, timeout_s: float) -> socket.socket: ...
+    def tcp(self, timeout_s: float) -> socket.socket: ...
+    def open(self, timeout_s: float) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +54,26 @@ def addresses(host: str) -> list[str]:
     return sorted({str(address[0]) for *_, address in found})
 
 
-def connect_ms(host: str, port: int) -> float:
-    """How long a TCP connection takes; raises Unavailable."""
+def proxy_ms(way: Way) -> float:
+    """How long a TCP connection to the proxy takes; raises Unavailable."""
+    return _took_ms(way.to_proxy)
+
+
+def connect_ms(way: Way) -> float:
+    """How long a TCP connection to the server takes, through the proxy where there is one; raises Unavailable."""
+    return _took_ms(way.tcp)
+
+
+def _took_ms(step: Any) -> float:
     started_s = time.monotonic()
     try:
-        with socket.create_connection((host, port), TIMEOUT_S):
+        with step(TIMEOUT_S):
             return (time.monotonic() - started_s) * 1000
     except OSError as error:
         raise Unavailable(error.strerror or str(error)) from error
 
 
-def certificate(host: str, port: int, context: ssl.SSLContext) -> Certificate:
+def certificate(way: Way, context: ssl.SSLContext) -> Certificate:
     """A handshake that verifies.
 
     Raises:
@@ -54,8 +81,9 @@ def certificate(host: str, port: int, context: ssl.SSLContext) -> Certificate:
         Unavailable: no connection.
     """
     try:
-        with socket.create_connection((host, port), TIMEOUT_S) as raw:
-            return _handshake(raw, host, context)
+        with way.tcp(TIMEOUT_S) as raw:
+            raw.settimeout(TIMEOUT_S)
+            return _handshake(raw, way.host, context)
     except OSError as error:
         raise Unavailable(str(error)) from error
 
@@ -70,16 +98,33 @@ def _handshake(raw: socket.socket, host: str, context: ssl.SSLContext) -> Certif
         raise Refused(str(error)) from error
 
 
-def speaks_tls(host: str, port: int) -> bool:
+def speaks_tls(way: Way) -> bool:
     """Whether there is TLS at all, whatever its certificate; nothing is sent through it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
-        with socket.create_connection((host, port), TIMEOUT_S) as raw, context.wrap_socket(raw, server_hostname=host):
-            return True
+        with way.tcp(TIMEOUT_S) as raw:
+            raw.settimeout(TIMEOUT_S)
+            with context.wrap_socket(raw, server_hostname=way.host):
+                return True
     except OSError:
         return False
+
+
+def upgrade(way: Way) -> None:
+    """All the way to where MQTT begins.
+
+    Raises:
+        Refused: no WebSocket is opened; the message has cause and remedy.
+        Unavailable: no connection.
+    """
+    try:
+        way.open(TIMEOUT_S).close()
+    except UpgradeRefused as reason:
+        raise Refused(str(reason)) from reason
+    except OSError as error:
+        raise Unavailable(str(error)) from error
 
 
 #: MQTT 3.1.1, clean session, no user, an empty client id: whoever speaks MQTT answers with a CONNACK.
@@ -88,22 +133,21 @@ _CONNACK = 0x20
 
 
 @functools.lru_cache(maxsize=1)
-def who_answers(host: str, port: int, context: ssl.SSLContext | None = None) -> str:
-    """What speaks on this port, through TLS if there is a context: "MQTT", "HTTP", the beginning of what else it says;
-    empty when it says nothing or closes."""
+def who_answers(way: Way) -> str:
+    """What speaks there, through all that the way has: "MQTT", "HTTP", the beginning of what else it says; empty when
+    it says nothing or closes."""
     try:
-        with socket.create_connection((host, port), TIMEOUT_S) as raw:
-            if context is None:
-                return _named(_greeting(raw))
-            with context.wrap_socket(raw, server_hostname=host) as connection:
-                return _named(_greeting(connection))
+        stream = way.open(TIMEOUT_S)
+    except (OSError, Unavailable):
+        return ""
+    try:
+        stream.settimeout(TIMEOUT_S)
+        stream.send(_STRANGERS_CONNECT)
+        return _named(stream.recv(200))
     except OSError:
         return ""
-
-
-def _greeting(connection: socket.socket) -> bytes:
-    connection.sendall(_STRANGERS_CONNECT)
-    return connection.recv(200)
+    finally:
+        stream.close()
 
 
 def _named(greeting: bytes) -> str:
@@ -112,25 +156,32 @@ def _named(greeting: bytes) -> str:
     return "HTTP" if greeting.startswith(b"HTTP/") else greeting.decode("latin-1").strip()
 
 
-def connack(host: str, port: int, context: ssl.SSLContext | None, user: str | None) -> int | None:
+def connack(way: Way, user: str | None) -> int | None:
     """The number the server answers to a CONNECT, 0 = welcome; None when it closes or is silent instead."""
     codes: list[int] = []
-    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTv311, reconnect_on_failure=False)
+    client = _Client(way)
     client.connect_timeout = TIMEOUT_S
     client.on_connect = lambda _c, _u, _f, code, _p: codes.append(CONNACK_NUMBERS.get(code.value, code.value))
-    if context is not None:
-        client.tls_set_context(context)
     if user is not None:
         client.username_pw_set(user, "")
     try:
-        client.connect(host, port, keepalive=30)
+        client.connect(way.host, way.port, keepalive=30)
         _wait(client, codes)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ProxyFailed, UpgradeRefused):
         return None
     finally:
         client.disconnect()
         client._reset_sockets()
     return codes[0] if codes else None
+
+
+class _Client(Client):
+    def __init__(self, way: Way) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, protocol=MQTTv311, reconnect_on_failure=False)
+        self._way = way
+
+    def _create_socket(self) -> Any:
+        return self._way.open(self.connect_timeout)
 
 
 def _wait(client: Client, codes: list[int]) -> None:

@@ -5,8 +5,23 @@ The name has to be in the certificate's subjectAltName; a common name, which is 
 
 import ssl
 from pathlib import Path
+from typing import Protocol
 
 from teg.domain.errors import Refused
+
+
+class TlsSettings(Protocol):
+    """Of `Settings`, what this is about."""
+
+    @property
+    def tb_tls(self) -> bool: ...
+    @property
+    def ca_cert(self) -> Path | None: ...
+
+
+def context_of(settings: TlsSettings) -> ssl.SSLContext | None:
+    """None where the settings say plain MQTT. Raises Refused, as below."""
+    return client_context(settings.ca_cert) if settings.tb_tls else None
 
 
 def client_context(ca_cert: Path | None) -> ssl.SSLContext:

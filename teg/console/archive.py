@@ -13,10 +13,11 @@ import click
 
 from teg.adapters import archive_file as stick
 from teg.adapters import tls
-from teg.adapters.bounded_mqtt_client import BoundedClient
+from teg.adapters.bounded_mqtt_client import client_through
 from teg.adapters.gateway_db.database import Database
 from teg.adapters.gateway_db.export import ExportTable
 from teg.adapters.mqtt_session import MqttSession, Server
+from teg.adapters.server_way import Way
 from teg.adapters.token_file import AccessTokenFile
 from teg.console.back_fill import BackFill, Store, directory_for
 from teg.console.checks.finding import Level, Site
@@ -209,8 +210,9 @@ def _is_ours(settings: Settings) -> bool:
 
 
 def _session(settings: Settings, token: str, pacer: Pacer) -> MqttSession:
-    context = tls.client_context(settings.ca_cert) if settings.tb_tls else None
-    server = Server(settings.tb_host, settings.tb_port, context, BoundedClient)
+    context = tls.context_of(settings)
+    client = client_through(Way.of(settings, context).open)
+    server = Server(settings.tb_host, settings.tb_port, context, client)
     return MqttSession(server, lambda: token, lambda *_: None, lambda: None, pacer=pacer, subscriptions=())
 
 

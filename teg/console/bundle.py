@@ -21,7 +21,17 @@ from teg.settings import Settings
 
 #: Settings whose value is shown. All others say only whether they are set: a new one is a secret until it stands here.
 SHOWN = {
-    *("tb_host", "tb_port", "tb_tls", "ca_cert", "access_token_path", "device_name", "data_path"),
+    *(
+        "tb_host",
+        "tb_port",
+        "tb_tls",
+        "tb_mqtt_version",
+        "connection",
+        "ca_cert",
+        "access_token_path",
+        "device_name",
+        "data_path",
+    ),
     *("controller_data_path", "controller_logs_path", "controller_git_path", "controller_docker_context"),
     *("controller_dockerfile", "default_controller_version", "log_level", "log_format", "rpc_disabled", "file_roots"),
     *("controller_runtime", "docker_host", "controller_privileged", "controller_network", "controller_devices"),
@@ -69,7 +79,7 @@ def _versions() -> list[str]:
 
 def _secrets(settings: Settings) -> list[str]:
     """A last net: whatever a reason or a log line quoted, these words do not leave."""
-    found = [settings.provision_key, settings.provision_secret]
+    found = [settings.provision_key, settings.provision_secret, *settings.connection.secrets]
     if settings.access_token_path.exists():
         found.append(settings.access_token_path.read_text(errors="replace").strip())
     return [secret for secret in found if secret]

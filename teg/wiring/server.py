@@ -12,10 +12,11 @@ from tasks.ota import advance_update
 from tasks.queue import huey
 from tasks.telemetry import records_stored
 from teg.adapters import tls
-from teg.adapters.bounded_mqtt_client import BoundedClient
+from teg.adapters.bounded_mqtt_client import client_through
 from teg.adapters.log_handlers import LogOutput
 from teg.adapters.mqtt_provisioning import ProvisioningEndpoint
 from teg.adapters.mqtt_session import MqttSession, MQTTv5, MQTTv311, Server
+from teg.adapters.server_way import Way
 from teg.adapters.token_file import AccessTokenFile
 from teg.domain.ota import store
 from teg.domain.ports import Clock
@@ -142,6 +143,8 @@ def _session(
     settings: Settings, output: LogOutput, policy: ConnectionPolicy, pacer: Pacer, clock: Clock, storage: Storage
 ) -> MqttSession:
     server = _server(settings)
+    for secret in settings.connection.secrets:
+        output.add_secret(secret)
     credentials = _credentials(settings, server)
 
     def token() -> str:
@@ -164,11 +167,15 @@ def _session(
 
 
 def _server(settings: Settings) -> Server:
-    context = tls.client_context(settings.ca_cert) if settings.tb_tls else None
+    context = tls.context_of(settings)
     if context is None:
-        logger.warning("TB_TLS=off: the access token and all data go over the network in the clear")
+        log = logger.warning
+        if settings.connection.transport == "tcp":
+            log("TB_TLS=off: the access token and all data go over the network in the clear")
+        else:
+            log("TB_TRANSPORT=ws: the access token and all data go over the network in the clear")
     versions = (MQTTv5, MQTTv311) if settings.tb_mqtt_version == "auto" else (MQTTv311,)
-    return Server(settings.tb_host, settings.tb_port, context, BoundedClient, versions)
+    return Server(settings.tb_host, settings.tb_port, context, client_through(Way.of(settings, context).open), versions)
 
 
 def _credentials(settings: Settings, server: Server) -> Credentials:

@@ -13,6 +13,7 @@ PRODUCT = (
     *(
         "teg.environment",
         "teg.places",
+        "teg.connection_settings",
         "teg.settings",
         "teg.domain",
         "teg.adapters",
@@ -27,7 +28,8 @@ ROOMS = (*PRODUCT, "teg.simulator", "controller_client", "bench", "tests")
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "teg.environment": frozenset(),
     "teg.places": frozenset(),
-    "teg.settings": frozenset({"teg.environment", "teg.places"}),
+    "teg.connection_settings": frozenset({"teg.environment", "teg.places"}),
+    "teg.settings": frozenset({"teg.environment", "teg.places", "teg.connection_settings"}),
     "teg.domain": frozenset({"teg.domain"}),
     "teg.adapters": frozenset(
         {"teg.domain", "teg.places", "teg.settings", "teg.adapters"}
@@ -50,6 +52,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 THIRD_PARTY: Mapping[str, frozenset[str]] = {
     "teg.environment": frozenset(),
     "teg.places": frozenset(),
+    "teg.connection_settings": frozenset(),
     "teg.settings": frozenset(),
     "teg.domain": frozenset({"orjson"}),
     "teg.adapters": frozenset({"orjson"}),

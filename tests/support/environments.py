@@ -25,9 +25,13 @@ def problems(**variables: str) -> list[str]:
 
 
 def variables_read() -> set[str]:
-    """The names that `_Reader` asks for."""
-    tree = ast.parse((ROOT / "teg" / "settings.py").read_text())
-    reader = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "_Reader")
+    """The names that `_Reader` asks for, and its part that is about the connection."""
+    return _asked("settings.py", "_Reader") | _asked("connection_settings.py", "ConnectionVariables")
+
+
+def _asked(file: str, name: str) -> set[str]:
+    tree = ast.parse((ROOT / "teg" / file).read_text())
+    reader = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     return {
         call.args[0].value
         for call in ast.walk(reader)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from teg.settings import InvalidSettings, Settings
+from teg.settings import ConnectionSettings, InvalidSettings, ProxyAddress, Settings
 from tests.support.environments import REQUIRED, ROOT, problems, read, variables_read
 
 GIB = 1 << 30
@@ -29,6 +29,20 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("TB_TLS", "FALSE", "tb_tls", False),
     ("TB_TLS", "1", "tb_tls", True),
     ("TB_TLS", "", "tb_tls", True),
+    ("TB_TRANSPORT", "WSS", "tb_tls", True),
+    ("TB_TRANSPORT", "ws", "tb_tls", False),
+    ("TB_TRANSPORT", "tcp", "connection", ConnectionSettings()),
+    ("TB_TRANSPORT", "wss", "connection", ConnectionSettings(transport="wss", websocket_path="/mqtt")),
+    ("TB_WEBSOCKET_PATH", "/api/mqtt?site=7", "connection", ConnectionSettings()),
+    ("TB_PROXY", "", "connection", ConnectionSettings()),
+    ("TB_PROXY", "http://proxy:3128", "connection", ConnectionSettings(proxy=ProxyAddress("proxy", 3128))),
+    ("TB_PROXY", "http://[::1]:3128/", "connection", ConnectionSettings(proxy=ProxyAddress("::1", 3128))),
+    (
+        "TB_PROXY",
+        "http://us%40er:p%3Aw%C3%BC@proxy:80",
+        "connection",
+        ConnectionSettings(proxy=ProxyAddress("proxy", 80, "us@er", "p:wü")),
+    ),
     ("TB_MQTT_VERSION", "", "tb_mqtt_version", "3.1.1"),
     ("TB_MQTT_VERSION", "Auto", "tb_mqtt_version", "auto"),
     ("THINGSBOARD_CA_CERT", HERE, "ca_cert", Path(HERE)),
@@ -130,6 +144,20 @@ BAD: list[tuple[str, str]] = [
     ("TB_PORT", "8883.0"),
     ("TB_PORT", "٣"),
     ("TB_TLS", "maybe"),
+    ("TB_TRANSPORT", "mqtt"),
+    ("TB_WEBSOCKET_PATH", "mqtt"),
+    ("TB_WEBSOCKET_PATH", "/mqtt two"),
+    ("TB_WEBSOCKET_PATH", "/mqtt\r\nHost: x"),
+    ("TB_PROXY", "proxy:3128"),
+    ("TB_PROXY", "https://proxy:3128"),
+    ("TB_PROXY", "socks5://proxy:1080"),
+    ("TB_PROXY", "http://proxy"),
+    ("TB_PROXY", "http://proxy:0x50"),
+    ("TB_PROXY", "http://proxy:99999"),
+    ("TB_PROXY", "http://:3128"),
+    ("TB_PROXY", "http://user@proxy:3128"),
+    ("TB_PROXY", "http://:password@proxy:3128"),
+    ("TB_PROXY", "http://proxy:3128/path"),
     ("TB_MQTT_VERSION", "5"),
     ("TEG_OTA_ALLOWED_SIGNERS", "/no/such/file"),
     ("THINGSBOARD_CA_CERT", "/no/such/file"),

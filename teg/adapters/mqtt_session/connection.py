@@ -117,7 +117,7 @@ class Connection:
     def _run(self, stopping: threading.Event) -> Ended:
         try:
             self._client.connect(self._server.host, self._server.port, self._keepalive_s)
-        except (OSError, ValueError) as error:  # ValueError: host names that cannot be encoded, certificate mismatch
+        except (OSError, ValueError, Unavailable) as error:  # ValueError: host names that cannot be encoded
             return Ended(False, False, f"{self._server.host}:{self._server.port}: {explained(str(error))}")
         with self._network_thread():
             self._establish(stopping)
