@@ -38,6 +38,11 @@ class ConnectionSettings:
     proxy: ProxyAddress | None = None
 
     @property
+    def proxy_url(self) -> str | None:
+        """With its password."""
+        return None if self.proxy is None else self.proxy.url
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """Words that no log, report or message may show."""
         found = [] if self.proxy is None else [self.proxy.password, quote(self.proxy.password, safe="")]

@@ -20,8 +20,11 @@ PAGE = 100
 class ThingsBoardRest:
     """Of a request that fails the server's own words are told. Nothing of the credentials is kept."""
 
-    def __init__(self, url: str, user: str, password: str, ca_cert: Path | None = None) -> None:
-        """`url` such as `https://tb.example.org`; `ca_cert` where the public authorities do not know the server.
+    def __init__(
+        self, url: str, user: str, password: str, ca_cert: Path | None = None, proxy_url: str | None = None
+    ) -> None:
+        """`url` such as `https://tb.example.org`; `ca_cert` where the public authorities do not know the server;
+        `proxy_url` the way to it, None: as the environment says (HTTPS_PROXY).
 
         `password` is the user's; without a user it is the token of a session in the web page (a JSON Web Token), or an
         API key (ThingsBoard from 4.3 on).
@@ -34,6 +37,7 @@ class ThingsBoardRest:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Refused(f"{url!r} is not the address of a server, such as https://tb.example.org")
         self.url = url.rstrip("/")
+        self._proxies = None if proxy_url is None else {"http": proxy_url, "https": proxy_url}
         self._session = requests.Session()
         self._session.verify = str(ca_cert) if ca_cert else True
         if user:
@@ -82,7 +86,13 @@ class ThingsBoardRest:
         """
         try:
             answer = self._session.request(
-                method, self.url + path, params=query, json=body, timeout=PATIENCE_S, allow_redirects=False
+                method,
+                self.url + path,
+                params=query,
+                json=body,
+                timeout=PATIENCE_S,
+                allow_redirects=False,
+                proxies=self._proxies,
             )
         except requests.RequestException as error:
             raise Unavailable(f"{self.url} does not answer: {error}") from error

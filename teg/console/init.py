@@ -52,9 +52,13 @@ def init(file: Path | None) -> None:
 def ask(known: Mapping[str, str]) -> tuple[dict[str, str], str]:
     """(variables, access token or nothing); what is known is the default."""
     host = click.prompt("Name or address of the ThingsBoard server", default=known.get("TB_HOST"))
+    web = known.get("TB_TRANSPORT", "").strip().lower() in ("wss", "ws")  # of few sites, so it is not asked for
     tls = click.confirm("Does it speak TLS (encrypted)?", default=known.get("TB_TLS", "on").lower() != "off")
-    port = click.prompt("Its MQTT port", default=known.get("TB_PORT") or (8883 if tls else 1883), type=int)
+    usual = (443 if tls else 80) if web else (8883 if tls else 1883)
+    port = click.prompt("Its MQTT port", default=known.get("TB_PORT") or usual, type=int)
     answers = {"TB_HOST": host, "TB_PORT": str(port), "TB_TLS": "on" if tls else "off"}
+    if web:
+        answers["TB_TRANSPORT"] = "wss" if tls else "ws"
     if tls:
         question = "File with the certificate of its authority (empty: those of the system)"
         answers["THINGSBOARD_CA_CERT"] = click.prompt(
@@ -76,8 +80,9 @@ def create_device(host: str, ca_file: str, known: Mapping[str, str]) -> str:
     if url.startswith("http://"):
         click.echo("! this address is not encrypted: password and token can be read on the way")
     name = click.prompt("The device's name on the server", default=known.get(NAME) or platform.node())
+    ca_cert, proxy_url = Path(ca_file) if ca_file else None, known.get("TB_PROXY") or None
     try:
-        with ThingsBoardRest(url, *administrator(), Path(ca_file) if ca_file else None) as rest:
+        with ThingsBoardRest(url, *administrator(), ca_cert, proxy_url) as rest:
             device = rest.find("/api/tenant/devices", deviceName=name)
             if device is not None:
                 question = f"There is a device '{name}' already. Is it this one? Two devices must not have one token."

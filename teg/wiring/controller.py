@@ -156,6 +156,7 @@ def _controller_repository(settings: Settings, checkouts: Path, stopping: thread
         checkouts,
         stopping=stopping.is_set,
         signers=settings.ota_allowed_signers,
+        proxy_url=settings.connection.proxy_url,
     )
 
 

@@ -41,6 +41,8 @@ ELSEWHERE = {
     "goes_back_and_is_removed",
     "apt remove teg-gateway": "tests/system/test_service.py::test_the_package_is_installed_runs_upgrades_"
     "goes_back_and_is_removed",
+    "websockify 127.0.0.1:9001 127.0.0.1:1883": "tests/system/test_transports.py::test_records_calls_and_"
+    "a_broken_connection",
     "teg init": "tests/system/test_console_init.py::test_a_token_is_tried_and_written",
     "teg uninstall": "tests/system/test_service.py::test_install_from_an_unpacked_release_and_uninstall",
     f"teg restore {STICK}/teg.backup": "tests/system/test_console_tools.py::test_a_backup_of_a_running_gateway_"

@@ -85,11 +85,18 @@ class Finished:
 
 
 class Git:
-    """`stopping` is asked while Git runs: it is killed, with its children, when the gateway stops."""
+    """`stopping` is asked while Git runs: it is killed, with its children, when the gateway stops.
+
+    `proxy_url` is for remotes by HTTP and HTTPS, unless the environment names one for them.
+    """
 
     def __init__(
-        self, stopping: Callable[[], bool] = lambda: False, local_deadline_s: float = LOCAL_DEADLINE_S
+        self,
+        stopping: Callable[[], bool] = lambda: False,
+        local_deadline_s: float = LOCAL_DEADLINE_S,
+        proxy_url: str | None = None,
     ) -> None:
+        self._proxy = {} if proxy_url is None else {"http_proxy": proxy_url, "https_proxy": proxy_url}
         self._stopping = stopping
         self.local_deadline_s = local_deadline_s
 
@@ -110,7 +117,7 @@ class Git:
         A file that would grow over `max_file_bytes` ends it by SIGXFSZ.
         """
         options = [part for setting in (*_CONFIGURATION, *settings) for part in ("-c", setting)]
-        passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
+        passed = {**self._proxy, **{name: os.environ[name] for name in _PASSED if name in os.environ}}
         if user is not None:
             passed = {"PATH": passed.get("PATH", os.defpath), "HOME": "/nonexistent"}
         with disk("git cannot be run"):

@@ -38,13 +38,14 @@ class GitRepository:
         fetch_deadline_s: float = FETCH_DEADLINE_S,
         stopping: Callable[[], bool] = lambda: False,
         signers: Path | None = None,
+        proxy_url: str | None = None,
     ) -> None:
         self._git_path = git_path
         self._context = context
         self._dockerfile = dockerfile
         self._fetch_deadline_s = fetch_deadline_s
         self._signers = signers
-        self._git = Git(stopping)
+        self._git = Git(stopping, proxy_url=proxy_url)
         self._mirror = Mirror(self._git, checkouts.with_name("mirror.git"))
         self._checkouts = Checkouts(self._mirror, checkouts)
 

@@ -159,7 +159,7 @@ def check_repository(site: Site) -> Iterator[Finding]:
         remedy = "git clone it there, or correct TEG_CONTROLLER_GIT_PATH"
         yield problem("controller repository", f"{path} does not exist", remedy)
         return
-    repository = GitRepository(path, None, "", settings.data_path / "check")
+    repository = GitRepository(path, None, "", settings.data_path / "check", proxy_url=settings.connection.proxy_url)
     try:
         remote = repository.ask_remote(REMOTE_DEADLINE_S)
     except (Unavailable, Refused) as reason:

@@ -3,12 +3,14 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
 from teg.adapters.thingsboard_rest import PAGE, ThingsBoardRest
 from teg.domain.errors import Refused, Unavailable
 from teg.simulator.thingsboard.server import ThingsBoard
+from tests.support.outside_programs import tinyproxy
 
 USER, PASSWORD = "tenant@thingsboard.org", "tenant"
 
@@ -89,3 +91,15 @@ def test_what_is_no_thingsboard_is_not_taken_for_one(status: int, error: type[Ex
         with pytest.raises(error, match=words):
             ThingsBoardRest(f"http://127.0.0.1:{other.server_port}", USER, PASSWORD)
         thread.join(10)
+
+
+def test_through_a_proxy_that_wants_a_login(server: ThingsBoard, tmp_path: Path) -> None:
+    """Without the password the proxy's refusal is told, and the words of the address are not."""
+    with tinyproxy(tmp_path, "teg:s3cret-word") as proxy:
+        with ThingsBoardRest(server.rest_url, USER, PASSWORD, proxy_url=proxy.url) as rest:
+            assert rest.find("/api/tenant/devices", deviceName="nobody") is None
+        assert "/api/auth/login" in proxy.log_path.read_text()
+        wrong = proxy.url.replace("s3cret", "other")
+        with pytest.raises((Refused, Unavailable)) as refused:  # tinyproxy may reset what it has not read
+            ThingsBoardRest(server.rest_url, USER, PASSWORD, proxy_url=wrong)
+    assert "word" not in str(refused.value)
