@@ -1,7 +1,7 @@
 # The gateway itself. The controller is another container, which the gateway supervises through the Docker socket.
 # How to run it: deploy/compose.yaml, docs/operations.md.
-#   make image                                    (wheels of all it needs, then docker build)
-#   docker build --build-arg EXTRAS=redis .       (extras of pyproject.toml, separated by commas; needs the network)
+#   make image                         (wheels of all it needs, then docker build)
+#   make image EXTRAS=redis            (extras of pyproject.toml, separated by commas; what has no wheel is fetched)
 ARG BASE=python:3.12-slim-bookworm
 FROM ${BASE}
 ARG PACKAGES="git ca-certificates"
@@ -16,9 +16,9 @@ COPY dist/wheels /tmp/wheels
 # A Python of its own (--copies), because it alone gets the right to read and empty what the controller's container wrote
 # as root; the gateway's user has no other way to it. Without that right (no-new-privileges) all else works.
 RUN python3 -m venv --copies --without-pip /opt/teg/current \
-    && offline=--no-index && if [ -n "${EXTRAS}" ]; then offline=; fi \
-    && pip=$(echo /tmp/wheels/pip-*.whl) && /opt/teg/current/bin/python "${pip}/pip" install --quiet --no-cache-dir --disable-pip-version-check \
-       ${offline} --find-links /tmp/wheels "teg-gateway${EXTRAS:+[${EXTRAS}]}" \
+    && install="/opt/teg/current/bin/python $(echo /tmp/wheels/pip-*.whl)/pip install --quiet --no-cache-dir \
+       --disable-pip-version-check --find-links /tmp/wheels teg-gateway${EXTRAS:+[${EXTRAS}]}" \
+    && { ${install} --no-index || { [ -n "${EXTRAS}" ] && ${install}; }; } \
     && rm -rf /tmp/wheels \
     && python3 -c 'import glob, os, struct; \
        [os.setxattr(python, "security.capability", struct.pack("<5I", 0x02000001, 1 << 1, 0, 0, 0)) \

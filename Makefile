@@ -81,9 +81,9 @@ run: setup  ## the gateway in production mode, with the settings of .env or the 
 deb: setup  ## the Debian package, for amd64, arm64 and armhf, in dist/
 	@deploy/make-deb dist
 
-image: setup  ## the gateway as a container image
-	@rm -rf dist/wheels && deploy/fetch-wheels dist/wheels
-	docker build --tag teg-gateway .
+image: setup  ## the gateway as a container image; with EXTRAS=redis also what that needs
+	@rm -rf dist/wheels && TEG_EXTRAS=$(EXTRAS) deploy/fetch-wheels dist/wheels
+	docker build --build-arg EXTRAS=$(EXTRAS) --tag teg-gateway .
 
 release: setup  ## wheel, Debian package, archive for ./install, image context and SBOM, in dist/
 	@deploy/make-release dist

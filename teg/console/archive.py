@@ -115,7 +115,10 @@ def import_(file: Path, token_file: Path | None, device: str | None, own_token: 
     if counts["dead_letters"]:
         click.echo(f"{counts['dead_letters']} cannot be stored there; see the reasons: {place}")
         raise SystemExit(1)
-    click.echo("look at them on the server before you erase the file")
+    click.echo(
+        "none of them is proven stored: an import asks for no proof, and a server that dies within seconds forgets "
+        "what it has only acknowledged. Look at them there before you erase the file; --again sends all once more"
+    )
 
 
 @archive.command()
@@ -185,7 +188,7 @@ def _refuse_twice(place: Path) -> None:
     receipt = place / RECEIPT
     if receipt.exists():
         when = moment(json.loads(receipt.read_text())["when_ms"])
-        raise click.ClickException(f"it was imported at {when}, all of it; once more with --again")
+        raise click.ClickException(f"it was imported at {when}, all of it acknowledged; once more with --again")
 
 
 def _token(settings: Settings, token_file: Path | None) -> str:

@@ -103,7 +103,10 @@ def _container(engine: Engine, name: str) -> dict[str, dict[str, object]] | None
 
 
 def _rights(settings: Settings, privileged: bool) -> Finding:
-    if privileged and not settings.controller_privileged:
-        remedy = "name what it needs (TEG_CONTROLLER_DEVICES, …), or TEG_CONTROLLER_PRIVILEGED=on (docs/controller.md)"
+    if privileged and "privileged" in settings.controller_fixed and not settings.controller_privileged:
+        remedy = "TEG_CONTROLLER_PRIVILEGED=on, or unset it, to keep what it has (docs/controller.md)"
         return warning("controller", "has all rights now and will have few", remedy)
+    if privileged and not settings.controller_privileged:
+        remedy = "take them away by settings while you can look: docs/changing-over.md, the rights of the controller"
+        return warning("controller", "has all rights and keeps them, and so do its successors", remedy)
     return fine("controller", f"the container {CONTAINER_NAME} is replaced once, by one of the same version")

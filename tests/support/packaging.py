@@ -60,3 +60,20 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for wheel in kept.iterdir():
         shutil.copy(wheel, found)
     return found
+
+
+@pytest.fixture(scope="session")
+def wheels_with_redis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `deploy/fetch-wheels` fetches them for every machine; once a machine and version of what is needed."""
+    kept = cache_path() / f"wheels-redis-{_what_is_needed()}"
+    if not kept.exists():
+        unfinished = kept.with_name(f"wheels-redis-{os.getpid()}")
+        fetch = [PROJECT / "deploy" / "fetch-wheels", unfinished]
+        subprocess.run(fetch, check=True, timeout=1000, env={**os.environ, "TEG_EXTRAS": "redis"})
+        unfinished.rename(kept)
+    found = tmp_path_factory.mktemp("wheels-redis")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "wheel", "--no-deps"]
+    for wheel in kept.iterdir():
+        shutil.copy(wheel, found) if not wheel.name.startswith("teg_gateway-") else None
+    subprocess.run([*pip, "--no-build-isolation", "-w", found, PROJECT], check=True, timeout=300)
+    return found

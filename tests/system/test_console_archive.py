@@ -160,12 +160,13 @@ def test_a_backlog_goes_by_stick_through_another_gateway(tmp_path: Path, server:
         done = site.desk(file, "--yes", "--token-file", token_file(site, "DESK"))
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"{RECORDS} of {RECORDS} records acknowledged" in done.stdout
+        assert "none of them is proven stored" in done.stdout
         expected = {(key, ts): value for key, ts, value in sent(file)}
         assert site.device.telemetry() == expected, "under the device that they came from, with their time stamps"
         assert not server.device("desk").telemetry()
         again = site.desk(file, "--yes", "--token-file", token_file(site, "DESK"))
         assert again.returncode == 1
-        assert "it was imported at" in again.stderr
+        assert "it was imported at" in again.stderr and "all of it acknowledged" in again.stderr
         assert site.device.records_received == RECORDS
 
 

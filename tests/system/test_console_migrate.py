@@ -62,9 +62,11 @@ def test_a_running_old_gateway_and_its_controllers_rights_are_told(device: Path)
         engine.moods["/containers/teg_controller/json"] = {"State": {}, "HostConfig": {"Privileged": True}}
         runtime = {"TEG_CONTROLLER_RUNTIME": "docker", "DOCKER_HOST": f"unix://{engine.server_address!s}"}
         shown = migrate(device, **runtime)
+        taken = migrate(device, **runtime, TEG_CONTROLLER_PRIVILEGED="off")
     assert shown.returncode == 2
     assert shown.stdout.startswith("✗ old gateway: the container thingsboard-edge-gateway-runner runs")
-    assert "! controller: has all rights now and will have few" in shown.stdout
+    assert "! controller: has all rights and keeps them" in shown.stdout
+    assert "! controller: has all rights now and will have few" in taken.stdout
 
 
 def test_without_dry_run_nothing_is_promised(device: Path) -> None:

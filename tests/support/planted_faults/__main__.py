@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.planted_faults.every import FAULTS, site_in
+from tests.support.running import PROJECT
 
 
 def main() -> None:
@@ -17,7 +18,10 @@ def main() -> None:
                 shown = site.teg("check").stdout.splitlines()[0]
         finally:
             shutil.rmtree(directory)
-        print(f"| {name.replace('_', ' ')} | `{shown.replace(str(directory), '…')}` |", flush=True)
+        print(
+            f"| {name.replace('_', ' ')} | `{shown.replace(str(directory), '…').replace(str(PROJECT), '…')}` |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

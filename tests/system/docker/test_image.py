@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.engine import BASE_IMAGE, Engine, clean_engine, engine
-from tests.support.packaging import needs, wheels
+from tests.support.packaging import needs, wheels, wheels_with_redis
 from tests.support.running import PROJECT, wait_until
 
-__all__ = ["clean_engine", "engine", "wheels"]  # fixtures
+__all__ = ["clean_engine", "engine", "wheels", "wheels_with_redis"]  # fixtures
 
 IMAGE = "teg-gateway-test"
 CONTAINER = "teg-gateway-test"
@@ -33,18 +33,34 @@ def docker(engine: Engine, *arguments: object, check: bool = True) -> str:
 
 @pytest.fixture
 def image(clean_engine: Engine, wheels: Path, tmp_path: Path) -> Iterator[Engine]:
-    """From the Dockerfile and `.dockerignore` as they are, without a network."""
     needs("docker")
-    context = tmp_path / "context"
+    yield from built(clean_engine, wheels, tmp_path / "context")
+
+
+def built(engine: Engine, wheels: Path, context: Path, *arguments: str) -> Iterator[Engine]:
+    """From the Dockerfile and `.dockerignore` as they are, without a network."""
     shutil.copytree(wheels, context / "dist" / "wheels")
     for name in ("Dockerfile", ".dockerignore"):
         shutil.copy(PROJECT / name, context / name)
     (context / "tb_access_token").write_text("a secret that lies about")
-    docker(clean_engine, "build", "-q", "--network=none", f"--build-arg=BASE={BASE_IMAGE}", "--build-arg=PACKAGES=",
-           "-t", IMAGE, context)  # fmt: skip
-    yield clean_engine
-    docker(clean_engine, "rm", "-f", CONTAINER, check=False)
-    docker(clean_engine, "rmi", "-f", IMAGE, check=False)
+    docker(engine, "build", "-q", "--network=none", f"--build-arg=BASE={BASE_IMAGE}", "--build-arg=PACKAGES=",
+           *arguments, "-t", IMAGE, context)  # fmt: skip
+    yield engine
+    docker(engine, "rm", "-f", CONTAINER, check=False)
+    docker(engine, "rmi", "-f", IMAGE, check=False)
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1200)  # once a machine the wheels of nine Pythons are fetched
+def test_an_extra_is_in_the_image_and_comes_with_the_wheels(
+    clean_engine: Engine, wheels_with_redis: Path, tmp_path: Path
+) -> None:
+    needs("docker")
+    for image in built(clean_engine, wheels_with_redis, tmp_path / "context", "--build-arg=EXTRAS=redis"):
+        command = ("run", "--rm", "--network=none", "--entrypoint=python", IMAGE, "-c")
+        pinned = next(line for line in (PROJECT / "constraints.txt").read_text().splitlines() if line[:7] == "redis==")
+        assert docker(image, *command, "import redis; print(redis.__version__)") == pinned.removeprefix("redis==")
+        assert docker(image, *command, "import gateway; print(gateway.huey.name)") == "gateway"
 
 
 @pytest.fixture
