@@ -3,12 +3,14 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
+# A run starts thousands of Python processes: bytecode is kept, whatever the environment says of it elsewhere.
+export PYTHONDONTWRITEBYTECODE :=
 # Tests wait more than they compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := $(BIN)/pytest -q -n $(WORKERS)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
-.PHONY: help demo setup check test torture conformance faults pythons bench pictures run image deb release lock sbom audit clean
+.PHONY: help demo setup check static compiled test torture conformance faults pythons bench pictures run image deb release lock sbom audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -35,10 +37,17 @@ demo: .venv/.demo  ## the gateway at work, with everything it needs, on this mac
 setup: .venv/.ready  ## .venv with all that run and tests need
 
 check: setup  ## format, lint, types, unit and flow tests
+	@$(MAKE) --no-print-directory --jobs 2 static compiled
+	$(PYTEST) tests/unit tests/flows
+
+static:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(PYTEST) tests/unit tests/flows
+
+# Once here, instead of once in each process of the run that follows, which also says what cannot be compiled.
+compiled:
+	@$(BIN)/pytest --quiet --collect-only -n 0 >/dev/null || true
 
 # Other clients of ThingsBoard, which bring libraries that are not ours.
 .venv-clients/.ready: tests/other-clients.txt
@@ -48,9 +57,7 @@ check: setup  ## format, lint, types, unit and flow tests
 
 test: setup .venv-clients/.ready  ## everything a release needs; installs what the machine lacks (when root)
 	@tests/install-system-packages
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory --jobs 2 static compiled
 	$(PYTEST)
 
 torture: setup  ## the deep fault runs, which take longer than the rest together

@@ -1,12 +1,13 @@
-"""What all tests share: examples that may take their time, reports that can travel between the processes of a run."""
+"""What all tests share: their order, examples that may take their time, reports that travel between processes."""
 
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
-from tests.support import queue_libraries
+from tests.support import queue_libraries, schedule
 from tests.support.engine import clean_engine, engine, engine_to_stop
 
 __all__ = ["clean_engine", "engine", "engine_to_stop"]  # fixtures: imported elsewhere each would be one more engine
@@ -16,6 +17,19 @@ queue_libraries.add()  # before anybody imports Huey, which looks for them once
 # A busy machine is no defect of the example that met it. In CI hypothesis by itself takes the same examples each time.
 settings.register_profile("unhurried", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    schedule.sort(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    if config.getvalue("dist") != "loadscope":
+        return None
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = schedule.group_of
+    return scheduler
 
 
 @pytest.hookimpl(wrapper=True)

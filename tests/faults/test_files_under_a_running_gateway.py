@@ -64,6 +64,7 @@ def test_a_damaged_page_stops_nothing(site: FaultSite, server: ThingsBoard) -> N
     site.gateway.wait_log("were brought back")
 
 
+@pytest.mark.slow
 def test_a_start_without_storage_connects_answers_and_obeys(site: FaultSite) -> None:
     site.gateway.start()
     site.produce(10)

@@ -18,6 +18,7 @@ def seed() -> Iterator[int]:
     yield int(os.environ.get("TEG_TORTURE_SEED", time.time_ns() % 1_000_000))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_sample_of_the_mixed_schedule(tmp_path: Path, seed: int) -> None:
     mixed(tmp_path, seed, steps=15, seconds=15)

@@ -24,6 +24,7 @@ from docker.errors import APIError, DockerException, NotFound
 
 from teg.adapters.docker_engine.client import EngineClient
 from teg.domain.supervision.runtime import CONTAINER_NAME, IMAGE_PREFIX
+from tests.support import schedule
 from tests.support.running import wait_until
 
 BASE_IMAGE = "teg-test-base:1"
@@ -253,7 +254,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def clean_engine(engine: Engine) -> Iterator[Engine]:
+def clean_engine(engine: Engine, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    assert schedule.shares_an_engine(request.node.nodeid), "tests/support/schedule.py has to know this test"
     if engine.owned:
         engine.start()
     engine.clean()

@@ -26,6 +26,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         yield site
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_first_line_of_check_names_the_fault(name: str) -> None:
     plant, first_line = FAULTS[name]

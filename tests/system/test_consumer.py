@@ -331,6 +331,7 @@ def test_a_stop_waits_for_a_task_that_is_busy(site: Site, how: signal.Signals, t
     assert (tmp_path / "busy.done").exists()
 
 
+@pytest.mark.slow
 def test_a_stop_does_not_wait_for_ever(site: Site, tmp_path: Path) -> None:
     started(site, target=ODD)
     site.insert_task(f"{ODD}.hold", 600.0, str(tmp_path / "busy"))

@@ -117,6 +117,7 @@ def _cut(tmp_path: Path, server: ThingsBoard, cuts: int) -> None:
     inbox.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_keeps_no_watermarks_gets_nothing_twice(tmp_path: Path) -> None:
     cuts_without_watermarks(tmp_path, 3)
 
@@ -126,6 +127,7 @@ def test_a_server_that_keeps_no_watermarks_gets_nothing_twice_in_twenty_cuts(tmp
     cuts_without_watermarks(tmp_path, 20)
 
 
+@pytest.mark.slow
 def test_a_restored_server_is_offered_what_it_lacks_and_gets_it_by_one_call(
     tmp_path: Path, server: ThingsBoard
 ) -> None:

@@ -94,6 +94,7 @@ def account(output: str) -> tuple[int, ...]:
     return tuple(int(number) for number in match.groups())
 
 
+@pytest.mark.slow
 def test_eight_kinds_of_blow_lose_nothing(tmp_path: Path) -> None:
     """The whole script; a slow machine takes longer for it, and plays it all the same."""
     with start(tmp_path, DEMO_SECONDS="32") as demo:

@@ -33,6 +33,7 @@ def server(tmp_path: Path) -> Iterator[ThingsBoard]:
         yield server
 
 
+@pytest.mark.slow
 def test_nothing_is_missing_after_an_outage_and_cut_connections() -> None:
     gateways = MEMBERS_A_PROCESS + 2  # more than one process
     figures = fleet("--gateways", str(gateways), "--backlog", "40", "--cut-every", "2")
@@ -46,6 +47,7 @@ def test_nothing_is_missing_after_an_outage_and_cut_connections() -> None:
     assert figures["bytes_up_a_day"] > figures["messages_a_day"]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_named_is_left_as_it_was(server: ThingsBoard, tmp_path: Path) -> None:
     server.add_device("pi-07")
     place = f"{server.host}:{server.port}"
@@ -55,6 +57,7 @@ def test_a_server_that_is_named_is_left_as_it_was(server: ThingsBoard, tmp_path:
     assert [device.name for device in server.devices] == ["pi-07"]
 
 
+@pytest.mark.slow
 def test_a_server_that_acknowledges_and_does_not_store_is_found_out(server: ThingsBoard, tmp_path: Path) -> None:
     """Acknowledged is not stored: the account looks into the database."""
     server.faults.store_delay_s = 600.0

@@ -74,6 +74,7 @@ def emptied(place: Path) -> None:
     place.mkdir()
 
 
+@pytest.mark.slow
 def test_the_gateway_answers_and_good_files_flow(tmp_path: Path, site: Site) -> None:
     attack_in_turn(site, tmp_path / "wires", SAMPLE)
     assert site.gateway.stop() == 0

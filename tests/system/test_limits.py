@@ -31,6 +31,7 @@ def closed_sessions(server: ThingsBoard) -> list[str]:
     return [reason for reason in reasons if "rate limit" in reason]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LIMITS)
 def test_limits_learned_once_are_kept_from_the_first_packet_on(tmp_path: Path, name: str) -> None:
     with ThingsBoard(limits=ServerLimits(rate_limits=LIMITS[name])) as server:

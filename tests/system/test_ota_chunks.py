@@ -165,6 +165,7 @@ def test_an_endless_package_ends(rig: Rig) -> None:
     assert rig.left_over() == []
 
 
+@pytest.mark.slow
 def test_connections_that_end_again_and_again_only_cost_time(rig: Rig) -> None:
     left = {"2": 2, "4": 2}
 

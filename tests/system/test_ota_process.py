@@ -65,6 +65,7 @@ def laptop(tmp_path: Path) -> Iterator[Laptop]:
             laptop.gateway.stop()
 
 
+@pytest.mark.slow
 def test_update_and_rollback_without_docker(laptop: Laptop) -> None:
     laptop.update("v1", "UPDATED", "v1")
     laptop.wait_measured("v1")

@@ -108,6 +108,7 @@ def test_the_server_dies_and_comes_back(site: Site, queue_server: QueueServer) -
     assert log.count("trying again until it is back") == log.count("the queue is back") == 2, "said once an outage"
 
 
+@pytest.mark.slow
 def test_records_after_a_long_silence_go_through_while_the_queue_is_away(site: Site, queue_server: QueueServer) -> None:
     """The drainers have stopped lingering, so only a task can start them again; it runs from memory."""
     site.gateway.start()

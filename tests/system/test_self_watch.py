@@ -6,6 +6,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
+
 from teg.domain.ports import STUCK_STATUS
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import ControllerInbox, RunningGateway, message, wait_until
@@ -27,6 +29,7 @@ def site(path: Path, server: ThingsBoard, name: str) -> RunningGateway:
     return gateway
 
 
+@pytest.mark.slow
 def test_a_thread_that_stands_ends_the_process_and_a_stop_of_all_does_not(tmp_path: Path) -> None:
     with ThingsBoard() as server, ExitStack() as stack:
         gateways = {name: site(tmp_path, server, name) for name in (*STUCK, "stopped")}

@@ -132,6 +132,7 @@ def test_a_name_that_exists_is_said_in_plain_words_and_mended_without_a_restart(
         server.wait_for_device("pi-new", 60).wait_connected(30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["unknown key", "no answer", "closed", "nonsense", "other credentials"])
 def test_provisioning_that_fails_is_tried_for_as_long_as_it_takes(
     tmp_path: Path, server: ThingsBoard, fault: str
@@ -195,6 +196,7 @@ def lines(site: Site) -> list[tuple[int, str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_own_log_lines_arrive_also_those_from_before_the_connection(tmp_path: Path, server: ThingsBoard) -> None:
     server.stop_listening()
     site = Site(tmp_path, server)

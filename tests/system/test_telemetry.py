@@ -175,6 +175,7 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     mosquitto.close()
 
 
+@pytest.mark.slow
 def test_the_same_through_a_real_mosquitto(tmp_path: Path, mosquitto: Mosquitto) -> None:
     running = gateway(tmp_path, mosquitto.port, mosquitto.tls, mosquitto.host)
     inbox = ControllerInbox(running.inbox_path)

@@ -19,6 +19,7 @@ def conformance(*arguments: str, **environment: str) -> "subprocess.CompletedPro
     return subprocess.run(command, cwd=ROOT, env=merged, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", [name for name in SABOTAGES if name != "none"])
 def test_each_group_notices_a_wrong_server(group: str) -> None:
     done = conformance(f"tests/conformance/test_{group}.py", "-x", STAND_IN_SABOTAGE=group)
