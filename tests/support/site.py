@@ -45,6 +45,14 @@ class Site:
     def pending(self) -> int:
         return int(str((self.gateway.rows("SELECT count(*) FROM outbox WHERE lane = 1") or [(-1,)])[0][0]))
 
+    def unproven(self) -> set[int]:
+        """Numbers of the rows that are acknowledged and not proven to be stored."""
+        rows = self.gateway.rows(
+            "SELECT json_extract(r.message, '$.values.n') FROM unproven u JOIN record r"
+            " ON r.id BETWEEN u.first_id AND u.last_id WHERE u.lane = 1 AND r.kind = 0"
+        )
+        return {int(str(number)) for (number,) in rows}
+
     def counters(self) -> dict[str, int]:
         rows = self.gateway.rows("SELECT name, value FROM counter")
         return {str(name): int(str(value)) for name, value in rows}
