@@ -1,6 +1,7 @@
 """Reads the source tree with `ast` and says where it breaks the rules of the rooms. Pure: give it a directory."""
 
 import ast
+import functools
 import statistics
 import sys
 from collections.abc import Iterator, Mapping
@@ -108,6 +109,33 @@ def source_files(root: Path, rooms: tuple[str, ...] = ROOMS) -> list[Path]:
     return found
 
 
+def _parsed(path: Path) -> ast.Module:
+    return _parsed_once(path.read_text(encoding="utf-8"))
+
+
+@functools.lru_cache(maxsize=1000)  # each rule looks through the same tree
+def _parsed_once(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+def _imports(path: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    return _imports_once(path.read_text(encoding="utf-8"))
+
+
+@functools.lru_cache(maxsize=1000)
+def _imports_once(text: str) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """Also nested ones; an import is a statement, so expressions are not looked into."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    waiting: list[ast.AST] = [_parsed_once(text)]
+    while waiting:
+        for node in ast.iter_child_nodes(waiting.pop(0)):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                found.append(node)
+            elif not isinstance(node, ast.expr):
+                waiting.append(node)
+    return tuple(found)
+
+
 def room_of_module(module: str) -> str | None:
     """'teg.domain.rpc.journal' → 'teg.domain'; None for what is not ours."""
     return next((room for room in ROOMS if module == room or module.startswith(room + ".")), None)
@@ -127,11 +155,11 @@ def room_of(root: Path, path: Path) -> str:
 def imports_of(root: Path, path: Path) -> Iterator[Imported]:
     """Every import, also nested ones and those under TYPE_CHECKING; relative ones are made absolute."""
     file = str(path.relative_to(root))
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _imports(path):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Imported(file, node.lineno, alias.name)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = ".".join(path.relative_to(root).parts[: -node.level]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
             names = [f"{module}.{alias.name}" for alias in node.names] if module in (*ROOMS, "teg") else [module]
@@ -154,15 +182,15 @@ def import_graph(root: Path, rooms: tuple[str, ...] = ROOMS) -> dict[str, set[st
     names = {module_name(root, path): path for path in source_files(root, rooms)}
     graph: dict[str, set[str]] = {name: set() for name in names}
     for name, path in names.items():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in _imports(path):
             graph[name].update(target for target in _targets(root, path, node) if target in names and target != name)
     return graph
 
 
-def _targets(root: Path, path: Path, node: ast.AST) -> Iterator[str]:
+def _targets(root: Path, path: Path, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
+    else:
         base = ".".join(path.relative_to(root).parts[: -node.level]) if node.level else ""
         module = ".".join(part for part in (base, node.module) if part)
         submodules = [f"{module}.{alias.name}" for alias in node.names]
@@ -282,7 +310,7 @@ def environment_faults(root: Path, allowed: Exceptions) -> list[str]:
     readers = {
         str(path.relative_to(root))
         for path in source_files(root, tuple(room for room in ROOMS if room not in ("tests", "bench")))
-        if room_of(root, path) != "teg.settings" and _reads_environment(ast.parse(path.read_text(encoding="utf-8")))
+        if room_of(root, path) != "teg.settings" and _reads_environment(_parsed(path))
     }
     unknown = [f"{file} reads the environment" for file in sorted(readers - allowed.environment.keys())]
     return unknown + [f"{file} needs its exception no more" for file in sorted(allowed.environment.keys() - readers)]
@@ -306,7 +334,7 @@ def broad_excepts(root: Path) -> dict[str, int]:
     found: dict[str, int] = {}
     for path in source_files(root, PRODUCT):
         file = str(path.relative_to(root))
-        for function in _functions(ast.parse(path.read_text(encoding="utf-8"))):
+        for function in _functions(_parsed(path)):
             for node in _own_nodes(function):
                 if isinstance(node, ast.ExceptHandler) and _is_broad(node) and not isinstance(node.body[-1], ast.Raise):
                     found[f"{file}:{function.name}"] = node.lineno
@@ -341,7 +369,7 @@ def function_lengths(root: Path, rooms: tuple[str, ...] = PRODUCT) -> list[int]:
     return [
         (node.end_lineno or node.lineno) - node.lineno + 1
         for path in source_files(root, rooms)
-        for node in _functions(ast.parse(path.read_text(encoding="utf-8")))
+        for node in _functions(_parsed(path))
         if not _is_stub(node)
     ]
 
