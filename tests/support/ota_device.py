@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from teg.domain.supervision.runtime import CONTAINER_NAME, IMAGE_PREFIX
+from teg.domain.supervision.runtime import CONTAINER_NAME, IMAGE_PREFIX, image_name
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.engine import BASE_IMAGE, Engine, closing_client, make_image
@@ -87,6 +87,13 @@ class OtaDevice:
             **environment,
         )
 
+    def provide(self, version: str) -> None:
+        """As the reference gateway leaves it: an image without our label, and the file that names the version."""
+        (self.gateway.data_path / "last_launched_controller_version.txt").write_text(version)
+        context = self.directory / "provided"
+        write_version(context, version, BEHAVIOURS[version])
+        make_image(self.engine, image_name(version), context)
+
     # --- what the operator does ------------------------------------------------------------------------------
 
     def assign(self, version: str) -> None:
@@ -143,9 +150,12 @@ class OtaDevice:
 
 
 @contextmanager
-def ota_device(directory: Path, engine: Engine, **environment: str) -> Iterator[OtaDevice]:
+def ota_device(directory: Path, engine: Engine, provided: str = "", **environment: str) -> Iterator[OtaDevice]:
+    """Its gateway runs; so does its controller where a version is `provided`."""
     with ThingsBoard(packet_log=0) as server:
         device = OtaDevice(directory, server, engine, **environment)
+        if provided:
+            device.provide(provided)
         with device.gateway:
             yield device
 
