@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from bench.server import TOKEN, stand_in
@@ -34,7 +34,7 @@ class Usage:
     written_bytes: int = 0
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+        return Usage(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
     def since(self, before: "Usage") -> "Usage":
         """`rss_bytes` is what it is now."""
@@ -68,22 +68,48 @@ def total(pid: int) -> Usage:
     return sum((usage(process) for process in processes(pid)), Usage())
 
 
+@dataclass(slots=True)
+class Calls:
+    """What strace saw: these counts are the same on a loaded machine, and in every run."""
+
+    fsyncs: int = 0
+    timeouts: int = 0  #: waits that ended because their time was up: wake-ups without a reason from outside
+    written: list[str] = field(default_factory=list)  #: the files of `directory` that were written, once a call
+
+
+_TRACED = "fsync,fdatasync,write,pwrite64,futex,poll,ppoll,select,pselect6,epoll_wait,epoll_pwait,clock_nanosleep"
+_TIMED_OUT = re.compile(r"ETIMEDOUT|= 0 \(Timeout\)|nanosleep.*= 0\b")
+
+
 @contextmanager
-def fsyncs(pid: int, trace: Path) -> Iterator[list[int]]:
-    """Append to what is yielded how many fsyncs the gateway and its reader made in the block."""
+def traced(pid: int, trace: Path, directory: Path) -> Iterator[Calls]:
+    """The calls of the gateway and its reader in the block; complete when it has ended."""
     followed = [word for process in processes(pid) for word in ("-p", str(process))]
-    command = ["strace", "-f", "-e", "trace=fsync,fdatasync", "-o", str(trace), *followed]
+    command = ["strace", "-f", "-y", "-e", f"trace={_TRACED}", "-o", str(trace), *followed]
     tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
     assert tracer.stderr is not None
     tracer.stderr.readline()  # attached
-    found: list[int] = []
+    found = Calls()
     try:
         yield found
     finally:
         tracer.terminate()
         tracer.wait()
         tracer.stderr.close()
-    found.append(len(re.findall(r"\bf(?:data)?sync\(", trace.read_text())))
+    text = trace.read_text()
+    found.fsyncs = len(re.findall(r"\bf(?:data)?sync\(", text))
+    found.timeouts = sum(1 for line in text.splitlines() if _TIMED_OUT.search(line))
+    found.written = re.findall(rf"\bp?write(?:64)?\(\d+<({re.escape(str(directory))}[^>]*)>", text)
+
+
+def settle(pid: int, quiet_s: float = 3.0, longest_s: float = 30.0) -> None:
+    """Until nothing was written for a while: the start's last writes, and what follows a measurement, are over."""
+    deadline_s, before, since_s = time.monotonic() + longest_s, -1, time.monotonic()
+    while time.monotonic() - since_s < quiet_s:
+        assert time.monotonic() < deadline_s, f"it still writes after {longest_s} s"
+        if (now := total(pid).written_bytes) != before:
+            before, since_s = now, time.monotonic()
+        time.sleep(0.1)
 
 
 def feed(inbox: ControllerInbox, first: int, count: int, per_s: float) -> None:
@@ -133,9 +159,9 @@ def main() -> None:
                 before = total(pid)
                 feed(inbox, first + 5 * per_s, count, per_s)
                 used = total(pid).since(before)
-                with fsyncs(pid, Path(name) / "trace") as synced:
+                with traced(pid, Path(name) / "trace", gateway.data_path) as calls:
                     feed(inbox, first + 5 * per_s + count, count, per_s)
-                report(f"{per_s} a second", used, seconds, count, synced[0])
+                report(f"{per_s} a second", used, seconds, count, calls.fsyncs)
                 first += 5 * per_s + 2 * count
             assert gateway.stop() == 0
 
