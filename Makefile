@@ -73,10 +73,8 @@ faults: setup  ## each planted fault, and the first line of `teg check` about it
 pythons: setup  ## the unit tests on the other supported Pythons of this machine
 	@WORKERS=$(WORKERS) tests/on-each-python
 
-bench: setup  ## drain, latency and idle figures of this machine, as ratios
-	$(BIN)/python -m bench.drain
-	$(BIN)/python -m bench.latency
-	$(BIN)/python -m bench.cost
+bench: setup  ## all figures of this machine beside what is meant, as one table and docs/pictures/performance.svg
+	$(BIN)/python -m bench.table
 
 pictures: setup  ## the pictures in docs/pictures, of a demo that runs for them
 	@tests/install-system-packages

@@ -16,12 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from bench.server import TOKEN, stand_in
+from bench.server import TOKEN, Server, stand_in
 from tests.support.running import ControllerInbox, RunningGateway, message
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-#: The start has written its last by then (marker, room set apart for hard times), and no drainer waits any more.
-SETTLED_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,50 +118,97 @@ def feed(inbox: ControllerInbox, first: int, count: int, per_s: float) -> None:
         time.sleep(max(0.0, began_s + (number + 1) / per_s - time.monotonic()))
 
 
-def report(name: str, used: Usage, seconds: float, messages: int = 0, synced: int = 0) -> None:
-    words = [
-        f"{name:12} CPU {100 * used.cpu_s / seconds:.2f} % of a core",
-        f"wake-ups {used.wakeups / seconds:.1f}/s",
-        f"RSS {used.rss_bytes / 1e6:.1f} MB",
-        f"written {used.written_bytes / 1000:.1f} kB",
-    ]
-    if messages:
-        words += [f"{used.written_bytes / messages / 1000:.1f} kB", f"{synced / messages:.2f} fsyncs a message"]
-    print("   ".join(words), flush=True)
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of `messages` at a steady rate, or of none, in `seconds`; `calls` of a second stretch like the first."""
+
+    seconds: float
+    messages: int
+    used: Usage
+    calls: Calls
+
+    @property
+    def cpu_percent(self) -> float:
+        return 100 * self.used.cpu_s / self.seconds
+
+    @property
+    def kb_per_message(self) -> float:
+        return self.used.written_bytes / self.messages / 1000
+
+    @property
+    def fsyncs_per_message(self) -> float:
+        return self.calls.fsyncs / self.messages
+
+    def __str__(self) -> str:
+        words = [
+            f"CPU {self.cpu_percent:.2f} % of a core",
+            f"wake-ups {self.used.wakeups / self.seconds:.1f}/s ({self.calls.timeouts / self.seconds:.1f} by time)",
+            f"RSS {self.used.rss_bytes / 1e6:.1f} MB",
+            f"written {self.used.written_bytes / 1000:.1f} kB",
+        ]
+        if self.messages:
+            words.append(f"a message {self.kb_per_message:.1f} kB, {self.fsyncs_per_message:.2f} fsyncs")
+        return "   ".join(words)
+
+
+@contextmanager
+def idle_gateway(directory: Path, server: Server) -> Iterator[tuple[RunningGateway, ControllerInbox, float]]:
+    """Connected and settled, after one message; and how many seconds it took to be connected."""
+    tls = {"TB_TLS": "on", "THINGSBOARD_CA_CERT": str(server.tls.ca_file)}
+    gateway = RunningGateway(directory, server.host, server.port, TOKEN, **tls)
+    inbox = ControllerInbox(gateway.inbox_path)
+    started_s = time.monotonic()
+    with gateway:
+        gateway.wait_log("connected to")
+        connected_s = time.monotonic() - started_s
+        server.reset()
+        inbox.insert(message(0))
+        server.wait(1, 20)
+        settle(pid_of(gateway))
+        yield gateway, inbox, connected_s
+        assert gateway.stop() == 0
+    inbox.close()
+
+
+def pid_of(gateway: RunningGateway) -> int:
+    assert gateway.process is not None
+    return gateway.process.pid
+
+
+def at_rest(gateway: RunningGateway, seconds: float) -> Cost:
+    before = total(pid_of(gateway))
+    time.sleep(seconds)
+    used = total(pid_of(gateway)).since(before)
+    with traced(pid_of(gateway), gateway.directory / "trace", gateway.data_path) as calls:
+        time.sleep(seconds)
+    return Cost(seconds, 0, used, calls)
+
+
+def with_messages(gateway: RunningGateway, inbox: ControllerInbox, first: int, per_s: int, seconds: int) -> Cost:
+    """Of a stream that flows already."""
+    feed(inbox, first, 5 * per_s, per_s)  # the rate is known, and the drainers are there
+    count, first = seconds * per_s, first + 5 * per_s
+    before = total(pid_of(gateway))
+    feed(inbox, first, count, per_s)
+    used = total(pid_of(gateway)).since(before)
+    with traced(pid_of(gateway), gateway.directory / "trace", gateway.data_path) as calls:
+        feed(inbox, first + count, count, per_s)
+    return Cost(seconds, count, used, calls)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60)
     seconds = parser.parse_args().seconds
-    with tempfile.TemporaryDirectory() as name, stand_in(Path(name)) as server:
-        tls = {"TB_TLS": "on", "THINGSBOARD_CA_CERT": str(server.tls.ca_file)}
-        gateway = RunningGateway(Path(name) / "g", server.host, server.port, TOKEN, **tls)
-        inbox = ControllerInbox(gateway.inbox_path)
-        started_s = time.monotonic()
-        with gateway:
-            gateway.wait_log("connected to")
-            print(f"start → connected {time.monotonic() - started_s:.2f} s")
-            assert gateway.process is not None
-            pid = gateway.process.pid
-            inbox.insert(message(0))
-            server.wait(1, 20)
-            time.sleep(SETTLED_S)
-            before = total(pid)
-            time.sleep(seconds)
-            report("at rest", total(pid).since(before), seconds)
-            first = 1
-            for per_s in (1, 10):
-                feed(inbox, first, 5 * per_s, per_s)  # the rate is known, and the drainers are there
-                count = seconds * per_s
-                before = total(pid)
-                feed(inbox, first + 5 * per_s, count, per_s)
-                used = total(pid).since(before)
-                with traced(pid, Path(name) / "trace", gateway.data_path) as calls:
-                    feed(inbox, first + 5 * per_s + count, count, per_s)
-                report(f"{per_s} a second", used, seconds, count, calls.fsyncs)
-                first += 5 * per_s + 2 * count
-            assert gateway.stop() == 0
+    with (
+        tempfile.TemporaryDirectory() as name,
+        stand_in(Path(name)) as server,
+        idle_gateway(Path(name) / "g", server) as (gateway, inbox, connected_s),
+    ):
+        print(f"start → connected {connected_s:.2f} s")
+        print(f"at rest       {at_rest(gateway, seconds)}", flush=True)
+        for first, per_s in ((1, 1), (100_000, 10)):
+            print(f"{per_s:2} a second   {with_messages(gateway, inbox, first, per_s, seconds)}", flush=True)
 
 
 if __name__ == "__main__":

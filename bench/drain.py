@@ -7,22 +7,20 @@ python -m bench.drain [--rows 100000] [--rounds 5] [--archived 5000000]
 
 import argparse
 import shutil
-import sqlite3
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import sketch
+from bench.archive import archive_of
 from bench.cost import total
+from bench.records import fill
 from bench.server import TOKEN, Server, stand_in
-from teg.adapters.gateway_db import outbox
-from teg.adapters.gateway_db.counters import count
-from teg.adapters.gateway_db.database import Database
-from tests.support.running import ControllerInbox, RunningGateway
+from tests.support.running import RunningGateway
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,36 +34,6 @@ class Drained:
     @property
     def ratio(self) -> float:
         return self.gateway_per_s / self.ideal_per_s
-
-
-def record(number: int) -> str:
-    return (
-        f'{{"ts": {1_767_225_600_000 + number}, "values": {{"co2": {400 + number % 100}.5, "temperature": 21.25, '
-        f'"humidity": 48.1, "pressure": 1013.2, "n": {number}}}}}'
-    )
-
-
-def fill(path: Path, rows: int) -> None:
-    """An inbox that nobody has open, all in its main file."""
-    inbox = ControllerInbox(path)
-    inbox.insert_many(record(number) for number in range(rows))
-    inbox.close()
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def archive_of(path: Path, rows: int) -> None:
-    """A `gateway.db` with so many delivered records."""
-    database = Database(path)
-    database.open(outbox.SCHEMA)
-    for first in range(0, rows, 50_000):
-        with database.transaction(durable=False) as connection:
-            records = [
-                (n, 1_600_000_000_000 + n, 5, record(n), None, 0) for n in range(first, min(rows, first + 50_000))
-            ]
-            outbox.insert_records(connection, records, None)
-            count(connection, accepted=len(records), delivered=len(records))
-    database.close()
 
 
 def sketch_rate(directory: Path, server: Server, rows: int) -> float:
@@ -118,7 +86,7 @@ def rounds(count_: int, rows: int, archived: int = 0) -> Iterator[Drained]:
     with tempfile.TemporaryDirectory() as name, stand_in(Path(name)) as server:
         archive = Path(name) / "archived.db" if archived else None
         if archive is not None:
-            archive_of(archive, archived)
+            archive_of(archive, archived).close()
         for number in range(count_):
             place = Path(name) / f"round{number}"
             place.mkdir()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.attacks import family
-from bench.drain import record
+from bench.records import record
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import ControllerInbox, RunningGateway, message, wait_until
 from tests.support.throttled_link import ThrottledLink

@@ -8,7 +8,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import orjson
+
+from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.server import ThingsBoard
+from teg.simulator.thingsboard.telemetry_store import Depth
 from teg.simulator.thingsboard.tls import ServerTls
 
 TOKEN = "BENCHTOKEN"
@@ -38,15 +42,27 @@ class Server:
         assert answer is not None, f"not within {timeout_s} s: {records} records, there are {self.received()}"
         return float(answer[0]), float(answer[1])
 
+    def arrivals(self, key: str) -> dict[int, int]:
+        """Value of `key` → wall-clock ms of its first arrival, of a server that keeps what it gets (`store`)."""
+        found: dict[int, int] = self._ask("arrivals", key)
+        return found
+
+    def ping(self) -> float:
+        """Milliseconds until the gateway's answer is there."""
+        return float(self._ask("ping"))
+
     def stop(self) -> None:
         self._pipe.send(("stop",))
 
 
 @contextmanager
-def stand_in(directory: Path) -> Iterator[Server]:
+def stand_in(directory: Path, store: Depth = "count", is_gateway: bool = False) -> Iterator[Server]:
+    """`is_gateway`: its device may speak for others, whose records count, too."""
     tls = ServerTls.create(directory / "tls")
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, directory / "tls"), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_serve, args=(theirs, directory / "tls", store, is_gateway), daemon=True
+    )
     process.start()
     server = Server(ours, tls)
     try:
@@ -56,23 +72,48 @@ def stand_in(directory: Path) -> Iterator[Server]:
         process.join(10)
 
 
-def _serve(pipe: Connection, tls_directory: Path) -> None:
-    with ThingsBoard(tls=ServerTls.in_directory(tls_directory), store="count", packet_log=0) as server:
+def _serve(pipe: Connection, tls_directory: Path, store: Depth, is_gateway: bool) -> None:
+    tls = None if is_gateway else ServerTls.in_directory(tls_directory)
+    with ThingsBoard(tls=tls, store=store, packet_log=0) as server:
         device = server.add_device("bench", token=TOKEN)
+        if is_gateway:
+            device.make_gateway()
         base = 0
+
+        def total() -> int:
+            return sum(one.records_received for one in server.devices) if is_gateway else device.records_received
+
         while True:
             match pipe.recv():
                 case ("address",):
                     pipe.send((server.host, server.port))
                 case ("reset",):
-                    base = device.records_received
+                    base = total()
                     pipe.send(None)
                 case ("received",):
-                    pipe.send(device.records_received - base)
+                    pipe.send(total() - base)
                 case ("wait", records, timeout_s):
-                    pipe.send(_moments(lambda: device.records_received - base, records, timeout_s))  # noqa: B023
+                    pipe.send(_moments(lambda: total() - base, records, timeout_s))  # noqa: B023
+                case ("arrivals", key):
+                    pipe.send(_arrivals(device, key))
+                case ("ping",):
+                    started_s = time.perf_counter()
+                    outcome = device.rpc("ping", timeout_s=30)
+                    assert outcome.response == {"message": "Pong"}, outcome
+                    pipe.send((time.perf_counter() - started_s) * 1000)
                 case _:
                     return
+
+
+def _arrivals(device: Device, key: str) -> dict[int, int]:
+    found: dict[int, int] = {}
+    named = f'"{key}"'.encode()
+    for arrived_ms, payload in device.arrivals():
+        if named in payload:
+            for record in orjson.loads(payload):
+                if key in record["values"]:
+                    found.setdefault(record["values"][key], arrived_ms)
+    return found
 
 
 def _moments(received: Any, records: int, timeout_s: float) -> tuple[float, float] | None:

@@ -67,6 +67,10 @@ class Device:
         """(ts, values) of every element as received, in order and with duplicates."""
         return self._state.telemetry.records()
 
+    def arrivals(self) -> list[tuple[int, bytes]]:
+        """(wall-clock ms, raw telemetry payload) as the server took them."""
+        return self._state.telemetry.arrivals()
+
     @property
     def payloads(self) -> list[bytes]:
         """Raw telemetry payloads that the server took, in order."""

@@ -63,6 +63,10 @@ class TelemetryStore:
         """As received, in order, stored or not. Only with depth "full"."""
         return [payload for _, payload in self._received]
 
+    def arrivals(self) -> list[tuple[int, bytes]]:
+        """(wall-clock ms, payload) as received. Only with depth "full"."""
+        return list(self._received)
+
     def records(self) -> list[tuple[int, dict[str, Any]]]:
         """(ts, values) as received, stored or not; parsed anew at every call. Only with depth "full"."""
         return [record for arrival_ms, payload in self._received for record in records_in(payload, arrival_ms)]
