@@ -1,10 +1,10 @@
 """The server: its wire, its limits, its attributes. What other subjects use of it stands here."""
 
+from teg.domain.limits import MAX_PAYLOAD_BYTES
 from teg.domain.server.rate_limits import Bucket, OnTheWay, Pacer, TokenBucket
 from teg.domain.server.reconnect import LinkHistory
 from teg.domain.server.wire import (
     ATTRIBUTES,
-    MAX_PAYLOAD_BYTES,
     MAX_UNACKNOWLEDGED,
     PROBE,
     RPC_RESPONSE,

@@ -12,8 +12,9 @@ from typing import Any
 
 import orjson
 
+from teg.domain.limits import MAX_PAYLOAD_BYTES
 from teg.domain.ports import Clock
-from teg.domain.server.wire import ATTRIBUTES, MAX_PAYLOAD_BYTES, TELEMETRY
+from teg.domain.server.wire import ATTRIBUTES, TELEMETRY
 
 #: Share of each bucket that we use: the server's clock is not ours, and others may count for the same device.
 SHARE = 0.8

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from teg.domain.errors import Refused
+from teg.domain.limits import MAX_PAYLOAD_BYTES as MAX_PAYLOAD_BYTES
 
 TELEMETRY = "v1/devices/me/telemetry"
 #: Of a device that the server knows as a gateway: for other devices, each by its name.
@@ -38,8 +39,6 @@ SUBSCRIPTIONS = (
 REPEATED_TOPICS = (TELEMETRY, ATTRIBUTES, GATEWAY_TELEMETRY)
 SOFTWARE_CHUNK_FILTER = "v2/sw/response/+/chunk/+"
 
-#: The server closes the session above 65,536 bytes of packet; this leaves room for topic and header.
-MAX_PAYLOAD_BYTES = 60_000
 #: Unacknowledged publishes at any moment, over all topics (the server queues 100).
 MAX_UNACKNOWLEDGED = 20
 

@@ -5,7 +5,7 @@ when that value stands between any two of what came out: then each message was o
 it in another's place. Whatever is not altogether plain is judged row by row, by `validation.validate` alone.
 """
 
-import secrets
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from teg.domain.telemetry.validation import (
     validate,
 )
 
-#: Neither digits nor an e: what stands between two messages must not look like an odd number. 28 of them are 130 bits.
+#: Neither digits nor an e: what stands between two messages must not look like an odd number. 28 are 130 bits.
 _LETTERS = "abcdfghijklmnopqrstuvwxyz"
 #: Rows in one parse. One that is not plain sends all of them the long way.
 TOGETHER = 50
@@ -45,7 +45,7 @@ class Judge:
     """Of one process: nobody else knows what it puts between two messages."""
 
     def __init__(self) -> None:
-        self._between = "".join(secrets.choice(_LETTERS) for _ in range(28))
+        self._between = "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(28))
         self._joint = f',"{self._between}",'.encode()
 
     def judged(self, rows: Iterable[Row]) -> Iterator[tuple[Any, Plain | Record | SetAside]]:

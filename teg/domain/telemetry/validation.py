@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from teg.domain.errors import Refused
-from teg.domain.server import MAX_PAYLOAD_BYTES
+from teg.domain.limits import MAX_PAYLOAD_BYTES
 
 #: A record must fit alone into one array: `[` + record + `]`.
 MAX_RECORD_BYTES = MAX_PAYLOAD_BYTES - 2
