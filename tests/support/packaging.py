@@ -22,7 +22,7 @@ def needs(program: str) -> None:
 
 def _what_is_needed() -> str:
     """Changes with our dependencies and their versions: wheels of another day are not those of today."""
-    named = [(PROJECT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+    named = [(PROJECT / name).read_bytes() for name in ("pyproject.toml", "constraints.txt", "deploy/fetch-wheels")]
     return hashlib.sha256(b"".join(named)).hexdigest()[:12]
 
 

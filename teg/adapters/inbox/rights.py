@@ -33,8 +33,8 @@ def rights_of_root(directory: os.stat_result, file: os.stat_result | None) -> Ri
     group = directory.st_gid if directory.st_mode & _GROUP_WRITES else NOBODY
     least = Rights(owner, group)
     if file is None or file.st_uid == owner:
-        own_only = not directory.st_mode & (_GROUP_WRITES | _OTHERS_WRITE)
-        return least if own_only or _harmless(directory, (0,), (0,)) else _refused(least, directory)
+        alone = _owner_alone_makes_names(directory)
+        return least if alone or _harmless(directory, (0,), (0,)) else _refused(least, directory)
     if _harmless(directory, (0,), (0,)):
         return Rights(file.st_uid, file.st_gid, override=True)
     return _refused(least, directory)
@@ -47,6 +47,13 @@ def rights_of_user(directory: os.stat_result, file: os.stat_result | None, user:
     if _harmless(directory, (0, user), (0, os.getegid())):
         return Rights(user, os.getegid(), override=others_file and can_override)
     return _refused(least, directory)
+
+
+def _owner_alone_makes_names(directory: os.stat_result) -> bool:
+    """A group of the account's own number is taken for its private one, as Debian makes it and TEG_CONTROLLER_USER."""
+    others = directory.st_mode & _OTHERS_WRITE
+    group = directory.st_mode & _GROUP_WRITES and directory.st_gid != directory.st_uid
+    return not others and not group
 
 
 def _harmless(directory: os.stat_result, users: Collection[int], groups: Collection[int]) -> bool:

@@ -60,7 +60,7 @@ def test_an_extra_is_in_the_image_and_comes_with_the_wheels(
         command = ("run", "--rm", "--network=none", "--entrypoint=python", IMAGE, "-c")
         pinned = next(line for line in (PROJECT / "constraints.txt").read_text().splitlines() if line[:7] == "redis==")
         assert docker(image, *command, "import redis; print(redis.__version__)") == pinned.removeprefix("redis==")
-        assert docker(image, *command, "import gateway; print(gateway.huey.name)") == "gateway"
+        assert docker(image, *command, "import gateway; print(gateway.huey.name)") == "teg"
 
 
 @pytest.fixture

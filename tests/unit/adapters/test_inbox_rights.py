@@ -45,6 +45,7 @@ AS_THEY_ARE = {
     "all root's": (status(ROOT, ROOT, 0o755), file_of(ROOT, ROOT), Rights(ROOT, NOBODY)),
     "no file yet": (status(PI, PI, 0o700), None, Rights(PI, NOBODY)),
     "all an account's": (status(PI, PI, 0o755), file_of(PI, PI), Rights(PI, NOBODY)),
+    "an account's, for its private group, too": (status(PI, PI, 0o2770), file_of(PI, PI), Rights(PI, PI)),
     "root's, for its group, too": (status(ROOT, ROOT, 0o2770), file_of(ROOT, ROOT), Rights(ROOT, ROOT)),
     "an account's file in root's directory": (
         status(ROOT, ROOT, 0o755),

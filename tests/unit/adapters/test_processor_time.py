@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from teg.adapters.inbox import reader
+from teg.adapters.inbox import processor_time, reader
 from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.errors import Unavailable
 from tests.support.running import ControllerInbox, message
 
 #: What the reader does at each look for rows; it goes on once the gateway has had its time to act.
 GREEDY = "while os.getpriority(os.PRIO_PROCESS, 0) < 19: pass"
-SLOW = "time.sleep(2.5)"
+SLOW = "time.sleep(1.2)"
 BETWEEN = """
 from teg.adapters.inbox import child, queue_file
 import os, time
@@ -45,6 +45,7 @@ def behave(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     start = reader._START.partition("from teg.adapters.inbox.child")[0].rstrip("; ")
     monkeypatch.setattr(reader, "_START", f"{start}\n{BETWEEN.format(what=what)}")
     monkeypatch.setattr(reader, "REQUEST_S", 60.0)
+    monkeypatch.setattr(processor_time, "HUMBLE_AFTER_S", 0.5)
 
 
 def test_a_reader_that_computes_without_end_goes_last(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
