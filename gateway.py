@@ -62,10 +62,17 @@ def lifespan(settings: Settings) -> Iterator[Services]:
             reporter=server.reporter,
             storage_proof=build_storage_proof(storage, server, clock, stopping),
             auxiliary=Auxiliary(
-                server.session, controller.supervisor, storage.inbox, clock, WaitingReport(storage.maintenance.counts)
+                server.session,
+                controller.supervisor,
+                storage.inbox,
+                clock,
+                WaitingReport(storage.maintenance.counts),
+                settings.auxiliary_s,
             ),
             log_lines=server.log_lines,
             synchroniser=build_synchroniser(storage, server, controller, operator, clock),
+            link=server.link,
+            flash=server.flash,
             storage=storage.keeper,
             retention=build_retention(settings, storage, clock),
             legacy_import=build_legacy_import(settings, storage),
@@ -90,7 +97,7 @@ def lifespan(settings: Settings) -> Iterator[Services]:
 
 def save_what_waits(services: Services) -> None:
     """Before the database closes: the last log lines and the journal of the quick calls."""
-    for save in (services.log_lines.store, services.calls.tend):
+    for save in (services.log_lines.store, services.calls.tend, services.link.save):
         with suppress(Unavailable):
             save()
 

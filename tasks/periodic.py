@@ -29,6 +29,13 @@ def store_log_lines() -> None:
     huey.services.log_lines.store()
 
 
+@task(name="look_at_budgets", lane=Lane.WORK, expires_s=60)
+def look_at_budgets() -> None:
+    """What the link carries and the card is written, and what the budgets for them slow down."""
+    huey.services.flash.look()
+    huey.services.link.look()
+
+
 @task(name="sweep", lane=Lane.WORK, expires_s=50)
 def sweep() -> None:
     """Find unfinished work whose trigger was lost: a deleted queue, a killed process, a missed write."""
@@ -36,6 +43,8 @@ def sweep() -> None:
     if huey.services.session.connected:
         huey.trigger(publish_records)
         huey.trigger(publish_attributes)
+    if huey.services.flash.due or huey.services.link.due:
+        huey.trigger(look_at_budgets)
 
 
 @task(name="read_wanted_state", lane=Lane.WORK, expires_s=300)
@@ -92,7 +101,7 @@ TIMETABLE = (
     Every(1, publish_records, when=lambda: huey.services.session.connected and huey.services.publisher.due),
     Every(1, check_files, when=lambda: huey.services.files.take_due()),
     Every(2, prove_stored, when=lambda: huey.services.storage_proof.due),
-    Every(20, send_auxiliary_telemetry, when=lambda: huey.services.session.connected),
+    Every(20, send_auxiliary_telemetry, when=lambda: huey.services.session.connected and huey.services.auxiliary.due),
     Every(MINUTE_S, sweep),
     Every(MINUTE_S, tend_rpc),
     Every(MINUTE_S, advance_update),

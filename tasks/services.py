@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from teg.domain.files.reconciler import Files
+    from teg.domain.flash_budget import FlashBudget
     from teg.domain.ota.updater import NoUpdates, SoftwareUpdate
     from teg.domain.ports import Session
     from teg.domain.rpc.dispatcher import RpcDispatcher
     from teg.domain.rpc.log_level import LogLevel
     from teg.domain.server.attributes import Synchroniser
+    from teg.domain.server.link_budget import LinkBudget
     from teg.domain.supervision.supervisor import NoController, Supervisor
     from teg.domain.telemetry.ingest import Recorder
     from teg.domain.telemetry.legacy_import import LegacyImport
@@ -38,6 +40,8 @@ class Services:
     auxiliary: Auxiliary
     log_lines: LogLines
     synchroniser: Synchroniser
+    link: LinkBudget
+    flash: FlashBudget
     storage: StorageKeeper
     retention: Retention
     legacy_import: LegacyImport

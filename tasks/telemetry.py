@@ -35,5 +35,6 @@ def records_waiting() -> None:
 def records_stored() -> None:
     """There is something in the outbox: notify the running publisher, or start one if it could send."""
     services = huey.services
-    if not services.publisher.signal.notify() and services.session.connected:
+    publisher = services.publisher
+    if not publisher.signal.notify() and services.session.connected and not publisher.postponed:
         publish_records()

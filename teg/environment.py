@@ -246,3 +246,27 @@ class Variables:
         if self._text(name) and path.exists() and not path.is_dir():
             self._complain(f"{name}={path} is not a directory")
         return path
+
+    # --- texts with a form of their own
+
+    def _user(self, name: str) -> str:
+        text = self._text(name)
+        if text and not re.fullmatch(r"[1-9][0-9]{0,8}(:[0-9]{1,9})?", text):
+            self._complain(f"{name}={text!r} is not the number of a user, or user:group, e.g. 1000:1000")
+        return text
+
+    def _docker_host(self, name: str) -> str:
+        text = self._text(name, "unix:///var/run/docker.sock")
+        if not re.fullmatch(r"(unix:///|tcp://|http://).+", text):
+            self._complain(f"{name}={text!r} is not unix:///path or tcp://host:port")
+        return text
+
+    def _run_command(self, name: str) -> str:
+        """'on', 'off', or the path of an allow-list file."""
+        text = self._text(name, "off")
+        if text.lower() in ("on", "off"):
+            return text.lower()
+        path = self._path(name, "")
+        if not path.is_file():
+            self._complain(f"{name}={text!r} is neither 'on', 'off' nor an existing allow-list file")
+        return str(path)

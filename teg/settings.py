@@ -123,6 +123,12 @@ class Settings:
     archive_max_bytes: int
     archive_max_days: int | None
     telemetry_scale: Mapping[str, float]
+    keepalive_s: int
+    short_topic: bool
+    auxiliary_s: int
+    link_batch_s: int
+    link_mb_per_month: int | None
+    flash_mb_per_day: int | None
     report: str  #: as it was written; `telemetry/report_rules.py` reads it
     console: str
     console_password: str | None
@@ -193,11 +199,11 @@ class _Reader(ConnectionVariables):
             log_level=self._log_level("LOG_LEVEL"),
             log_format=self._choice("LOG_FORMAT", "text", ("text", "json")),
             queue_url=self._queue_url(data),
-            rpc_run_command=self._run_command(),
+            rpc_run_command=self._run_command("TEG_RPC_RUN_COMMAND"),
             rpc_disabled=frozenset(self._list("TEG_RPC_DISABLED", ",")),
             file_roots=self._roots(controller_data),
             controller_runtime=self._choice("TEG_CONTROLLER_RUNTIME", "docker", ("docker", "process", "none")),
-            docker_host=self._docker_host(),
+            docker_host=self._docker_host("DOCKER_HOST"),
             controller_privileged=self._switch("TEG_CONTROLLER_PRIVILEGED", False),
             controller_command=self._controller_command(),
             controller_network=self._text("TEG_CONTROLLER_NETWORK", "bridge"),
@@ -210,7 +216,7 @@ class _Reader(ConnectionVariables):
             controller_cpu_percent=self._number("TEG_CONTROLLER_CPU_PERCENT", _most_of_the_cpus(), 1, 100_000),
             controller_write_bytes_per_s=self._number("TEG_CONTROLLER_WRITE_BYTES_PER_S", 16 << 20, 0, 1 << 40),
             controller_read_only=self._switch("TEG_CONTROLLER_READ_ONLY", False),
-            controller_user=self._user(),
+            controller_user=self._user("TEG_CONTROLLER_USER"),
             controller_init=self._switch("TEG_CONTROLLER_INIT", True),
             controller_fixed=frozenset(name for name in KEEPABLE if self._text(f"TEG_CONTROLLER_{name.upper()}")),
             health_limit_s=self._number("TEG_HEALTH_LIMIT_S", 21_600, 1, 10**9),
@@ -226,6 +232,12 @@ class _Reader(ConnectionVariables):
             archive_max_bytes=self._archive_max_bytes(data),
             telemetry_scale=self._factors("TEG_TELEMETRY_SCALE"),
             report=self._text("TEG_REPORT"),
+            keepalive_s=self._number("TB_KEEPALIVE_S", 30, 5, 540),
+            short_topic=self._switch("TB_SHORT_TOPIC", False),
+            auxiliary_s=self._number("TEG_AUXILIARY_S", 20, 20, 86_400),
+            link_batch_s=self._number("TEG_LINK_BATCH_S", 0, 0, 3600),
+            link_mb_per_month=self._optional_number("TEG_LINK_MB_PER_MONTH", 1, 10**9),
+            flash_mb_per_day=self._optional_number("TEG_FLASH_MB_PER_DAY", 1, 10**6),
             archive_max_days=self._optional_number("TEG_ARCHIVE_MAX_DAYS", 1, 36_500),
             console=self._address("TEG_CONSOLE", "127.0.0.1:8765"),
             console_password=self._password("TEG_CONSOLE_PASSWORD", "TEG_CONSOLE"),
@@ -306,18 +318,6 @@ class _Reader(ConnectionVariables):
             self._complain("TEG_CONTROLLER_RUNTIME=process needs TEG_CONTROLLER_COMMAND, the command to run")
         return text or None
 
-    def _user(self) -> str:
-        text = self._text("TEG_CONTROLLER_USER")
-        if text and not re.fullmatch(r"[1-9][0-9]{0,8}(:[0-9]{1,9})?", text):
-            self._complain(f"TEG_CONTROLLER_USER={text!r} is not the number of a user, or user:group, e.g. 1000:1000")
-        return text
-
-    def _docker_host(self) -> str:
-        text = self._text("DOCKER_HOST", "unix:///var/run/docker.sock")
-        if not re.fullmatch(r"(unix:///|tcp://|http://).+", text):
-            self._complain(f"DOCKER_HOST={text!r} is not unix:///path or tcp://host:port")
-        return text
-
     def _git_path(self) -> Path | None:
         if self._text("TEG_CONTROLLER_GIT_PATH") in ("", "UNKNOWN"):
             return None
@@ -338,16 +338,6 @@ class _Reader(ConnectionVariables):
         elif url.startswith("sqlite:") and self._usable("TEG_QUEUE_URL", url[9:]).is_dir():
             self._complain("TEG_QUEUE_URL names a directory, not the queue file")
         return url
-
-    def _run_command(self) -> str:
-        """'on', 'off', or the path of an allow-list file."""
-        text = self._text("TEG_RPC_RUN_COMMAND", "off")
-        if text.lower() in ("on", "off"):
-            return text.lower()
-        path = self._path("TEG_RPC_RUN_COMMAND", "")
-        if not path.is_file():
-            self._complain(f"TEG_RPC_RUN_COMMAND={text!r} is neither 'on', 'off' nor an existing allow-list file")
-        return str(path)
 
     def _roots(self, controller_data: Path) -> tuple[Path, ...]:
         roots = tuple(Path(part) for part in self._list("TEG_FILE_ROOTS", ":")) or (controller_data,)

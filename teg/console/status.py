@@ -108,10 +108,35 @@ def status_lines(report: Mapping[str, Any]) -> list[str]:
         lines += [f"last words   {harmless(line)}" for line in _last_words(report["controller"])]
     if "error" not in report.get("archive", {"error": ""}):
         lines += _records(report["archive"], report.get("forecast_s"), now_ms)
+    delivery = report.get("delivery", {})
+    lines += [f"link         {link_text(delivery['link'])}"] if "link" in delivery else []
+    lines += [f"card         {card_text(delivery['flash'])}"] if "flash" in delivery else []
     if "total_bytes" in report.get("disk", {}):
         lines.append(f"disk         {size(report['disk']['free_bytes'])} of {size(report['disk']['total_bytes'])} free")
     lines += [f"log          {harmless(line)}" for line in report.get("last_trouble", [])[-3:]]
     return lines
+
+
+def link_text(link: Mapping[str, Any]) -> str:
+    """Of the month, so far and at its end."""
+    used = f"{megabytes(link['sent_bytes'] + link['received_bytes'])} this month"
+    forecast = "" if link["forecast_bytes"] is None else f", {megabytes(link['forecast_bytes'])} at its end"
+    budget = "" if link["budget_bytes"] is None else f" of {megabytes(link['budget_bytes'])}"
+    waits = f"; records are gathered for {link['gathering_s']:.0f} s" if link["gathering_s"] else ""
+    return used + forecast + budget + waits
+
+
+def card_text(flash: Mapping[str, Any]) -> str:
+    if flash["per_day_bytes"] is None:
+        return "what is written is not known yet"
+    budget = "" if flash["budget_bytes"] is None else f" of {megabytes(flash['budget_bytes'])}"
+    years = "" if flash["card_years"] is None else f", a card lasts about {flash['card_years']:.0f} years with that"
+    waits = f"; records wait {flash['commit_s']:.0f} s to be archived together" if flash["commit_s"] else ""
+    return f"{megabytes(flash['per_day_bytes'])} written a day{budget}{years}{waits}"
+
+
+def megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1_000_000:.1f} MB"
 
 
 def _gateway(report: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ DAY_S = 24 * 3600
 def services() -> Any:
     services: Any = FakeServices()
     services.log_lines.waiting = True
-    services.publisher.due = False
+    services.publisher.due = services.flash.due = services.link.due = False
     return services
 
 

@@ -9,12 +9,12 @@ from typing import Any, get_args, get_type_hints
 from tasks.huey_app import GatewayHuey
 from tasks.queue import huey
 from tasks.services import Services
-from teg.domain import ports
+from teg.domain import flash_budget, ports
 from teg.domain.concurrency import WorkSignal
 from teg.domain.files import reconciler as files_reconciler
 from teg.domain.ota import updater
 from teg.domain.rpc import dispatcher, log_level
-from teg.domain.server import attributes
+from teg.domain.server import attributes, link_budget
 from teg.domain.supervision import supervisor
 from teg.domain.telemetry import ingest, legacy_import, publisher, reporting, retention, storage_proof
 from teg.domain.telemetry import ports as telemetry_ports
@@ -27,7 +27,16 @@ def service_types() -> dict[str, tuple[type, ...]]:
         for module in (files_reconciler, ports, updater, dispatcher, log_level, attributes, supervisor, ingest)
         for name, found in vars(module).items()
     }
-    for module in (legacy_import, telemetry_ports, publisher, reporting, retention, storage_proof):
+    for module in (
+        legacy_import,
+        telemetry_ports,
+        publisher,
+        reporting,
+        retention,
+        storage_proof,
+        flash_budget,
+        link_budget,
+    ):
         names |= vars(module)
     hints = get_type_hints(Services, localns=names)
     return {name: get_args(hint) or (hint,) for name, hint in hints.items()}
@@ -43,6 +52,7 @@ class Recording:
         self._name, self._types, self._calls, self._fail = name, types, calls, fail
         self.signal = WorkSignal()
         self.connected = True
+        self.postponed = False
 
     def __getattr__(self, method: str) -> Any:
         real = [found for kind in self._types if (found := getattr(kind, method, None)) is not None]

@@ -84,6 +84,7 @@ def test_task_names() -> None:
         "tasks.files.restart_controller_for_files",
         "tasks.ota.advance_update",
         "tasks.periodic.check_storage",
+        "tasks.periodic.look_at_budgets",
         "tasks.periodic.read_wanted_state",
         "tasks.periodic.report_troubles",
         "tasks.periodic.salvage_storage",

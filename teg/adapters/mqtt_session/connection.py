@@ -16,6 +16,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from teg.adapters.mqtt_session.server import Server
 from teg.adapters.mqtt_session.tcp_progress import TcpProgress, no_delay
 from teg.adapters.mqtt_session.topic_aliases import TopicAliases
+from teg.adapters.mqtt_session.wire_bytes import WireBytes
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import Liveness, Pulse
 from teg.domain.server.connection_faults import CLOSED, CLOSED_PLAIN, explained
@@ -58,6 +59,7 @@ class Connection:
         subscriptions: Sequence[str] = SUBSCRIPTIONS,
         liveness: Liveness | None = None,
         version: int = MQTTv311,
+        count_bytes: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
         self._version = version
         self._liveness = liveness or Liveness()
@@ -86,6 +88,8 @@ class Connection:
         self._aliases = TopicAliases((), 0)
         self._client = self._make_client(token)
         self._tcp = TcpProgress(self._client.socket)
+        self._wire = WireBytes(self._client.socket, count_bytes)
+        self._client.on_socket_close = lambda _, __, sock: self._wire.look(sock)
 
     def _make_client(self, token: str) -> Client:
         client = self._server.client(
@@ -123,6 +127,7 @@ class Connection:
             self._establish(stopping)
             while not self._over.wait(5.0):
                 self._liveness.progress()
+                self._wire.look()
                 if stopping.is_set():
                     self.end("the gateway stops")
         self._fail_waiting()

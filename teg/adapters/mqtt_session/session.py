@@ -13,6 +13,8 @@ from dataclasses import replace
 from functools import partial
 from queue import Empty, SimpleQueue
 
+from paho.mqtt.client import MQTTv311
+
 from teg.adapters.mqtt_session.connection import KEEPALIVE_S, Connection, Done
 from teg.adapters.mqtt_session.server import Server
 from teg.adapters.mqtt_session.tcp_progress import Departure
@@ -21,7 +23,14 @@ from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import UNLIMITED, Liveness
 from teg.domain.server.rate_limits import Limits, OnTheWay, Pacer, data_points
 from teg.domain.server.reconnect import Advice, ConnectionPolicy, Ended
-from teg.domain.server.wire import GATEWAY_TELEMETRY, RPC_REQUEST, RPC_RESPONSE, SUBSCRIPTIONS, TELEMETRY
+from teg.domain.server.wire import (
+    GATEWAY_TELEMETRY,
+    RPC_REQUEST,
+    RPC_RESPONSE,
+    SUBSCRIPTIONS,
+    TELEMETRY,
+    TELEMETRY_SHORT,
+)
 
 logger = logging.getLogger("gateway.session")
 
@@ -58,8 +67,14 @@ class MqttSession:
         subscriptions: Sequence[str] = SUBSCRIPTIONS,
         liveness: Liveness | None = None,
         version_memory: VersionMemory | None = None,
+        count_bytes: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
-        """`subscriptions` are made on every connection; none for whoever only sends."""
+        """`subscriptions` are made on every connection; none for whoever only sends.
+
+        `count_bytes(sent, received)` hears every few seconds what went over the wire since.
+        """
+        self._count_bytes = count_bytes
+        self._short_epoch = 0
         self._liveness = liveness or Liveness()
         self._pacer = pacer or _unlimited()
         self._unanswered = 0
@@ -111,7 +126,7 @@ class MqttSession:
     def publish(self, topic: str, payload: bytes, on_done: Done) -> None:
         """Telemetry has waited for the server's limits already, and is counted by its sender; the rest is so here."""
         if topic in (TELEMETRY, GATEWAY_TELEMETRY):
-            self._live().publish(topic, payload, on_done)
+            self._live().publish(self._spelled(topic), payload, on_done)
             return
         with self._admitted(topic, payload) as message:
             self._live().publish(topic, payload, _both(message, on_done))
@@ -121,12 +136,21 @@ class MqttSession:
         with self._admitted(topic, payload) as message:
             connection = self._live()
             way = Departure(connection, len(payload))
-            connection.publish(topic, payload, _both(message, results.put))
+            connection.publish(self._spelled(topic), payload, _both(message, results.put))
         while (acknowledged := _taken(results, min(timeout_s, LOOK_S))) is None:
             if way.quiet_s() >= timeout_s:
                 raise Unavailable(f"no PUBACK for {topic} within {timeout_s:.0f} s")
         if not acknowledged:
             raise NotConnected(f"the connection ended before {topic} was acknowledged")
+
+    def use_short_topic(self, epoch: int) -> None:
+        """The server of this connection is known to take telemetry on the short topic."""
+        self._short_epoch = epoch
+
+    def _spelled(self, topic: str) -> str:
+        """MQTT 5 has its own way to shorten a topic, and needs none."""
+        short = topic == TELEMETRY and self._short_epoch == self._epoch and self._version.number == MQTTv311
+        return TELEMETRY_SHORT if short else topic
 
     def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
         with self._admitted(topic, payload) as message:
@@ -247,6 +271,7 @@ class MqttSession:
             self._subscriptions,
             liveness=self._liveness,
             version=self._version.number,
+            count_bytes=self._count_bytes,
         )
         self._connection = self._last = connection
         self._pacer.sent(0, CONNECT_MESSAGES)

@@ -20,6 +20,10 @@ NUMBERS = (
     ("teg_records_republishing", "gauge", "Records on their way once more.", ("archive", "republish_pending")),
     ("teg_dead_letters", "gauge", "Records set aside, waiting for a decision.", ("archive", "dead_letters")),
     ("teg_backlog_age_seconds", "gauge", "Age of the oldest record waiting.", ("archive", "oldest_pending_age_s")),
+    ("teg_link_sent_bytes", "gauge", "Sent this month, TLS and IP included.", ("delivery", "link", "sent_bytes")),
+    ("teg_link_received_bytes", "gauge", "Received this month.", ("delivery", "link", "received_bytes")),
+    ("teg_link_forecast_bytes", "gauge", "Both at the month's end.", ("delivery", "link", "forecast_bytes")),
+    ("teg_written_per_day_bytes", "gauge", "Written to disks a day.", ("delivery", "flash", "per_day_bytes")),
     ("teg_disk_free_bytes", "gauge", "Room on the disk of the data.", ("disk", "free_bytes")),
     ("teg_disk_total_bytes", "gauge", "Size of the disk of the data.", ("disk", "total_bytes")),
     (

@@ -6,7 +6,7 @@ A push only says that something about a subject changed; what holds is the answe
 import itertools
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -73,7 +73,9 @@ def subjects_of(keys: Iterable[str]) -> set[Subject]:
 class ServerAttributes:
     """`ports.AttributeSource`, and the one other question we ask: the session's limits."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, is_thingsboard: Callable[[int], None] = lambda _: None) -> None:
+        """`is_thingsboard` is called with the epoch of a connection whose server has told its limits."""
+        self._is_thingsboard = is_thingsboard
         self._session = session
         self._ids = itertools.count(1)
 
@@ -95,7 +97,7 @@ class ServerAttributes:
         Raises:
             Unavailable: no answer, or our own question came back: a plain broker.
         """
-        request_id = next(self._ids)
+        request_id, epoch = next(self._ids), self._session.epoch
         payload = self._session.request(
             RPC_REQUEST.format(id=request_id),
             encode_client_rpc(LIMITS_QUESTION, {}),
@@ -106,7 +108,11 @@ class ServerAttributes:
             answer = orjson.loads(payload)
         except orjson.JSONDecodeError as error:
             raise Unavailable(f"the answer to getSessionLimits is not JSON: {error}") from error
-        return answer if isinstance(answer, dict) else {}
+        if not isinstance(answer, dict):
+            return {}
+        if "maxPayloadSize" in answer or "rateLimits" in answer:
+            self._is_thingsboard(epoch)
+        return answer
 
 
 class Software(Protocol):

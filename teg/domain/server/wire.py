@@ -15,6 +15,8 @@ from teg.domain.errors import Refused
 from teg.domain.limits import MAX_PAYLOAD_BYTES as MAX_PAYLOAD_BYTES
 
 TELEMETRY = "v1/devices/me/telemetry"
+#: The same for servers since 3.3; an older one, or a plain broker, acknowledges it and drops the data.
+TELEMETRY_SHORT = "v2/t"
 #: Of a device that the server knows as a gateway: for other devices, each by its name.
 GATEWAY_TELEMETRY = "v1/gateway/telemetry"
 ATTRIBUTES = "v1/devices/me/attributes"

@@ -18,6 +18,7 @@ from teg.domain.ports import Clock, Session
 from teg.domain.server import OnTheWay, Pacer, addressed_to
 from teg.domain.telemetry.backlog import Backlog, Batch, DrainRate
 from teg.domain.telemetry.clock_steps import ClockSteps
+from teg.domain.telemetry.gathering import Gathering
 from teg.domain.telemetry.in_flight import ACK_TIMEOUT_S, WINDOW, DeliveryMarks, InFlight
 from teg.domain.telemetry.poison_messages import PoisonMessages
 from teg.domain.telemetry.ports import Outbox, Stream
@@ -72,6 +73,7 @@ class Publisher:
         clock_steps: ClockSteps | None = None,
         marks: DeliveryMarks | None = None,
         thinner: Thinner | None = None,
+        gathering: Gathering | None = None,
     ) -> None:
         """`device` is another one's name, in whose place a gateway's session speaks; empty: the session's own."""
         self._clock_steps = clock_steps
@@ -85,6 +87,7 @@ class Publisher:
         self._idle_timeout_s = idle_timeout_s
         self._poison = PoisonMessages()
         self._thinner = thinner
+        self._gathering = gathering or Gathering()
         self._backlog = Backlog(outbox if thinner is None else DecidedRows(outbox, thinner), scaled)
         self._flight = InFlight()
         self._rate = DrainRate()
@@ -181,7 +184,7 @@ class Publisher:
             return self._move_first(self._clock_steps)
         if self._thinner is not None and self._thinner.decide():
             return self._decided()
-        if self._may_send() and (batch := self._next_batch()):
+        if batch := self._next_to_send():
             self._told_of_more = False
             self._send(batch)
             return True
@@ -222,7 +225,22 @@ class Publisher:
     @property
     def due(self) -> bool:
         """Is there something to do although no record came?"""
-        return self._thinner is not None and self._thinner.due
+        return self._gathering.due(self._clock.monotonic_s()) or (self._thinner is not None and self._thinner.due)
+
+    @property
+    def postponed(self) -> bool:
+        """A record came; is it gathered for a later message? Then `due` says when it is time."""
+        return self._gathering.postponed(self._clock.monotonic_s())
+
+    def _next_to_send(self) -> Batch | None:
+        if not self._may_send():
+            return None
+        now_s = self._clock.monotonic_s()
+        if not self._poison.active and not self._gathering.open(now_s):
+            return None
+        batch = self._next_batch()
+        self._gathering.gave(batch is not None, now_s)
+        return batch
 
     def _more_came(self) -> bool:
         """Acknowledged rows are marked together with the next ones, if these come soon; a mark costs a write."""

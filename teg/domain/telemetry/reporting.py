@@ -26,6 +26,7 @@ MAX_WAITING_LINES = 1000
 #: Log lines a minute that go to the server; the rest is counted and said in one line.
 MAX_LINES_A_MINUTE = 60
 AUXILIARY_TIMEOUT_S = 15.0
+EARLY_S = 2.0
 #: Client attributes up to this size are compared with the server's copy after a connect.
 COMPARED_BYTES = 1024
 
@@ -176,12 +177,20 @@ class Auxiliary:
         heartbeat: Heartbeat,
         clock: Clock,
         waiting: WaitingReport | None = None,
+        every_s: float = 0.0,
     ) -> None:
+        self._every_s = every_s
+        self._sent_s = float("-inf")
         self._waiting = waiting
         self._session = session
         self._controller = controller
         self._heartbeat = heartbeat
         self._clock = clock
+
+    @property
+    def due(self) -> bool:
+        """Asked when the timetable has a turn for it, which may be a little early."""
+        return self._session.connected and self._clock.monotonic_s() - self._sent_s >= self._every_s - EARLY_S
 
     def send(self) -> None:
         """Publish now or not at all: a late value of this kind says nothing.
@@ -191,7 +200,7 @@ class Auxiliary:
         """
         if not self._session.connected:
             raise NotConnected("auxiliary telemetry is only sent while connected")
-        now_ms = self._clock.now_ms()
+        now_ms, self._sent_s = self._clock.now_ms(), self._clock.monotonic_s()
         if values := self.values(now_ms):
             self._session.deliver(TELEMETRY, encode_telemetry(now_ms, values), AUXILIARY_TIMEOUT_S)
         if self._waiting is not None and (changed := self._waiting.changed(now_ms)):

@@ -33,6 +33,9 @@ MESSAGES = 100
 SHORTEST_S = 2.0
 #: A slow trickle is proven after this long: often at first, because a bad link ends connections soon, then rarely.
 FIRST_S, LONGEST_S, GROWTH = 20.0, 120.0, 1.5
+#: The same on a link that counts bytes; what an ended connection may send again is bounded by its bytes.
+METERED_S = (900.0, 3600.0)
+METERED_BYTES = 100_000
 #: Where a connection ended without one proof, the next begins with one: a link that ends every connection early would
 #: else prove nothing, and all since the last proof would go again each time, ever more. Until so many were made in one.
 UNHURRIED_PROOFS = 2
@@ -139,7 +142,12 @@ class StorageProof:
         send_again: Callable[[], None],
         server_was_set_back: Callable[[], None],
         counts_messages: Callable[[], bool] = lambda: False,
+        gaps_s: tuple[float, float] = (FIRST_S, LONGEST_S),
+        every_bytes: int = BYTES,
     ) -> None:
+        """`gaps_s`: a slow trickle is proven after the first when a connection is new, after the second later on."""
+        self._first_s, self._longest_s = gaps_s
+        self._every_bytes = every_bytes
         self._store = store
         self._session = session
         self._attributes = attributes
@@ -151,7 +159,7 @@ class StorageProof:
         self._counts_messages = counts_messages
         self._epoch = 0
         self._round: _Round | None = None
-        self._gap_s = FIRST_S
+        self._gap_s = self._first_s
         self._since_s = 0.0
         self._bytes = self._publishes = 0
         self._proofs = 0  #: in this connection
@@ -177,8 +185,8 @@ class StorageProof:
             return False
         publishes = self._publisher.acknowledged_publishes - self._publishes
         if self._counts_messages():
-            return publishes >= MESSAGES or waited_s >= LONGEST_S
-        return acknowledged >= BYTES or waited_s >= self._gap_s
+            return publishes >= MESSAGES or waited_s >= self._longest_s
+        return acknowledged >= self._every_bytes or waited_s >= self._gap_s
 
     def advance(self) -> None:
         """Publish or look for a watermark, as far as it goes without waiting long.
@@ -215,7 +223,7 @@ class StorageProof:
             self._compare(shown, state)
         if self._epoch:
             self._hasty = self._proofs < (UNHURRIED_PROOFS if self._hasty else 1)
-        self._epoch, self._gap_s, self._proofs = epoch, FIRST_S, 0
+        self._epoch, self._gap_s, self._proofs = epoch, self._first_s, 0
         self._round, self._since_s = None, self._clock.monotonic_s()
 
     def _compare(self, shown: Watermark | None, state: ProofState) -> None:
@@ -289,7 +297,7 @@ class StorageProof:
     def _proven(self, first: Watermark) -> None:
         self._settle()
         self._proofs += 1
-        self._gap_s = min(self._gap_s * GROWTH, LONGEST_S)
+        self._gap_s = min(self._gap_s * GROWTH, self._longest_s)
         self._store.prove(first.number)
 
     def _doubt(self, this: _Round, state: ProofState) -> None:

@@ -103,6 +103,7 @@ def test_what_has_no_retry_says_what_finds_it_again() -> None:
 
 def test_the_timetable_is_told_with_its_intervals() -> None:
     known = {
+        "every 1 s": 1,
         "every 2 s": 2,
         "30 s and sooner": 1,
         "5 s": 5,

@@ -106,6 +106,9 @@ function overview(status) {
     ["oldest waiting", archive.oldest_pending_age_s === undefined ? "–" : age(archive.oldest_pending_age_s)],
     ["delivered", count(archive.delivered)],
     ["set aside", count(archive.dead_letters), archive.dead_letters ? "bad" : ""],
+    ["link this month", delivery.link ? size(delivery.link.sent_bytes + delivery.link.received_bytes) : "–"],
+    ["at its end", delivery.link?.forecast_bytes ? size(delivery.link.forecast_bytes) : "–"],
+    ["written a day", delivery.flash?.per_day_bytes ? size(delivery.flash.per_day_bytes) : "–"],
     ["disk free", disk.free_bytes === undefined ? "–" : size(disk.free_bytes)],
     ["controller", status.controller.controller_state ?? "unknown", status.controller.controller_state === "running" ? "good" : ""],
   ]);
