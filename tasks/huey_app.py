@@ -59,7 +59,7 @@ class GatewayHuey(Huey):
         self._worker = threading.local()
         self._url, self._name = "", "teg"
         self._queue_file: WatchedFile | None = None
-        self._away = False  #: the queue file could not be opened yet
+        self._away = False  #: the queue could not be opened yet
         self._open_due_s = 0.0
         self._damaged = False
         self.tended = False  #: a scheduler of this process queues later what cannot be queued now
@@ -101,12 +101,15 @@ class GatewayHuey(Huey):
         self._damaged = self._away = False
 
     def open_when_possible(self, url: str, name: str) -> None:
-        """As `open`; but a start does not wait for a queue file (a full disk, a lock): tasks run from memory."""
+        """As `open`; but a start waits neither for a queue file (a full disk, a lock) nor for a server: tasks run from
+        memory.
+
+        Raises:
+            Refused: the URL names no storage we can use.
+        """
         try:
             self.open(url, name)
         except Unavailable as reason:
-            if sqlite_path(url) is None:
-                raise
             self._url, self._name, self._away = url, name, True
             self.storage_failed(reason)
 

@@ -126,14 +126,20 @@ def test_records_after_a_long_silence_go_through_while_the_queue_is_away(site: S
     assert site.gateway.stop() == 0
 
 
-def test_a_server_that_is_away_at_the_start_is_waited_for(site: Site, queue_server: QueueServer) -> None:
+def test_a_start_does_not_wait_for_the_server(site: Site, queue_server: QueueServer) -> None:
+    """Records go through and calls are answered before it is there, and after."""
     queue_server.kill()
     site.record(100)
     site.gateway.start()
-    site.gateway.wait_log("trying again")
-    queue_server.start()
     site.wait_all()
+    assert pings(site)
+    queue_server.start()
+    site.said("the queue is back", 1)
+    site.record(100)
+    site.wait_all()
+    assert pings(site)
     assert site.gateway.stop() == 0
+    assert "Traceback" not in site.gateway.log()
 
 
 def test_a_stop_while_the_server_is_away_is_clean(site: Site, queue_server: QueueServer) -> None:
