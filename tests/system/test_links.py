@@ -82,7 +82,7 @@ class Drain:
 
     @property
     def left(self) -> int:
-        return self._backlog - self._device.records_received
+        return max(0, self._backlog - self._device.records_received)  # what the gateway says of itself counts, too
 
     def phase(self, seconds: float, fresh: bool) -> Phase:
         """With a fresh row a quarter of a second after the last, or without; the server is asked as often."""
