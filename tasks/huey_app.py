@@ -101,12 +101,7 @@ class GatewayHuey(Huey):
         self._damaged = self._away = False
 
     def open_when_possible(self, url: str, name: str) -> None:
-        """As `open`; but a start waits neither for a queue file (a full disk, a lock) nor for a server: tasks run from
-        memory.
-
-        Raises:
-            Refused: the URL names no storage we can use.
-        """
+        """As `open`; but a start waits neither for a queue file nor for a server: tasks run from memory until then."""
         try:
             self.open(url, name)
         except Unavailable as reason:

@@ -15,7 +15,6 @@ PRAGMAS = (
     "PRAGMA synchronous=FULL",
     "PRAGMA busy_timeout=10000",
     "PRAGMA journal_size_limit=8388608",
-    "PRAGMA wal_autocheckpoint=0",
     "PRAGMA mmap_size=0",
     "PRAGMA cell_size_check=ON",
     "PRAGMA trusted_schema=OFF",
@@ -23,6 +22,7 @@ PRAGMAS = (
     "PRAGMA cache_size=-1000",  # for each thread; it works at the ends of the file, the kernel keeps the rest
 )
 
+_INCREMENTAL = 2
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -74,9 +74,12 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    # Both only take effect before the first table. Small pages: 26 kB written a record, not 82 kB.
-    connection.execute("PRAGMA page_size=1024")
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    """Writes nothing into a file that is in use: its other connections take a change that is not theirs for damage."""
+    connection.execute("PRAGMA wal_autocheckpoint=0")  # before anything is committed
+    if connection.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
+        # Both only take effect before the first table. Small pages: 26 kB written a record, not 82 kB.
+        connection.execute("PRAGMA page_size=1024")
+        connection.execute(f"PRAGMA auto_vacuum={_INCREMENTAL}")
     for pragma in PRAGMAS:
         connection.execute(pragma)
 

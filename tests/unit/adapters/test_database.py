@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from teg.adapters.gateway_db import connections as module
+from teg.adapters.gateway_db import database as database_module
 from teg.adapters.gateway_db import outbox, state
 from teg.adapters.gateway_db.connections import Damaged
 from teg.adapters.gateway_db.database import HURRIED_S, SCHEMA_VERSION, WRITE_WAIT_S, Database
@@ -232,3 +233,20 @@ def test_during_a_stop_nobody_waits_long_for_a_lock(database: Database) -> None:
     database.hurry()
     put(database, "after")
     assert database.rows("PRAGMA busy_timeout") == [(HURRIED_S * 1000,)]
+
+
+def test_a_thread_that_comes_later_writes_nothing_into_a_file_in_use(
+    path: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection would move a long write-ahead log into the file, and that would be taken for somebody else's."""
+    monkeypatch.setattr(database_module, "CHECKPOINT_PAGES", 1 << 30)
+    for number in range(30):
+        put(database, "x" * 100_000 + str(number))
+    files = {file.name: file.stat().st_size for file in path.parent.iterdir()}
+    assert files["gateway.db-wal"] > 1000 * 1024
+    other = threading.Thread(target=lambda: things(database))
+    other.start()
+    other.join()
+    assert {file.name: file.stat().st_size for file in path.parent.iterdir()} == files
+    database.verify()
+    assert len(things(database)) == 30
