@@ -14,12 +14,12 @@ PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
     "PRAGMA busy_timeout=10000",
-    "PRAGMA journal_size_limit=8388608",
+    "PRAGMA journal_size_limit=1200000",  # what a checkpoint comes at; a log that a reader held up is cut after it
     "PRAGMA mmap_size=0",
     "PRAGMA cell_size_check=ON",
     "PRAGMA trusted_schema=OFF",
     "PRAGMA temp_store=MEMORY",
-    "PRAGMA cache_size=-1000",  # for each thread; it works at the ends of the file, the kernel keeps the rest
+    "PRAGMA cache_size=-500",  # for each thread; it works at the ends of the file, the kernel keeps the rest
 )
 
 _INCREMENTAL = 2
