@@ -2,6 +2,7 @@
 is as long as between two checkpoints."""
 
 import os
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +49,7 @@ def on_the_way(site: FaultSite) -> int:
 def test_a_million_records_and_two_hundred_reconnects(tmp_path: Path) -> None:
     records = int(os.environ.get("TEG_TORTURE_RECORDS", "1000000"))
     every = max(BATCH, (records - FIRST) // 200)
-    with ThingsBoard(packet_log=0) as server:
-        site = FaultSite(tmp_path, server)
+    with ThingsBoard(packet_log=0) as server, closing(FaultSite(tmp_path, server)) as site:
         site.gateway.start()
         site.wait_up()
         reconnects = 0
@@ -70,4 +70,3 @@ def test_a_million_records_and_two_hundred_reconnects(tmp_path: Path) -> None:
         for name in ("threads", "descriptors", "rss_kb"):
             assert getattr(after, name) <= getattr(before, name) * 1.1, name
         assert site.gateway.stop() == 0
-        site.close()

@@ -142,11 +142,11 @@ def test_fresh_rows_do_not_wait_for_the_backlog(tmp_path: Path) -> None:
 def test_fresh_rows_do_not_wait_for_four_hundred_thousand(tmp_path: Path) -> None:
     """With and without fresh rows by turns in one drain, A B B A: what else the machine does takes from both alike."""
     phases: dict[bool, list[Phase]] = {True: [], False: []}
-    for number in range(4):
+    for number in range(6):
         with draining(tmp_path / str(number), 400_000) as drain:
             drain.phase(1.0, fresh=False)  # the window opens
             for fresh in itertools.cycle((False, True, True, False)):
-                phase = drain.phase(0.75, fresh)
+                phase = drain.phase(0.4, fresh)
                 if not phase.left:
                     break  # it ended in the middle of a turn
                 phases[fresh].append(phase)
