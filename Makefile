@@ -5,8 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A run starts thousands of Python processes: bytecode is kept, whatever the environment says of it elsewhere.
 export PYTHONDONTWRITEBYTECODE :=
-# Tests wait more than they compute.
-WORKERS ?= $(shell echo $$((2 * $$(nproc))))
+# Tests with real processes wait more than they compute; units less so.
+WORKERS ?= $(shell echo $$((3 * $$(nproc))))
+UNIT_WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 PYTEST := $(BIN)/pytest -q -n $(WORKERS)
 PIP := $(BIN)/pip --disable-pip-version-check --quiet install --constraint constraints.txt
 
@@ -38,7 +39,7 @@ setup: .venv/.ready  ## .venv with all that run and tests need
 
 check: setup  ## format, lint, types, unit and flow tests
 	@$(MAKE) --no-print-directory --jobs 2 static compiled
-	$(PYTEST) tests/unit tests/flows
+	$(BIN)/pytest -q -n $(UNIT_WORKERS) tests/unit tests/flows
 
 static:
 	$(BIN)/ruff format --check .
@@ -71,7 +72,7 @@ faults: setup  ## each planted fault, and the first line of `teg check` about it
 	@$(BIN)/python -m tests.support.planted_faults
 
 pythons: setup  ## the unit tests on the other supported Pythons of this machine
-	@WORKERS=$(WORKERS) tests/on-each-python
+	@WORKERS=$(UNIT_WORKERS) tests/on-each-python
 
 bench: setup  ## all figures of this machine beside what is meant, as one table and docs/pictures/performance.svg
 	$(BIN)/python -m bench.table

@@ -4,7 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 from tests.support.running import PROJECT
 
@@ -28,27 +31,41 @@ class TracedLives:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(line + "\n")
         pid = int(self._said("stopped"))
-        tracer = None
-        if strace:
-            # not into a pipe: one that nobody reads is full after 64 KiB, and stops the traced for good
-            command = ["strace", "-qq", "-o", os.devnull, *strace, "-p", str(pid)]
-            tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-            while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
-                assert tracer.poll() is None, "strace could not attach"
-        os.kill(pid, signal.SIGCONT)
-        status = int(self._said("ended"))
-        if tracer:
-            tracer.wait(20)
-        return status
+        with _traced(pid, strace) if strace else nullcontext():
+            os.kill(pid, signal.SIGCONT)
+            return int(self._said("ended"))
 
     def close(self) -> None:
+        """A server that does not end fails its own test, and leaves nothing to a later one."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
+        with self._process.stdout, _killed_in_the_end(self._process):
+            self._process.wait(10)
 
     def _said(self, expected: str) -> str:
         assert self._process.stdout
         word, value = self._process.stdout.readline().split()
         assert word == expected
         return value
+
+
+@contextmanager
+def _traced(pid: int, options: Sequence[str]) -> Iterator[None]:
+    # not into a pipe: one that nobody reads is full after 64 KiB, and stops the traced for good
+    command = ["strace", "-qq", "-o", os.devnull, *options, "-p", str(pid)]
+    tracer = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    with _killed_in_the_end(tracer):
+        while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
+            assert tracer.poll() is None, "strace could not attach"
+        yield
+        tracer.wait(20)
+
+
+@contextmanager
+def _killed_in_the_end(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    try:
+        yield
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

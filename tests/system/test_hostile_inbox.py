@@ -14,7 +14,7 @@ from tests.support import hostile_inboxes as hostile
 from tests.support.running import ControllerInbox, message, wait_until
 from tests.support.site import Site, running_site
 
-#: One of each class; all of them meet the reader in tests/unit/adapters/test_hostile_inboxes.py.
+#: One of each class; all of them meet the reader in test_hostile_inbox_reader.py.
 SAMPLE = (
     "view-without-end",
     "virtual-heartbeat-over-endless-view",
