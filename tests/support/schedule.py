@@ -31,13 +31,18 @@ def group_of(nodeid: str) -> str:
 
 
 def sort(items: list[pytest.Item]) -> None:
-    """Engines, slow ones, what has a process of its own, the rest; each as it was collected."""
+    """Engines, slow ones (whole files before single tests), what has processes, the rest; each as it was collected."""
     slow = {group_of(item.nodeid) for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: _rank(group_of(item.nodeid), slow))
 
 
-def _rank(group: str, slow: set[str]) -> tuple[bool, bool, bool]:
-    return group not in ENGINES.values(), group not in slow, not group.startswith(ALONE)
+def _rank(group: str, slow: set[str]) -> tuple[bool, bool, bool, bool]:
+    return (
+        group not in ENGINES.values(),
+        group not in slow,
+        group in slow and "::" in group,
+        not group.startswith(ALONE),
+    )
 
 
 def shares_an_engine(nodeid: str) -> bool:

@@ -96,8 +96,8 @@ def attack_in_turn(site: Site, wires: Path, sample: Iterable[str], made: Callabl
         emptied(place)
         hostile.plant(name, place, wires)
         made()
-        if name not in FLOWING:
-            wait_until(lambda: troubles(site) > said, 30, f"{name} is said")  # noqa: B023 - waited for here
+        if name not in FLOWING:  # the heartbeat is read every 20 s, and a request may take 8 s
+            wait_until(lambda: troubles(site) > said, 60, f"{name} is said")  # noqa: B023 - waited for here
         assert site.device.rpc("ping", timeout_s=5.0).response == {"message": "Pong"}
         emptied(place)
         with closing(ControllerInbox(place / hostile.NAME)) as good:

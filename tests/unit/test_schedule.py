@@ -15,10 +15,11 @@ def item(nodeid: str, slow: bool = False) -> Any:
 
 def test_engines_then_long_ones_then_real_processes_then_the_rest() -> None:
     unit, quick = item("tests/unit/test_a.py::test"), item("tests/system/test_quick.py::test")
+    file = item("tests/system/test_wheel.py::test", slow=True)
     long, engine = item("tests/faults/test_long.py::test", slow=True), item(OTA)
-    found = [unit, quick, long, engine]
+    found = [unit, quick, long, file, engine]
     schedule.sort(found)
-    assert found == [engine, long, quick, unit]
+    assert found == [engine, file, long, quick, unit]
 
 
 def test_a_file_stays_together_with_its_longest_test() -> None:
