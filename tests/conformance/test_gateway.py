@@ -13,20 +13,20 @@ import pytest
 
 from teg.simulator.demo.places import Places
 from teg.simulator.demo.versions import BAD, FIRST, GOOD, make_versions
-from tests.support.conformance import PATIENCE_S, Made, Report, Tenant, eventually
+from tests.support.conformance import PATIENCE_S, Made, Tenant, eventually, unique_name
+from tests.support.conformance_report import Report
 from tests.support.legacy import START_MS, Reference
 from tests.support.relay import Relay
 from tests.support.running import PROJECT, ControllerInbox, RunningGateway, message
 
 RECORDS = 10_000
-#: In one answer of the server.
-PAGE = 20_000
 
 
 def running(path: Path, tenant: Tenant, device: Made | None, **environment: str) -> RunningGateway:
     """Not started yet; without a device it has to provision itself."""
-    host, port = tenant.target.host, tenant.target.port
-    return RunningGateway(path, host, port, device.token if device else "", **environment)
+    target = tenant.target
+    tls = {"TB_TLS": "on" if target.tls else "off", "THINGSBOARD_CA_CERT": target.ca_file or ""}
+    return RunningGateway(path, target.host, target.port, device.token if device else "", **{**tls, **environment})
 
 
 @pytest.fixture
@@ -36,10 +36,7 @@ def device(tenant: Tenant) -> Made:
 
 def numbers(tenant: Tenant, device: Made, start_ms: int = START_MS) -> list[int]:
     """The values of `n` as they are stored, in the order of time."""
-    path = f"{tenant.telemetry_path(device)}/values/timeseries"
-    range_ms: dict[str, Any] = {"startTs": start_ms, "endTs": start_ms + 10 * RECORDS, "limit": PAGE, "orderBy": "ASC"}
-    found = tenant.rest.get(path, keys="n", useStrictDataTypes="true", **range_ms).json()
-    return [point["value"] for point in found.get("n", [])]
+    return tenant.series(device, "n", start_ms, start_ms + 10 * RECORDS)
 
 
 def arrives(tenant: Tenant, device: Made, expected: list[int]) -> list[int]:
@@ -52,10 +49,6 @@ def arrives(tenant: Tenant, device: Made, expected: list[int]) -> list[int]:
     return stored
 
 
-def shared(tenant: Tenant, device: Made, values: dict[str, Any]) -> None:
-    tenant.rest.post(f"{tenant.telemetry_path(device)}/SHARED_SCOPE", values)
-
-
 def client_attribute(tenant: Tenant, device: Made, key: str) -> Any:
     found = tenant.rest.get(f"{tenant.telemetry_path(device)}/values/attributes/CLIENT_SCOPE", keys=key).json()
     return found[0]["value"] if found else None
@@ -64,7 +57,7 @@ def client_attribute(tenant: Tenant, device: Made, key: str) -> Any:
 def test_an_account_of_10_000_records_with_an_outage(
     tenant: Tenant, device: Made, report: Report, tmp_path: Path
 ) -> None:
-    with Relay(tenant.target.host, tenant.target.port) as relay:
+    with Relay(tenant.target.host, tenant.target.port, tenant.target.context()) as relay:
         gateway = RunningGateway(tmp_path, "127.0.0.1", relay.port, device.token)
         with closing(ControllerInbox(gateway.inbox_path)) as inbox, gateway:
             half = RECORDS // 2
@@ -94,7 +87,7 @@ def test_a_file_is_written_and_reported(tenant: Tenant, device: Made, report: Re
     with running(tmp_path, tenant, device) as gateway:
         gateway.wait_log("connected to ")
         definition = {"note": {"path": "$DATA_PATH/note.txt"}}
-        shared(tenant, device, {"FILES": definition, "FILE_CONTENT_note": "written by the tenant"})
+        tenant.share(device, {"FILES": definition, "FILE_CONTENT_note": "written by the tenant"})
         note = gateway.controller_path / "note.txt"
         eventually(lambda: (note.exists() and note.read_text() == "written by the tenant") or None, "the file")
         hashes = eventually(lambda: (client_attribute(tenant, device, "FILE_HASHES") or {}).get("note"), "its hash")
@@ -128,7 +121,7 @@ def test_an_update_is_kept_and_a_bad_one_goes_back(
     with running(tmp_path, tenant, device, **settings) as gateway:
         gateway.wait_log("controller: running")
         for version, state in ((GOOD, "UPDATED"), (BAD, "FAILED")):
-            digest = {"url": "-", "isURL": True, "checksumAlgorithm": "SHA256", "checksum": "0" * 64}
+            digest: dict[str, Any] = {"url": "-", "isURL": True, "checksumAlgorithm": "SHA256", "checksum": "0" * 64}
             tenant.assign(device, tenant.package(None, version, **digest))
             told = eventually(partial(ended, tenant, device, state), f"the end of {version}")
             report.check(f"update to {version}", (state, GOOD), told)
@@ -142,7 +135,7 @@ def ended(tenant: Tenant, device: Made, state: str) -> tuple[str, str] | None:
 
 def test_it_provisions_itself(tenant: Tenant, report: Report, tmp_path: Path) -> None:
     key, secret = tenant.provisioning_key("ALLOW_CREATE_NEW_DEVICES")
-    name = f"{key}-gateway"
+    name = unique_name()
     settings = {
         "THINGSBOARD_PROVISION_DEVICE_KEY": key,
         "THINGSBOARD_PROVISION_DEVICE_SECRET": secret,

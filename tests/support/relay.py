@@ -3,14 +3,19 @@
 import contextlib
 import select
 import socket
+import ssl
 import threading
 
 
 class Relay:
-    """Listens on `port` of 127.0.0.1; `cut` ends every connection and refuses new ones until `mend`."""
+    """Listens on `port` of 127.0.0.1; `cut` ends every connection and refuses new ones until `mend`.
 
-    def __init__(self, host: str, port: int) -> None:
+    With `tls` it speaks TLS with the server and none here, as a certificate of the server is good for no relay.
+    """
+
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
         self._server = (host, port)
+        self._tls = tls
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._ends: list[socket.socket] = []
@@ -41,15 +46,19 @@ class Relay:
         with contextlib.suppress(OSError):  # closed: the network is gone
             while not self._stopping.is_set():
                 near, _ = listener.accept()
-                far = socket.create_connection(self._server, 20)
+                far = self._connected()
                 self._ends += [near, far]
                 self._start(self._carry, near, far)
+
+    def _connected(self) -> socket.socket:
+        far = socket.create_connection(self._server, 20)
+        return far if self._tls is None else self._tls.wrap_socket(far, server_hostname=self._server[0])
 
     def _carry(self, near: socket.socket, far: socket.socket) -> None:
         """Until either end is closed, by its owner or by `cut`."""
         with near, far, contextlib.suppress(OSError, ValueError):
             while not self._stopping.is_set():
-                for source in select.select([near, far], [], [], 0.2)[0]:
+                for source in _readable(near, far):
                     if not (data := source.recv(65536)):
                         return
                     (far if source is near else near).sendall(data)
@@ -64,3 +73,10 @@ class Relay:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
         end.close()
+
+
+def _readable(near: socket.socket, far: socket.socket) -> list[socket.socket]:
+    """What TLS has decrypted already is nothing that `select` would see."""
+    if isinstance(far, ssl.SSLSocket) and far.pending():
+        return [far]
+    return select.select([near, far], [], [], 0.2)[0]

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ class PahoDevice:
         version: MQTTProtocolVersion = MQTTProtocolVersion.MQTTv311,
         ca_file: str | None = None,
         clean: bool = True,
+        tls: bool = False,
     ) -> None:
         self.client = paho.Client(
             CallbackAPIVersion.VERSION2,
@@ -39,8 +41,9 @@ class PahoDevice:
         self.client.max_inflight_messages_set(1000)
         if user_name is not None or password is not None:
             self.client.username_pw_set(user_name, password)
-        if ca_file:
+        if ca_file or tls:
             self.client.tls_set(ca_file)
+        self.patience_s = PATIENCE_S
         self.changed = threading.Condition()
         self.connacks: list[tuple[int, bool]] = []
         self.messages: list[tuple[str, bytes, int]] = []
@@ -96,7 +99,7 @@ class PahoDevice:
 
     def wait(self, predicate: Callable[[], Any], what: str) -> None:
         with self.changed:
-            assert self.changed.wait_for(predicate, PATIENCE_S), f"never came: {what}"
+            assert self.changed.wait_for(predicate, self.patience_s), f"never came: {what}"
 
     def wait_message(self, prefix: str, count: int = 1) -> list[bytes]:
         self.wait(lambda: len(self.on_topic(prefix)) >= count, f"{count} messages on {prefix}")
@@ -141,9 +144,17 @@ class PahoDevice:
 class RawSocket:
     """Bytes in, bytes out, and no opinion about them."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.socket = socket.create_connection((host, port), PATIENCE_S)
-        self.socket.settimeout(PATIENCE_S)
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None = None, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
+        plain = socket.create_connection((host, port), patience_s)
+        self.socket = plain if tls is None else tls.wrap_socket(plain, server_hostname=host)
+        self.socket.settimeout(patience_s)
+
+    def __enter__(self) -> "RawSocket":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
 
     def send(self, *packets: bytes) -> "RawSocket":
         self.socket.sendall(b"".join(packets))
@@ -185,7 +196,7 @@ class RawSocket:
         except TimeoutError:
             return True
         finally:
-            self.socket.settimeout(PATIENCE_S)
+            self.socket.settimeout(self._patience_s)
 
 
 def packet(first: int, body: bytes) -> bytes:
@@ -203,12 +214,18 @@ def text(value: str | bytes) -> bytes:
 
 
 def connect_packet(
-    token: str | None = "T1", client_id: str = "", name: str = "MQTT", level: int = 4, flags: int = 0x02
+    token: str | None = "T1",
+    client_id: str = "",
+    name: str = "MQTT",
+    level: int = 4,
+    flags: int = 0x02,
+    password: str | None = None,
 ) -> bytes:
     user = b"" if token is None else text(token)
     properties = b"\x00" if level == 5 else b""
-    flags |= 0 if token is None else 0x80
-    return packet(0x10, text(name) + bytes((level, flags)) + b"\x00\x3c" + properties + text(client_id) + user)
+    flags |= (0 if token is None else 0x80) | (0 if password is None else 0x40)
+    login = user + (b"" if password is None else text(password))
+    return packet(0x10, text(name) + bytes((level, flags)) + b"\x00\x3c" + properties + text(client_id) + login)
 
 
 def publish_packet(topic: str, payload: bytes, mid: int = 1, qos: int = 1, dup: bool = False) -> bytes:

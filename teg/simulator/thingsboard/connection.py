@@ -101,9 +101,10 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self, reason: str, code: int | None = None) -> None:
         """Close without a packet; MQTT 5 sends a DISCONNECT with `code` first."""
-        if self._closing or self._transport is None:
+        faults = self._core.faults
+        if self._closing or self._transport is None or faults.never_close:
             return
-        if code is not None and self._version == V5:
+        if code is not None and self._version == V5 and not faults.hide_reasons:
             self.send(mqtt_codec.disconnect(code))
         self._closing = reason
         self._transport.close()

@@ -81,11 +81,14 @@ class Core:
         if name in self.devices:
             raise ValueError(f"device {name!r} exists already")
         state = DeviceState(name, credentials, self.depth, self.later)
-        state.limiter = DeviceLimiter(RateLimits.of(self.limits.rate_limits))
+        limits = RateLimits() if self.faults.ignore_rate_limits else RateLimits.of(self.limits.rate_limits)
+        state.limiter = DeviceLimiter(limits)
         self.devices[name] = state
         return state
 
     def alarms_of(self, device: DeviceState) -> tuple[AlarmDefinition, ...]:
+        if self.faults.skip_alarm_rules:
+            return ()
         return self.alarm_rules.get(device.details.get("deviceProfileId", {}).get("id"), ())
 
     def end_process(self, reason: str, end_queue: Callable[[], object]) -> None:
@@ -116,6 +119,13 @@ class Core:
             device = self.add_device(name, credentials)
         device.credentials = credentials
         device.details |= fields
+
+    def entered(self, name: str, fields: Mapping[str, Any]) -> Credentials | None:
+        """The credentials of a device of this name and of the profile with these fields; None without one."""
+        device, profile = self.devices.get(name), fields.get("deviceProfileId")
+        if device is None or (profile is not None and device.details.get("deviceProfileId") != profile):
+            return None
+        return device.credentials
 
     def delete_device(self, name: str) -> None:
         """Its session is closed and its credentials are unknown from now on."""

@@ -11,6 +11,7 @@ import orjson
 
 from teg.simulator.thingsboard.alarm_rules import DeviceAlarms
 from teg.simulator.thingsboard.attributes import AttributeStore, typed_values
+from teg.simulator.thingsboard.claiming import Claim
 from teg.simulator.thingsboard.credentials import Credentials
 from teg.simulator.thingsboard.ota_packages import Package, all_attributes
 from teg.simulator.thingsboard.payloads import parse_exact
@@ -35,6 +36,11 @@ class AttachedSession(Protocol):
 
     @property
     def record(self) -> SessionRecord: ...
+    @property
+    def active_s(self) -> float:
+        """Monotonic time of the last bytes from the client."""
+        ...
+
     def push(self, values: dict[str, Any]) -> None: ...
     def send_answer(self, topic: str, payload: bytes) -> None: ...
     def end(self, reason: str, code: int) -> None: ...
@@ -87,6 +93,8 @@ class DeviceState:
         self.attribute_requests: list[tuple[int, bytes]] = []
         self.client_rpcs: list[tuple[int, str, Any]] = []
         self.claims: list[bytes] = []
+        #: The offer that is open; a customer who takes or fails it ends it.
+        self.claim: Claim | None = None
         self.answer_client_rpc: Callable[[str, Any], Any] | None = None
         self.held_answers: list[tuple[str, bytes]] = []
 

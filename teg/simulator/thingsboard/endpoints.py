@@ -13,6 +13,7 @@ import orjson
 from teg.simulator.thingsboard import topics
 from teg.simulator.thingsboard.alarm_rules import AlarmDefinition
 from teg.simulator.thingsboard.attributes import has_empty_name, parse_request
+from teg.simulator.thingsboard.claiming import parse_claim
 from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.device_state import DeviceState
 from teg.simulator.thingsboard.ota_packages import Downloads
@@ -97,6 +98,8 @@ class Endpoints:
         """Each element of an array is a message of its own: a crash may leave a part of them."""
         device, arrival_ms = device or self._device, time.time_ns() // 1_000_000
         device.telemetry.accept(payload, arrival_ms, elements)
+        if self._core.faults.alter_payload is not None:
+            payload = self._core.faults.alter_payload(payload)
         rules = self._core.alarms_of(device)
         if self._core.queue.is_immediate and not rules:
             device.telemetry.store(payload, arrival_ms)
@@ -108,8 +111,17 @@ class Endpoints:
         values = parse_object(publish.payload)
         self._admit_points(len(values))
         if not self._core.faults.drop_client_attributes:
-            self._core.queue.put("client attributes", lambda: self._device.attributes.merge_client(publish.payload))
+            self._queue_attributes(publish.payload)
         self._session.acknowledge(publish)
+
+    def _queue_attributes(self, payload: bytes) -> None:
+        faults = self._core.faults
+        payload = payload if faults.alter_payload is None else faults.alter_payload(payload)
+        store = partial(self._device.attributes.merge_client, payload)
+        if faults.attributes_overtake:
+            store()
+        else:
+            self._core.queue.put("client attributes", store)
 
     def _attribute_request(self, route: Route, publish: Publish) -> None:
         client, shared = parse_request(publish.payload)
@@ -156,10 +168,11 @@ class Endpoints:
         self._core.later(timeout_s, lambda: self._session.send_answer(topic, b'{"error":"timeout"}'))
 
     def _claim(self, _route: Route, publish: Publish) -> None:
-        if publish.payload:
-            parse_object(publish.payload)
+        claim = parse_claim(publish.payload)
         self._admit_message()
         self._device.claims.append(publish.payload)
+        if not self._core.faults.forget_claims:
+            self._device.claim = claim
         self._session.acknowledge(publish)
 
     def _package_chunk(self, route: Route, publish: Publish) -> None:

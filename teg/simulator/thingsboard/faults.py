@@ -73,6 +73,8 @@ class Faults:
     #: Answers to the next CONNECTs, first to last, in MQTT 3.1.1 codes.
     connack_codes: list[int] = field(default_factory=list)
     connack_delay_s: float = 0.0
+    #: Whatever the login, it is a device's; nobody sees what such a device sends.
+    admit_strangers: bool = False
     #: Accept the TCP connection and close it at once (a blocked IP address).
     close_on_accept: Trigger = field(default_factory=never)
     # --- the whole connection
@@ -81,6 +83,10 @@ class Faults:
     #: The kernel's buffers fill up, so that the client's writes block.
     stop_reading: bool = False
     drop_pingresp: bool = False
+    #: What ought to end a connection does not: nothing is closed from the server's side.
+    never_close: bool = False
+    #: MQTT 5 is told nothing: PUBACK 0 for what was refused, and closes without a DISCONNECT.
+    hide_reasons: bool = False
     #: TCP reset on arrival of the publish; it is not stored.
     reset: Trigger = field(default_factory=never)
     # --- publishes of the client
@@ -91,6 +97,10 @@ class Faults:
     #: Stored, but the PUBACK is lost.
     drop_puback: Trigger = field(default_factory=never)
     puback_delay_s: float = 0.0
+    #: Token buckets are never empty.
+    ignore_rate_limits: bool = False
+    #: A claim is acknowledged and forgotten.
+    forget_claims: bool = False
     #: PUBACKs are collected up to this number and sent in reverse order.
     puback_out_of_order: int = 0
     #: Collected messages (PUBACKs, swapped downlinks) leave after this time, complete or not.
@@ -99,6 +109,14 @@ class Faults:
     #: How long the server takes for one pack of queued messages; 0 = stored before the PUBACK.
     store_delay_s: float = 0.0
     pack_order: PackOrder = "any"
+    #: Stored instead of what was published, of telemetry and client attributes.
+    alter_payload: Callable[[bytes], bytes] | None = None
+    #: Client attributes do not wait in the queue: reading one back proves nothing.
+    attributes_overtake: bool = False
+    #: No alarm rule is run.
+    skip_alarm_rules: bool = False
+    #: The server does not note when a device was heard and whether it is connected.
+    forget_activity: bool = False
     #: A rule chain that does not store client attributes: acknowledged, and never to be read back.
     drop_client_attributes: bool = False
     # --- subscriptions
@@ -107,7 +125,11 @@ class Faults:
     #: SUBACK grants, but nothing is registered (a rate limit hit on SUBSCRIBE).
     lose_subscription: Trigger = field(default_factory=never)
     suback_delay_s: float = 0.0
+    #: A dashboard is kept without what it shows, whatever its version.
+    forget_dashboards: bool = False
     # --- downlinks
+    #: Never sent: pushes, calls and answers alike.
+    drop_downlinks: Trigger = field(default_factory=never)
     #: The downlink waits for the next one and leaves after it.
     reorder_downlinks: Trigger = field(default_factory=never)
     #: The RPC request is sent twice in a row, with the same id.
@@ -119,6 +141,8 @@ class Faults:
     #: The answer is read now and sent after the next push, or by `device.release_attribute_responses()`,
     #: in a later session too.
     stale_attribute_response: Trigger = field(default_factory=never)
+    #: REST callers are told that all is well at once, and every persistent call is SUCCESSFUL.
+    calls_succeed: bool = False
     #: (chunk number, bytes) -> bytes to send instead, or None for no answer.
     ota_chunk: Callable[[int, bytes], bytes | None] | None = None
 

@@ -18,12 +18,17 @@ class DeviceRegistry(Protocol):
 
     @property
     def devices(self) -> Container[str]: ...
+    def entered(self, name: str, fields: Mapping[str, Any]) -> Credentials | None:
+        """The credentials of a device of this name and of the profile with these fields; None without one."""
+        ...
+
     def provision(self, name: str, credentials: Credentials | None, fields: Mapping[str, Any]) -> None:
         """Create the device, or give the one of this name its credentials; `fields` come from its profile."""
         ...
 
 
-#: create: new devices are made. check: only names that the operator entered before, each of them once.
+#: create: new devices are made. check: only devices of the profile that the operator made before; they keep their
+#: credentials, and may ask again.
 Strategy = Literal["create", "check"]
 
 _NOT_FOUND = {"errorMsg": "Provision data was not found!", "status": "NOT_FOUND"}
@@ -73,7 +78,7 @@ class Provisioning:
     fail: Trigger = field(default_factory=never)
     requests: list[ProvisionRequest] = field(default_factory=list)
     _keys: dict[str, _Key] = field(default_factory=dict)
-    _entered: dict[str, bool] = field(default_factory=dict)
+    _entered: set[str] = field(default_factory=set)
 
     def allow(
         self, key: str, secret: str, strategy: Strategy = "create", fields: Mapping[str, Any] = MappingProxyType({})
@@ -85,8 +90,8 @@ class Provisioning:
         self._keys.pop(key, None)
 
     def enter(self, device_name: str) -> None:
-        """Pre-provision a device for the strategy "check"; it need not exist yet."""
-        self._entered.setdefault(device_name, False)
+        """Pre-provision a device for the strategy "check" that gets its credentials when it asks."""
+        self._entered.add(device_name)
 
     def answer(self, request: ProvisionRequest, registry: DeviceRegistry) -> dict[str, Any]:
         """Create the device and return its credentials, or return what went wrong."""
@@ -94,26 +99,33 @@ class Provisioning:
         known = self._keys.get(request.key)
         if known is None or known.secret != request.secret:
             return dict(_NOT_FOUND)
-        if self.fail.fires() or not self._may_provision(request, known.strategy, registry):
+        if self.fail.fires():
             return dict(_FAILURE)
-        name = request.device_name or random_text()
-        if known.strategy == "check":
-            self._entered[name] = True
+        if known.strategy == "check" and (found := registry.entered(request.device_name or "", known.fields)):
+            return _success(*_as_answered(found))
+        if not self._may_create(request, known.strategy, registry):
+            return dict(_FAILURE)
         credentials, value = _new_credentials(request)
-        registry.provision(name, credentials, known.fields)
-        return {
-            "credentialsValue": value,
-            "credentialsType": request.credentials_type,
-            "status": "SUCCESS",
-        }
+        registry.provision(request.device_name or random_text(), credentials, known.fields)
+        return _success(request.credentials_type, value)
 
-    def _may_provision(self, request: ProvisionRequest, strategy: Strategy, registry: DeviceRegistry) -> bool:
+    def _may_create(self, request: ProvisionRequest, strategy: Strategy, registry: DeviceRegistry) -> bool:
         name = request.device_name
         if name is not None and (not isinstance(name, str) or not name.strip()):
             return False
-        if strategy == "check":
-            return self._entered.get(name or "") is False
-        return name is None or name not in registry.devices
+        if name in registry.devices:
+            return False
+        return strategy == "create" or name in self._entered
+
+
+def _success(kind: str, value: Any) -> dict[str, Any]:
+    return {"credentialsValue": value, "credentialsType": kind, "status": "SUCCESS"}
+
+
+def _as_answered(known: Credentials) -> tuple[str, Any]:
+    if known.token is not None:
+        return "ACCESS_TOKEN", known.token
+    return "MQTT_BASIC", {"clientId": known.client_id, "userName": known.user_name, "password": known.password}
 
 
 def _new_credentials(request: ProvisionRequest) -> tuple[Credentials | None, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from teg.simulator.thingsboard.core import Backup, Connection, Core
 from teg.simulator.thingsboard.credentials import Credentials
+from teg.simulator.thingsboard.deviations import DEVIATIONS
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.faults import Faults
 from teg.simulator.thingsboard.listener import Listener
@@ -40,6 +41,7 @@ class ThingsBoard:
     `store`: "full" keeps every raw payload, "distinct" only the points, "count" only numbers.
     `packet_log`: how many packets `packets` remembers, 0 = none.
     `rest_port`: where to answer the REST API as well (0 = any free port, None = nowhere).
+    `deviation`: the name of one of `deviations.DEVIATIONS`: wrong on purpose, for tests that have to notice it.
     Leaving the block raises AssertionError if the stand-in itself had failed.
     """
 
@@ -53,12 +55,15 @@ class ThingsBoard:
         store: Depth = "full",
         packet_log: int = 10_000,
         rest_port: int | None = None,
+        deviation: str | None = None,
     ) -> None:
         self._thread = LoopThread("thingsboard")
         self._core = Core(self._thread.loop, limits or ServerLimits(), store, PacketLog(packet_log))
         self._listener = Listener(self._core, host, port, tls.context() if tls else None, Login(self._core))
         self._rest = None if rest_port is None else _rest_listener(self._core, host, rest_port)
         self._devices: dict[str, Device] = {}
+        if deviation:
+            DEVIATIONS[deviation].apply(self._core.faults, self._core.provisioning)
         self.host: str = self._listener.host
         self.port: int = self._listener.port
 

@@ -71,6 +71,10 @@ class DeviceSession:
         return self._record
 
     @property
+    def active_s(self) -> float:
+        return self._connection.active_s
+
+    @property
     def name(self) -> str:
         return self._device.name
 
@@ -177,6 +181,8 @@ class DeviceSession:
 
     def _puback(self, publish: Publish, reason: int) -> None:
         """Booked before it is written: the client may act on it before this thread goes on."""
+        if self._core.faults.hide_reasons:
+            reason = 0
         if self._connection.can_send:
             publish.acked = True
             self._record.acknowledged()
@@ -285,6 +291,8 @@ class DeviceSession:
         """QoS of the subscription `name`, 1 without one."""
         downlink = Downlink(topic, payload, self._record.subscriptions.get(name, 1), sent)
         faults = self._core.faults
+        if faults.drop_downlinks.fires(downlink):
+            return
         if self._swapped.holding or faults.reorder_downlinks.fires(downlink):
             self._swapped.add(lambda: self._write(downlink), 2, faults.collect_s)
         else:

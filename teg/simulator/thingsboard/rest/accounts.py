@@ -10,7 +10,8 @@ import json
 import secrets
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.requests import Request
@@ -18,10 +19,32 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from teg.simulator.thingsboard.rest.bodies import json_object
-from teg.simulator.thingsboard.rest.errors import AUTHENTICATION, TOKEN_EXPIRED, ApiError
+from teg.simulator.thingsboard.rest.errors import (
+    AUTHENTICATION,
+    BAD_REQUEST,
+    PERMISSION_DENIED,
+    TOKEN_EXPIRED,
+    ApiError,
+)
 
-#: The tenant administrator of every fresh ThingsBoard with demo data.
-DEFAULT_USERS = {"tenant@thingsboard.org": "tenant"}
+SYS_ADMIN, TENANT_ADMIN, CUSTOMER_USER = "SYS_ADMIN", "TENANT_ADMIN", "CUSTOMER_USER"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Without a password it was not activated yet."""
+
+    password: str | None
+    authority: str
+    id: str = ""
+    customer_id: str | None = None
+
+
+#: The administrators of every fresh ThingsBoard with demo data.
+DEFAULT_USERS = {
+    "tenant@thingsboard.org": User("tenant", TENANT_ADMIN),
+    "sysadmin@thingsboard.org": User("sysadmin", SYS_ADMIN),
+}
 #: JWT_TOKEN_EXPIRATION_TIME and JWT_REFRESH_TOKEN_EXPIRATION_TIME of thingsboard.yml.
 TOKEN_S, REFRESH_TOKEN_S = 9_000, 604_800
 
@@ -29,7 +52,7 @@ TOKEN_S, REFRESH_TOKEN_S = 9_000, 604_800
 class Accounts:
     """The signing key is made anew with each stand-in: it outlives a crash, as the real one's does in the database."""
 
-    def __init__(self, users: Mapping[str, str] = DEFAULT_USERS, token_s: float = TOKEN_S) -> None:
+    def __init__(self, users: Mapping[str, User] = DEFAULT_USERS, token_s: float = TOKEN_S) -> None:
         self._users = dict(users)
         self._token_s = token_s
         self._key = secrets.token_bytes(64)
@@ -43,26 +66,46 @@ class Accounts:
     async def log_in(self, request: Request) -> Response:
         body = await json_object(request)
         name, password = body.get("username"), body.get("password")
-        if not isinstance(name, str) or not isinstance(password, str) or self._users.get(name) != password:
+        user = self._users.get(name) if isinstance(name, str) else None
+        if user is None or user.password is None or user.password != password:
             raise ApiError(401, "Invalid username or password", AUTHENTICATION)
-        return self._tokens(name)
+        return self._tokens(str(name))
 
     async def refresh(self, request: Request) -> Response:
         body = await json_object(request)
         claims = self._verified(str(body.get("refreshToken", "")))
-        if claims["scopes"] != ["REFRESH_TOKEN"]:
+        if claims["scopes"] != ["REFRESH_TOKEN"] or claims["sub"] not in self._users:
             raise ApiError(401, "Authentication failed", AUTHENTICATION)
         return self._tokens(claims["sub"])
 
-    def check(self, request: Request) -> None:
-        """Raise `ApiError` 401 unless the request carries a token of ours that is still good."""
+    def add(self, name: str, user: User) -> None:
+        if name in self._users:
+            raise ApiError(400, f"User with email '{name}' already present in database!", BAD_REQUEST)
+        self._users[name] = user
+
+    def remove(self, unwanted: Callable[[User], bool]) -> None:
+        self._users = {name: user for name, user in self._users.items() if not unwanted(user)}
+
+    def activate(self, user_id: str, password: str) -> Response:
+        """Its first login."""
+        name, user = next((name, user) for name, user in self._users.items() if user.id == user_id)
+        self._users[name] = replace(user, password=password)
+        return self._tokens(name)
+
+    def check(self, request: Request, *authorities: str) -> User:
+        """Raise `ApiError` 401 unless the request carries a token of ours that is still good, 403 for another's."""
         header = request.headers.get("X-Authorization") or request.headers.get("Authorization") or ""
         scheme, _, token = header.partition(" ")
-        if scheme != "Bearer" or self._verified(token)["scopes"] != ["TENANT_ADMIN"]:
+        claims = self._verified(token) if scheme == "Bearer" else {"scopes": ["REFRESH_TOKEN"]}
+        if claims["scopes"] == ["REFRESH_TOKEN"] or claims["sub"] not in self._users:
             raise ApiError(401, "Authentication failed", AUTHENTICATION)
+        user = self._users[claims["sub"]]
+        if user.authority not in authorities:
+            raise ApiError(403, "You don't have permission to perform this operation!", PERMISSION_DENIED)
+        return user
 
     def _tokens(self, name: str) -> Response:
-        token = self._signed(name, ["TENANT_ADMIN"], self._token_s)
+        token = self._signed(name, [self._users[name].authority], self._token_s)
         return JSONResponse({"token": token, "refreshToken": self._signed(name, ["REFRESH_TOKEN"], REFRESH_TOKEN_S)})
 
     def _signed(self, name: str, scopes: list[str], lifetime_s: float) -> str:

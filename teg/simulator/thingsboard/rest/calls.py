@@ -48,10 +48,13 @@ class Calls:
         call.answered = partial(_resolve, outcome)
         device.rpc.submit(call)
         self._core.changes.notify()
+        if self._core.faults.calls_succeed and not call.persistent:
+            return Response()
         return _answer(call, await outcome)
 
     async def state(self, request: Request) -> Response:
-        return OrjsonResponse(_call_json(*self._find(request)))
+        told = {"status": "SUCCESSFUL"} if self._core.faults.calls_succeed else {}
+        return OrjsonResponse(_call_json(*self._find(request)) | told)
 
     async def delete(self, request: Request) -> Response:
         device, call = self._find(request)
@@ -61,7 +64,11 @@ class Calls:
 
     async def of_device(self, request: Request) -> Response:
         device, wanted = self._device(request), request.query_params.get("rpcStatus")
-        calls = [call for call in device.rpc.persistent.values() if wanted in (None, call.state)]
+        calls = [
+            call
+            for call in device.rpc.persistent.values()
+            if self._core.faults.calls_succeed or wanted in (None, call.state)
+        ]
         return page_of([_call_json(device, call) for call in calls], request)
 
     def _device(self, request: Request) -> DeviceState:

@@ -9,12 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.rest.bodies import OrjsonResponse, json_object, page_of
 from teg.simulator.thingsboard.rest.collection import Collection
 
 
 class Dashboards:
-    def __init__(self) -> None:
+    def __init__(self, core: Core) -> None:
+        self._core = core
         self._dashboards = Collection("DASHBOARD", "Dashboard", "title")
 
     def routes(self) -> list[Route]:
@@ -27,7 +29,10 @@ class Dashboards:
         ]
 
     async def save(self, request: Request) -> Response:
-        return OrjsonResponse(self._dashboards.save(await json_object(request)))
+        body = await json_object(request)
+        if self._core.faults.forget_dashboards:
+            body = {field: value for field, value in body.items() if field not in ("configuration", "version")}
+        return OrjsonResponse(self._dashboards.save(body))
 
     async def get(self, request: Request) -> Response:
         return OrjsonResponse(self._dashboards.find(request.path_params["dashboard_id"]))

@@ -60,7 +60,6 @@ class Devices:
             self._rename(device, name)
         else:
             device = self._create(name, request.query_params.get("accessToken"))
-            self._core.provisioning.enter(name)
         device.details = details
         self._assign(device, body)
         return OrjsonResponse(device_json(device))
@@ -76,7 +75,9 @@ class Devices:
         """One by `deviceName`, or a page of all."""
         name = request.query_params.get("deviceName")
         if name is None:
-            return page_of([device_json(device) for device in self._core.devices.values()], request)
+            wanted = request.query_params.get("textSearch", "").casefold()
+            found = [device for device in self._core.devices.values() if wanted in device.name.casefold()]
+            return page_of([device_json(device) for device in found], request)
         if name not in self._core.devices:
             raise ApiError(404, "Requested item wasn't found!", NOT_FOUND)
         return OrjsonResponse(device_json(self._core.devices[name]))
@@ -104,7 +105,7 @@ class Devices:
     def _details(self, body: dict[str, Any]) -> dict[str, Any]:
         """Its type is the name of its profile."""
         profile = self._profiles.fields_of_device(id_in(body, "deviceProfileId") or PROFILE_ID)
-        return {field: body[field] for field in ("label", "additionalInfo") if field in body} | profile
+        return {field: body[field] for field in ("label", "additionalInfo", "customerId") if field in body} | profile
 
     def _create(self, name: str, token: str | None) -> DeviceState:
         if name in self._core.devices:

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 GENERAL, AUTHENTICATION, TOKEN_EXPIRED = 2, 10, 11
-BAD_REQUEST, NOT_FOUND, VERSION_CONFLICT = 31, 32, 35
+PERMISSION_DENIED = 20
+BAD_REQUEST, NOT_FOUND, TOO_MANY_REQUESTS, VERSION_CONFLICT = 31, 32, 33, 35
 
 
 class ApiError(Exception):

@@ -93,7 +93,9 @@ class Packages:
         return Response()
 
     async def find(self, request: Request) -> Response:
-        return page_of([_info(stored) for stored in self._stored.values()], request)
+        wanted = request.query_params.get("textSearch", "").casefold()
+        found = [stored for stored in self._stored.values() if wanted in stored.package.title.casefold()]
+        return page_of([_info(stored) for stored in found], request)
 
     def _find(self, identity: str) -> Stored:
         wanted = checked_id(identity)

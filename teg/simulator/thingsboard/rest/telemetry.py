@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from teg.simulator.thingsboard.activity import activity_attributes
 from teg.simulator.thingsboard.attributes import Scope, typed_values
 from teg.simulator.thingsboard.core import Core
 from teg.simulator.thingsboard.device_state import DeviceState
@@ -44,9 +45,7 @@ class Telemetry:
     async def attributes(self, request: Request) -> Response:
         """Of one scope or all; `keys` chooses. A key that does not exist is left out."""
         device, keys = self._device(request), _keys(request)
-        found = [
-            (scope, key, value) for scope in _scopes(request) for key, value in device.attributes.of(scope).items()
-        ]
+        found = [(scope, key, value) for scope in _scopes(request) for key, value in self._of(device, scope).items()]
         return OrjsonResponse(
             [
                 {"lastUpdateTs": device.attributes.updated_ms(scope, key), "key": key, "value": value}
@@ -56,8 +55,15 @@ class Telemetry:
         )
 
     async def attribute_keys(self, request: Request) -> Response:
-        store = self._device(request).attributes
-        return OrjsonResponse(sorted({key for scope in _scopes(request) for key in store.of(scope)}))
+        device = self._device(request)
+        return OrjsonResponse(sorted({key for scope in _scopes(request) for key in self._of(device, scope)}))
+
+    def _of(self, device: DeviceState, scope: Scope) -> dict[str, Any]:
+        """What the operator wrote to the server scope goes before what the server notes there itself."""
+        own = device.attributes.of(scope)
+        if scope != "SERVER_SCOPE" or self._core.faults.forget_activity:
+            return own
+        return activity_attributes(device, self._core.limits.device_inactive_s) | own
 
     async def save_attributes(self, request: Request) -> Response:
         device, scope = self._device(request), _writable_scope(request)

@@ -81,15 +81,15 @@ def test_a_changed_profile_forgets_the_old_key_and_secret(server: ThingsBoard, r
     assert provision(server, "pi-08")["status"] == "NOT_FOUND"
 
 
-def test_a_device_made_before_gets_its_credentials_once(server: ThingsBoard, rest: Rest) -> None:
-    rest.post("/api/deviceProfile", profile("CHECK_PRE_PROVISIONED_DEVICES"))
-    made = rest.post("/api/device", {"name": "pi-07"}, params={"accessToken": "T7"}).json()
+def test_a_device_of_the_profile_that_was_made_before_keeps_its_credentials(server: ThingsBoard, rest: Rest) -> None:
+    saved = rest.post("/api/deviceProfile", profile("CHECK_PRE_PROVISIONED_DEVICES")).json()
+    rest.post("/api/device", {"name": "pi-07", "deviceProfileId": saved["id"]}, params={"accessToken": "T7"})
+    rest.post("/api/device", {"name": "pi-09"}, params={"accessToken": "T9"})
     assert provision(server, "pi-08")["status"] == "FAILURE"
-    token = provision(server, "pi-07")["credentialsValue"]
-    PahoDevice(token).opened(server.host, server.port).close()
-    assert rest.get(f"/api/device/{made['id']['id']}/credentials").json()["credentialsId"] == token
-    assert provision(server, "pi-07")["status"] == "FAILURE"
-    assert len(server.devices) == 1
+    assert provision(server, "pi-09")["status"] == "FAILURE", "of another profile"
+    assert [provision(server, "pi-07")["credentialsValue"] for _ in range(2)] == ["T7", "T7"]
+    PahoDevice("T7").opened(server.host, server.port).close()
+    assert len(server.devices) == 2
 
 
 def test_a_device_of_a_profile(rest: Rest) -> None:

@@ -37,15 +37,17 @@ def test_attributes_are_read_by_scope(rest: Rest, client: PahoDevice, path: str)
     before_ms = time.time_ns() // 1_000_000
     client.publish(ATTRIBUTES, '{"a": 1, "b": {"c": []}, "d": "x"}')
     rest.post(f"{path}/SHARED_SCOPE", {"s": 1})
-    rest.post(f"{path}/SERVER_SCOPE", {"active": True})
+    rest.post(f"{path}/SERVER_SCOPE", {"written": True})
     found = rest.get(f"{path}/values/attributes/CLIENT_SCOPE", keys="a,b,none").json()
     assert {item["key"]: item["value"] for item in found} == {"a": 1, "b": {"c": []}}
     assert all(before_ms <= item["lastUpdateTs"] <= time.time_ns() // 1_000_000 for item in found)
-    assert [item["key"] for item in rest.get(f"{path}/values/attributes").json()] == ["a", "b", "d", "s", "active"]
-    assert rest.get(f"{path}/keys/attributes/SERVER_SCOPE").json() == ["active"]
-    assert rest.get(f"{path}/keys/attributes").json() == ["a", "active", "b", "d", "s"]
-    rest.delete(f"{path}/SERVER_SCOPE", keys="active")
-    assert rest.get(f"{path}/values/attributes/SERVER_SCOPE").json() == []
+    noted = ["active", "lastActivityTime", "lastConnectTime"]
+    everything = ["a", *noted, "b", "d", "s", "written"]
+    assert sorted(item["key"] for item in rest.get(f"{path}/values/attributes").json()) == sorted(everything)
+    assert rest.get(f"{path}/keys/attributes/SERVER_SCOPE").json() == [*noted, "written"]
+    assert rest.get(f"{path}/keys/attributes").json() == sorted(everything)
+    rest.delete(f"{path}/SERVER_SCOPE", keys="written")
+    assert rest.get(f"{path}/keys/attributes/SERVER_SCOPE").json() == noted
 
 
 def test_a_device_does_not_see_the_server_scope(rest: Rest, client: PahoDevice, path: str) -> None:
