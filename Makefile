@@ -66,7 +66,8 @@ torture: setup  ## the deep fault runs, which take longer than the rest together
 	$(PYTEST) -m torture
 
 conformance: setup  ## what we know of ThingsBoard, checked on the server that TB_TEST_URL names (docs/stand-in.md)
-	$(BIN)/pytest -v -n 0 tests/conformance
+	@$(BIN)/python -m tests.support.conformance_target
+	@TB_TEST_REPORT=$${TB_TEST_REPORT:-build/conformance} $(BIN)/pytest -v -n 0 --session-timeout=1800 tests/conformance
 
 faults: setup  ## each planted fault, and the first line of `teg check` about it
 	@$(BIN)/python -m tests.support.planted_faults

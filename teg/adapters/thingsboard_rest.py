@@ -39,7 +39,8 @@ class ThingsBoardRest:
         self.url = url.rstrip("/")
         self._proxies = None if proxy_url is None else {"http": proxy_url, "https": proxy_url}
         self._session = requests.Session()
-        self._session.verify = str(ca_cert) if ca_cert else True
+        #: Given with every request: the session's own yields to REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE.
+        self._verify = str(ca_cert) if ca_cert else None
         if user:
             password = self.post("/api/auth/login", {"username": user, "password": password})["token"]
         self._session.headers["X-Authorization"] = authorization(password)
@@ -93,6 +94,7 @@ class ThingsBoardRest:
                 timeout=PATIENCE_S,
                 allow_redirects=False,
                 proxies=self._proxies,
+                verify=self._verify,
             )
         except requests.RequestException as error:
             raise Unavailable(f"{self.url} does not answer: {error}") from error

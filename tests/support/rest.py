@@ -20,7 +20,7 @@ class Rest:
     ) -> None:
         self.url = url
         self._session = requests.Session()
-        self._session.verify = ca_file or True
+        self._verify = ca_file or True
         self._timeout_s = patience_s
         tokens = self.post("/api/auth/login", {"username": user, "password": password}).json()
         self.token: str = tokens["token"]
@@ -39,7 +39,8 @@ class Rest:
         self._session.close()
 
     def _request(self, method: str, path: str, status: int | None, **options: Any) -> requests.Response:
-        answer = self._session.request(method, self.url + path, timeout=self._timeout_s, **options)
+        options |= {"timeout": self._timeout_s, "verify": self._verify}  # the session's own yields to the environment's
+        answer = self._session.request(method, self.url + path, **options)
         self.expect(answer, status)
         return answer
 

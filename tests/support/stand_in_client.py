@@ -180,6 +180,14 @@ class RawSocket:
                 received += part
         return received
 
+    def rest_after(self, *packets: bytes) -> bytes:
+        """What came until the server closed, which it may do while we still send."""
+        with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+            self.send(*packets)
+        with contextlib.suppress(ConnectionError, ssl.SSLEOFError):
+            return self.rest()
+        return b""
+
     def ends_with_reset(self) -> bool:
         try:
             while self.socket.recv(65_536):

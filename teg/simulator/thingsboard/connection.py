@@ -173,7 +173,8 @@ class ClientConnection(asyncio.Protocol):
     def _accept(self, session: Session, connect: Connect) -> None:
         """Session-present is a lie here: nothing is ever kept, whatever the clean flag says."""
         self._session = session
-        self.send(mqtt_codec.connack(connect.version, credentials.ACCEPTED, not connect.clean))
+        present = not connect.clean and not self._core.faults.tell_no_session_present
+        self.send(mqtt_codec.connack(connect.version, credentials.ACCEPTED, present))
         while self._early and not self._closing:
             session.handle(self._early.popleft())
 

@@ -64,6 +64,10 @@ def _lost() -> Callable[[bytes], bytes]:
     return lambda payload: b"{}" if next(counted) % 5 == 4 else payload
 
 
+def _refusals() -> list[int]:
+    return [5] * 10_000
+
+
 def _topics(*parts: str) -> Callable[[], Trigger]:
     return lambda: when(lambda message: any(part in message.topic for part in parts))
 
@@ -72,6 +76,9 @@ _ALL = (
     Deviation("sessions", "every login is admitted", _faults(admit_strangers=True)),
     Deviation("sessions", "every filter is refused", _faults(refuse_subscription=always)),
     Deviation("sessions", "PUBACKs are lost", _faults(drop_puback=always)),
+    Deviation("sessions", "nothing is closed", _faults(never_close=True)),
+    Deviation("sessions", "pings are not answered", _faults(drop_pingresp=True)),
+    Deviation("sessions", "session present is told as it is", _faults(tell_no_session_present=True)),
     Deviation("closes", "nothing is closed", _faults(never_close=True)),
     Deviation("closes", "PUBACKs are lost", _faults(drop_puback=always)),
     Deviation("values", "values are text", _altered(_as_text)),
@@ -89,16 +96,21 @@ _ALL = (
     Deviation("packages", "chunks are reversed", _faults(ota_chunk=lambda: lambda _number, data: data[::-1])),
     Deviation("packages", "nothing is closed", _faults(never_close=True)),
     Deviation("packages", "nothing is sent down", _faults(drop_downlinks=always)),
+    Deviation("packages", "packages with a URL fail", _faults(fail_url_packages=True)),
     Deviation("provisioning", "every request fails", _provisioning(fail=always)),
     Deviation("provisioning", "nothing is answered", _provisioning(swallow_answer=always)),
     Deviation("provisioning", "nothing is closed", _faults(never_close=True)),
+    Deviation("provisioning", "every filter is refused", _faults(refuse_subscription=always)),
+    Deviation("provisioning", "every login is refused", _faults(connack_codes=_refusals)),
     Deviation("claiming", "claims are forgotten", _faults(forget_claims=True)),
+    Deviation("claiming", "whoever asks gets the device", _faults(grant_claims=True)),
     Deviation("limits", "there are none", _faults(ignore_rate_limits=True)),
     Deviation("queue", "attributes do not wait", _faults(attributes_overtake=True)),
     Deviation("activity", "nothing is noted", _faults(forget_activity=True)),
     Deviation("deployment", "no alarm rule is run", _faults(skip_alarm_rules=True)),
-    Deviation("deployment", "dashboards are forgotten", _faults(forget_dashboards=True)),
+    Deviation("deployment", "what is saved comes back empty", _faults(forget_contents=True)),
     Deviation("mqtt5", "reasons are not told", _faults(hide_reasons=True)),
+    Deviation("mqtt5", "every login is refused", _faults(connack_codes=_refusals)),
     Deviation("mqtt5", "every filter is refused", _faults(refuse_subscription=always)),
     Deviation("gateway", "every fifth record is lost", _faults(alter_payload=_lost)),
     Deviation("gateway", "every second downlink is lost", _faults(drop_downlinks=lambda: every(2))),

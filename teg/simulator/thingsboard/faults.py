@@ -75,6 +75,8 @@ class Faults:
     connack_delay_s: float = 0.0
     #: Whatever the login, it is a device's; nobody sees what such a device sends.
     admit_strangers: bool = False
+    #: Session present is told as it is: never.
+    tell_no_session_present: bool = False
     #: Accept the TCP connection and close it at once (a blocked IP address).
     close_on_accept: Trigger = field(default_factory=never)
     # --- the whole connection
@@ -101,6 +103,8 @@ class Faults:
     ignore_rate_limits: bool = False
     #: A claim is acknowledged and forgotten.
     forget_claims: bool = False
+    #: Whoever asks for a device gets it.
+    grant_claims: bool = False
     #: PUBACKs are collected up to this number and sent in reverse order.
     puback_out_of_order: int = 0
     #: Collected messages (PUBACKs, swapped downlinks) leave after this time, complete or not.
@@ -125,8 +129,10 @@ class Faults:
     #: SUBACK grants, but nothing is registered (a rate limit hit on SUBSCRIBE).
     lose_subscription: Trigger = field(default_factory=never)
     suback_delay_s: float = 0.0
-    #: A dashboard is kept without what it shows, whatever its version.
-    forget_dashboards: bool = False
+    #: A dashboard is kept without what it shows, whatever its version; a profile without its alarms.
+    forget_contents: bool = False
+    #: A package with a URL fails inside, as 4.2.1 does it with some.
+    fail_url_packages: bool = False
     # --- downlinks
     #: Never sent: pushes, calls and answers alike.
     drop_downlinks: Trigger = field(default_factory=never)

@@ -84,7 +84,7 @@ class ProvisionSession:
             self._send(suback)
 
     def _grant(self, name: str, qos: int) -> int:
-        if name != PROVISION_RESPONSE:
+        if name != PROVISION_RESPONSE or self._core.faults.refuse_subscription.fires():
             return 0x8F if self._version == V5 else 0x80
         self._granted = min(qos, 1)
         return self._granted

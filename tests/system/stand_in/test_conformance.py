@@ -48,11 +48,12 @@ def test_each_group_notices_a_wrong_server(group: str) -> None:
 @pytest.mark.parametrize("group", GROUPS)
 def test_each_test_notices_a_wrong_server(group: str, tmp_path: Path) -> None:
     """One of its group's deviations makes it fail."""
-    right = outcomes(group, tmp_path / "right")
+    right = outcomes(group, tmp_path / "right", TB_TEST_PATIENCE_S="30")
     assert right and all(right.values())
-    wrong = [outcomes(group, tmp_path / "wrong", STAND_IN_DEVIATION=name) for name in of_group(group)]
+    patience = {"TB_TEST_PATIENCE_S": "5"}  # what fails has to fail by the deviation, not by a busy machine
+    wrong = [outcomes(group, tmp_path / "wrong", STAND_IN_DEVIATION=name, **patience) for name in of_group(group)]
     passes_always = [test for test in right if all(seen.get(test, True) for seen in wrong)]
-    assert passes_always == [], "whatever the server does"
+    assert not passes_always, f"these pass whatever the server does: {passes_always}"
 
 
 def test_each_group_has_a_deviation_and_each_is_documented() -> None:

@@ -10,6 +10,7 @@ import pytest
 from teg.adapters.thingsboard_rest import PAGE, ThingsBoardRest
 from teg.domain.errors import Refused, Unavailable
 from teg.simulator.thingsboard.server import ThingsBoard
+from teg.simulator.thingsboard.tls import ServerTls
 from tests.support.outside_programs import tinyproxy
 
 USER, PASSWORD = "tenant@thingsboard.org", "tenant"
@@ -103,3 +104,26 @@ def test_through_a_proxy_that_wants_a_login(server: ThingsBoard, tmp_path: Path)
         with pytest.raises((Refused, Unavailable)) as refused:  # tinyproxy may reset what it has not read
             ThingsBoardRest(server.rest_url, USER, PASSWORD, proxy_url=wrong)
     assert "word" not in str(refused.value)
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Not into the test's output."""
+
+
+def test_the_named_authority_counts_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`REQUESTS_CA_BUNDLE` and `CURL_CA_BUNDLE` are set on many machines."""
+    tls, other = ServerTls.create(tmp_path / "server"), ServerTls.create(tmp_path / "other")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other.ca_file))
+    with HTTPServer(("127.0.0.1", 0), _Refusing) as web:
+        web.socket = tls.context().wrap_socket(web.socket, server_side=True)
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        with pytest.raises(Refused, match="401"):
+            ThingsBoardRest(f"https://127.0.0.1:{web.server_port}", "user", "password", tls.ca_file)
+        web.shutdown()

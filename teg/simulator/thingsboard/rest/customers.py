@@ -100,6 +100,8 @@ class Customers:
         taken = device.details.get("customerId", {}).get("id", NO_CUSTOMER_ID) != NO_CUSTOMER_ID
         said = outcome(device.claim, body.get("secretKey") or "", taken)
         device.claim = None
+        if self._core.faults.grant_claims:
+            said = "SUCCESS"
         if said != "SUCCESS":
             return OrjsonResponse(said, 400)
         device.details["customerId"] = entity("CUSTOMER", str(user.customer_id))

@@ -30,7 +30,7 @@ class Dashboards:
 
     async def save(self, request: Request) -> Response:
         body = await json_object(request)
-        if self._core.faults.forget_dashboards:
+        if self._core.faults.forget_contents:
             body = {field: value for field, value in body.items() if field not in ("configuration", "version")}
         return OrjsonResponse(self._dashboards.save(body))
 

@@ -4,6 +4,7 @@ Source: ThingsBoard's DeviceController.
 """
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -132,7 +133,9 @@ class Devices:
                 device.unassign(kind)
             else:
                 package = self._packages.package(wanted, kind)
-                device.assign(kind, package, limits.push_order, limits.behaviour)
+                fails = self._core.faults.fail_url_packages
+                behaviour = replace(limits.behaviour, url_package_needs_algorithm=True) if fails else limits.behaviour
+                device.assign(kind, package, limits.push_order, behaviour)
                 device.package_ids[kind] = wanted
 
 
