@@ -127,7 +127,7 @@ class Connection:
             self._establish(stopping)
             while not self._over.wait(5.0):
                 self._liveness.progress()
-                self._wire.look()
+                self.count_bytes()
                 if stopping.is_set():
                     self.end("the gateway stops")
         self._fail_waiting()
@@ -200,6 +200,10 @@ class Connection:
         with suppress(OSError):  # it may end by itself at the same moment; paho then writes to a closed socket
             self._client.disconnect()
         self._over.set()
+
+    def count_bytes(self) -> None:
+        """Hand on what went over the wire since the last time."""
+        self._wire.look()
 
     def stalled_s(self) -> float:
         return self._tcp.stalled_s()

@@ -143,6 +143,11 @@ class MqttSession:
         if not acknowledged:
             raise NotConnected(f"the connection ended before {topic} was acknowledged")
 
+    def count_bytes(self) -> None:
+        """Hand on at once what went over the wire, which else is done every few seconds."""
+        if (connection := self._connection) is not None:
+            connection.count_bytes()
+
     def use_short_topic(self, epoch: int) -> None:
         """The server of this connection is known to take telemetry on the short topic."""
         self._short_epoch = epoch
