@@ -83,7 +83,9 @@ class Retention:
             logger.info("%d damaged sets of files in quarantine went: their rows are in the archive", sets)
         before_ms = None if self._max_days is None else self._clock.now_ms() - self._max_days * DAY_MS
         self._maintenance.checkpoint()
-        soft_bytes = self._maintenance.file_bytes() - max(0, self._missing_bytes())
+        missing = self._missing_bytes()
+        # With room on the disk there is no such bound: an archive that grows meanwhile would be cut back by its growth.
+        soft_bytes = self._maintenance.file_bytes() - missing if missing > 0 else None
         gone = self._maintenance.shrink(self._max_bytes, before_ms, soft_bytes)
         if gone["evicted"]:
             logger.error("the archive is over its quota of %d bytes: %d records went", self._max_bytes, gone["evicted"])

@@ -39,6 +39,13 @@ def test_a_disk_that_gets_tight_is_given_space_back() -> None:
     assert disk.held
 
 
+def test_where_there_is_room_history_goes_only_for_the_quota() -> None:
+    """A size that was looked at before would cut an archive that grows meanwhile back by its growth."""
+    archive = ArchiveSizes()
+    built(archive, FakeDisk()).run()
+    assert archive.asked == [(100 * MIB, None)]
+
+
 def test_a_full_disk_gets_the_ballast(caplog: pytest.LogCaptureFixture) -> None:
     disk = FakeDisk(free=0)
     retention = built(ArchiveSizes(), disk)
