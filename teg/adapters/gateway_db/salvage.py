@@ -8,6 +8,7 @@ known to be delivered is sent again: the server stores the same key and time onc
 
 import logging
 import sqlite3
+import threading
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -112,16 +113,26 @@ class Salvage:
     def __init__(self, database: Database, report: Callable[[str], None] = lambda _: None) -> None:
         self._database = database
         self._report = report
+        self._running = threading.Lock()
 
     @property
     def due(self) -> bool:
         return bool(quarantine.folders_to_salvage(self._database.path))
 
     def run(self, stopping: Callable[[], bool] = lambda: False) -> list[Account]:
-        """
+        """Does nothing while another thread is at it: what that brings back would be missing here, and counted as lost.
+
         Raises:
             Unavailable: the disk does not let us now; nothing is brought back twice at the next try.
         """
+        if not self._running.acquire(blocking=False):
+            return []
+        try:
+            return self._run(stopping)
+        finally:
+            self._running.release()
+
+    def _run(self, stopping: Callable[[], bool]) -> list[Account]:
         accounts: list[Account] = []
         for folder in quarantine.folders_to_salvage(self._database.path):
             if not self._closed(folder):
