@@ -109,7 +109,8 @@ def named_target(environment: Mapping[str, str] = os.environ, user: str = "TB_TE
     """
     if not any(environment.get(name) for name in NEEDED):
         return None
-    if missing := [name for name in NEEDED if not environment.get(name)]:
+    password = user.replace("USER", "PASSWORD")
+    if missing := [name for name in dict.fromkeys((*NEEDED, user, password)) if not environment.get(name)]:
         raise CannotTest(f"missing: {', '.join(missing)}")
     tls, host, port = _place(environment["TB_TEST_MQTT"])
     ca_file = environment.get("TB_TEST_CA") or None
@@ -121,7 +122,7 @@ def named_target(environment: Mapping[str, str] = os.environ, user: str = "TB_TE
         host,
         port,
         environment[user],
-        environment[user.replace("USER", "PASSWORD")],
+        environment[password],
         environment.get("TB_TEST_VERSION", ""),
         is_stand_in=False,
         tls=tls,

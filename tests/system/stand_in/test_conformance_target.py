@@ -58,6 +58,14 @@ class TestNames:
         with pytest.raises(CannotTest, match=f"missing: {name}$"):
             named_target({**NAMED, name: ""})
 
+    def test_the_limited_tenants_password(self) -> None:
+        named = {**NAMED, "TB_TEST_LIMITED_USER": "l@example.org"}
+        with pytest.raises(CannotTest, match="missing: TB_TEST_LIMITED_PASSWORD"):
+            named_target(named, "TB_TEST_LIMITED_USER")
+        found = named_target({**named, "TB_TEST_LIMITED_PASSWORD": "q"}, "TB_TEST_LIMITED_USER")
+        assert found is not None
+        assert (found.user, found.password) == ("l@example.org", "q")
+
     @pytest.mark.parametrize(
         ("text", "seen"),
         [
