@@ -49,6 +49,9 @@ class FlashBudget:
         return not self._looks or self._clock.monotonic_s() - self._looks[-1][0] >= LOOK_S
 
     def look(self) -> None:
+        """Too early it does nothing: what a start writes within seconds says nothing of a day."""
+        if not self.due:
+            return
         self._note()
         per_day = self.per_day_bytes()
         if self._budget is not None and per_day is not None:

@@ -37,6 +37,17 @@ def test_the_rate_of_the_last_hour_is_told_from_ten_minutes_on() -> None:
     assert card.budget.summary()["per_day_bytes"] == round(14.4 * MB)
 
 
+def test_a_look_too_early_says_nothing() -> None:
+    """The other budget is looked at by the same task, seconds after the start."""
+    card = Card(20)
+    assert card.written is not None
+    card.written += 100 * MB
+    card.clock.advance(3)
+    card.budget.look()
+    assert card.budget.summary()["per_day_bytes"] is None
+    assert card.budget.commit_s == 0.0
+
+
 def test_the_life_of_a_card_is_of_its_size_and_the_rate() -> None:
     card = Card(None)
     card.look(100 * MB)

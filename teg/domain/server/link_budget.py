@@ -163,7 +163,7 @@ class LinkBudget:
         Raises:
             Unavailable: the state cannot be read or written now.
         """
-        if self._budget is None:
+        if self._budget is None or not self.due:
             return
         if not self._loaded:
             self.meter.load(self._state)
