@@ -36,6 +36,20 @@ class ConnectionSettings:
     transport: str = "tcp"
     websocket_path: str = ""  #: empty where MQTT is spoken without a WebSocket
     proxy: ProxyAddress | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    client_id: str = ""
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def files(self) -> tuple[tuple[str, Path | None], ...]:
+        """What nobody else may write, by its variable."""
+        return ("TB_CLIENT_CERT", self.client_cert), ("TB_CLIENT_KEY", self.client_key)
+
+    @property
+    def is_basic(self) -> bool:
+        return bool(self.client_id or self.user)
 
     @property
     def proxy_url(self) -> str | None:
@@ -45,20 +59,44 @@ class ConnectionSettings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Words that no log, report or message may show."""
-        found = [] if self.proxy is None else [self.proxy.password, quote(self.proxy.password, safe="")]
+        found = [self.password or ""]
+        if self.proxy is not None:
+            found += [self.proxy.password, quote(self.proxy.password, safe="")]
         return tuple(secret for secret in found if secret)
 
 
 class ConnectionVariables(Variables):
     """The part of the settings' reader that is about the connection."""
 
-    def _connection(self, transport: str) -> ConnectionSettings:
+    def _connection(self, transport: str, tls: bool) -> ConnectionSettings:
         path = self._websocket_path()
-        return ConnectionSettings(
+        found = ConnectionSettings(
             transport=transport,
             websocket_path=path if transport in WEB_PORTS else "",
             proxy=self._proxy("TB_PROXY"),
+            client_cert=self._existing_file("TB_CLIENT_CERT"),
+            client_key=self._existing_file("TB_CLIENT_KEY"),
+            client_id=self._text("TB_MQTT_CLIENT_ID"),
+            user=self._text("TB_MQTT_USER") or None,
+            password=self._text("TB_MQTT_PASSWORD") or None,
         )
+        self._one_kind_of_credentials(found, tls)
+        return found
+
+    def _one_kind_of_credentials(self, found: ConnectionSettings, tls: bool) -> None:
+        """An access token, MQTT basic, or a certificate: the server's device has one of them, too."""
+        certificate, key = self._text("TB_CLIENT_CERT"), self._text("TB_CLIENT_KEY")
+        if bool(certificate) != bool(key):
+            here, missing = ("CERT", "KEY") if certificate else ("KEY", "CERT")
+            self._complain(f"TB_CLIENT_{here} is set without TB_CLIENT_{missing}: certificate and key are a pair")
+        if found.password and not found.user:
+            self._complain("TB_MQTT_PASSWORD is set without TB_MQTT_USER: MQTT has no password without a user name")
+        if certificate and not tls:
+            self._complain("TB_CLIENT_CERT needs TLS: a certificate is shown in its handshake only")
+        names = [name for name in ("TB_CLIENT_CERT", "THINGSBOARD_ACCESS_TOKEN") if self._text(name)]
+        names += ["TB_MQTT_USER" if found.user else "TB_MQTT_CLIENT_ID"] if found.is_basic else []
+        if len(names) > 1:
+            self._complain(f"{names[0]} and {names[1]} are both set: the device has one kind of credentials, name one")
 
     def _transport(self) -> str:
         return self._choice("TB_TRANSPORT", "tcp", ("tcp", "wss", "ws"))

@@ -176,12 +176,13 @@ class _Reader(ConnectionVariables):
         data, controller_data, git = where.data, where.controller_data, self._git_path()
         self._text(ENV_FILE)  # read by `env_file`: a known name
         transport = self._transport()
+        tls = self._tls(transport)
         settings = Settings(
             tb_host=self._host("TB_HOST"),
             tb_port=self._port(transport),
-            tb_tls=self._tls(transport),
+            tb_tls=tls,
             tb_mqtt_version=self._choice("TB_MQTT_VERSION", "3.1.1", ("3.1.1", "auto")),
-            connection=self._connection(transport),
+            connection=self._connection(transport, tls),
             ca_cert=self._ca_cert(where),
             access_token_path=self._token_path(where),
             provision_key=self._text("THINGSBOARD_PROVISION_DEVICE_KEY") or None,
@@ -357,6 +358,7 @@ def _private(settings: Settings) -> Iterator[tuple[str, Path]]:
     yield "THINGSBOARD_ACCESS_TOKEN", settings.access_token_path
     if settings.ca_cert:
         yield "THINGSBOARD_CA_CERT", settings.ca_cert
+    yield from ((n, p) for n, p in settings.connection.files if p)
     if settings.ota_allowed_signers:
         yield "TEG_OTA_ALLOWED_SIGNERS", settings.ota_allowed_signers
     if settings.controller_git_path:

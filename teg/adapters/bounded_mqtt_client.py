@@ -1,6 +1,7 @@
 """paho's client with a bound on what it reads: a server may announce 256 MiB, and paho makes room for all of it."""
 
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,6 +40,8 @@ class BoundedClient(Client):
 
     _head = b""
     _said_s: float | None = None
+    #: What TLS said when it ended the connection: a server's word about our certificate comes after the handshake.
+    fault = ""
     #: Called whenever the network thread has gone round.
     on_turn: Callable[[], None] = staticmethod(lambda: None)
 
@@ -63,7 +66,11 @@ class BoundedClient(Client):
         """paho asks the socket for all of a packet at once, and Python makes room for what is asked for."""
         if self._is_too_large() and bufsize > 1:
             raise BlockingIOError  # back to `_packet_read`, which knows what to do with the rest
-        return super()._sock_recv(min(bufsize, _PIECE_BYTES))
+        try:
+            return super()._sock_recv(min(bufsize, _PIECE_BYTES))
+        except ssl.SSLError as error:
+            self.fault = str(error)
+            raise
 
     def _packet_read(self) -> MQTTErrorCode:
         return self._read_past() if self._is_too_large() else super()._packet_read()

@@ -16,6 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.server.connection_faults import ProxyFailed, UpgradeRefused
+from teg.domain.server.login import Login
 from teg.domain.server.reconnect import CONNACK_NUMBERS
 
 TIMEOUT_S = 5.0
@@ -156,14 +157,14 @@ def _named(greeting: bytes) -> str:
     return "HTTP" if greeting.startswith(b"HTTP/") else greeting.decode("latin-1").strip()
 
 
-def connack(way: Way, user: str | None) -> int | None:
+def connack(way: Way, login: Login | None) -> int | None:
     """The number the server answers to a CONNECT, 0 = welcome; None when it closes or is silent instead."""
     codes: list[int] = []
-    client = _Client(way)
+    client = _Client(way, "" if login is None else login.client_id)
     client.connect_timeout = TIMEOUT_S
     client.on_connect = lambda _c, _u, _f, code, _p: codes.append(CONNACK_NUMBERS.get(code.value, code.value))
-    if user is not None:
-        client.username_pw_set(user, "")
+    if login is not None:
+        client.username_pw_set(login.user, login.password)
     try:
         client.connect(way.host, way.port, keepalive=30)
         _wait(client, codes)
@@ -176,8 +177,8 @@ def connack(way: Way, user: str | None) -> int | None:
 
 
 class _Client(Client):
-    def __init__(self, way: Way) -> None:
-        super().__init__(CallbackAPIVersion.VERSION2, protocol=MQTTv311, reconnect_on_failure=False)
+    def __init__(self, way: Way, client_id: str) -> None:
+        super().__init__(CallbackAPIVersion.VERSION2, client_id, protocol=MQTTv311, reconnect_on_failure=False)
         self._way = way
 
     def _create_socket(self) -> Any:

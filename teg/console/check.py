@@ -32,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     storage.check_queue,
     storage.check_file_roots,
     storage.check_remote_files,
+    server.check_client_certificate,
     server.check_way,
     server.check_token,
     controller.check_docker,

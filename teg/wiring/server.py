@@ -25,6 +25,8 @@ from teg.domain.ota import store
 from teg.domain.ports import Clock
 from teg.domain.server.attributes import ServerAttributes, remembered_limits
 from teg.domain.server.link_budget import LinkBudget, LinkMeter
+from teg.domain.server.login import Login
+from teg.domain.server.own_credentials import OwnCredentials
 from teg.domain.server.provisioning import Credentials, ProvisionKeys
 from teg.domain.server.rate_limits import Pacer
 from teg.domain.server.reconnect import ConnectionPolicy
@@ -185,12 +187,7 @@ def _session(
     server = _server(settings)
     for secret in settings.connection.secrets:
         output.add_secret(secret)
-    credentials = _credentials(settings, server)
-
-    def token() -> str:
-        found = credentials.token()
-        output.add_secret(found)
-        return found
+    token = _login(settings, server, output, storage)
 
     listener = MqttListener()
     return MqttSession(
@@ -220,10 +217,25 @@ def _server(settings: Settings) -> Server:
     return Server(settings.tb_host, settings.tb_port, context, client_through(Way.of(settings, context).open), versions)
 
 
-def _credentials(settings: Settings, server: Server) -> Credentials:
-    """Where the MQTT user name comes from: the token file, or provisioning."""
-    keys = None
+def _login(
+    settings: Settings, server: Server, output: LogOutput, storage: Storage
+) -> Callable[[], str] | Callable[[], Login]:
+    """As whom to connect: MQTT basic, a certificate, or the token of the token file or of provisioning."""
+    keys, link = None, settings.connection
     if settings.provision_key and settings.provision_secret:
         keys = ProvisionKeys(settings.device_name, settings.provision_key, settings.provision_secret)
-    endpoint = ProvisioningEndpoint(server.host, server.port, server.tls, client=server.client)
-    return Credentials(AccessTokenFile(settings.access_token_path), keys, endpoint.ask)
+    ask = ProvisioningEndpoint(server.host, server.port, server.tls, client=server.client).ask
+    if link.is_basic or link.client_cert:
+        shown = None
+        if server.tls and link.client_cert and link.client_key:
+            shown = tls.ClientCertificate(server.tls, link.client_cert, link.client_key).presented
+        place = f"{server.host}:{server.port}"
+        return OwnCredentials(tls.login_of(link), shown, keys, ask, storage.state, place).login
+    credentials = Credentials(AccessTokenFile(settings.access_token_path), keys, ask)
+
+    def token() -> str:
+        found = credentials.token()
+        output.add_secret(found)
+        return found
+
+    return token

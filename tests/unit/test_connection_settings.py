@@ -3,7 +3,7 @@
 import pytest
 
 from teg.settings import ProxyAddress, Settings
-from tests.support.environments import problems, read
+from tests.support.environments import ROOT, problems, read
 
 
 @pytest.mark.parametrize(("transport", "port", "tls"), [("wss", 443, True), ("ws", 80, False)])
@@ -63,3 +63,48 @@ def test_a_proxys_password_is_in_no_text_of_the_settings() -> None:
 def test_the_url_for_programs_can_be_read_again(user: str) -> None:
     proxy = ProxyAddress("::1", 3128, user, "p:w/@%")
     assert read(TB_PROXY=proxy.url).connection.proxy == proxy
+
+
+CERTIFICATE = str(ROOT / "pyproject.toml")  # a file that is there; what is in it is looked at later
+
+
+@pytest.mark.parametrize(
+    ("variables", "problem"),
+    [
+        ({"TB_CLIENT_CERT": CERTIFICATE}, "TB_CLIENT_CERT is set without TB_CLIENT_KEY"),
+        ({"TB_CLIENT_KEY": CERTIFICATE}, "TB_CLIENT_KEY is set without TB_CLIENT_CERT"),
+        ({"TB_MQTT_PASSWORD": "s3cret"}, "TB_MQTT_PASSWORD is set without TB_MQTT_USER"),
+        ({"TB_MQTT_CLIENT_ID": "c", "TB_MQTT_PASSWORD": "s3cret"}, "TB_MQTT_PASSWORD is set without TB_MQTT_USER"),
+        (
+            {"TB_MQTT_USER": "u", "THINGSBOARD_ACCESS_TOKEN": "/run/token"},
+            "THINGSBOARD_ACCESS_TOKEN and TB_MQTT_USER are both set",
+        ),
+        (
+            {"TB_CLIENT_CERT": CERTIFICATE, "TB_CLIENT_KEY": CERTIFICATE, "TB_MQTT_CLIENT_ID": "c"},
+            "TB_CLIENT_CERT and TB_MQTT_CLIENT_ID are both set",
+        ),
+        (
+            {"TB_CLIENT_CERT": CERTIFICATE, "TB_CLIENT_KEY": CERTIFICATE, "THINGSBOARD_ACCESS_TOKEN": "/run/token"},
+            "TB_CLIENT_CERT and THINGSBOARD_ACCESS_TOKEN are both set",
+        ),
+        ({"TB_CLIENT_CERT": CERTIFICATE, "TB_CLIENT_KEY": CERTIFICATE, "TB_TLS": "off"}, "TB_CLIENT_CERT needs TLS"),
+        ({"TB_CLIENT_CERT": CERTIFICATE, "TB_CLIENT_KEY": CERTIFICATE, "TB_TRANSPORT": "ws"}, "needs TLS"),
+    ],
+)
+def test_exactly_one_kind_of_credentials_and_no_half_of_one(variables: dict[str, str], problem: str) -> None:
+    (said,) = problems(**variables)
+    assert problem in said
+    assert "s3cret" not in said
+
+
+def test_each_kind_alone_is_taken() -> None:
+    assert read(TB_MQTT_CLIENT_ID="c").connection.is_basic
+    assert read(TB_MQTT_USER="u", TB_MQTT_PASSWORD="p").connection.is_basic
+    found = read(TB_CLIENT_CERT=CERTIFICATE, TB_CLIENT_KEY=CERTIFICATE).connection
+    assert (str(found.client_cert), found.is_basic) == (CERTIFICATE, False)
+
+
+def test_a_password_is_in_no_text_of_the_settings() -> None:
+    settings = read(TB_MQTT_USER="u", TB_MQTT_PASSWORD="s3cret")
+    assert "s3cret" not in f"{settings} {settings!r}"
+    assert settings.connection.secrets == ("s3cret",)

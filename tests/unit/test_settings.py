@@ -43,6 +43,11 @@ GOOD: list[tuple[str, str, str, Any]] = [
         "connection",
         ConnectionSettings(proxy=ProxyAddress("proxy", 80, "us@er", "p:wü")),
     ),
+    ("TB_CLIENT_CERT", "", "connection", ConnectionSettings()),
+    ("TB_CLIENT_KEY", "", "connection", ConnectionSettings()),
+    ("TB_MQTT_CLIENT_ID", "pi-07", "connection", ConnectionSettings(client_id="pi-07")),
+    ("TB_MQTT_USER", "u", "connection", ConnectionSettings(user="u")),
+    ("TB_MQTT_PASSWORD", "", "connection", ConnectionSettings()),
     ("TB_MQTT_VERSION", "", "tb_mqtt_version", "3.1.1"),
     ("TB_MQTT_VERSION", "Auto", "tb_mqtt_version", "auto"),
     ("THINGSBOARD_CA_CERT", HERE, "ca_cert", Path(HERE)),
@@ -151,6 +156,10 @@ BAD: list[tuple[str, str]] = [
     ("TB_PORT", "8883.0"),
     ("TB_PORT", "٣"),
     ("TB_TLS", "maybe"),
+    ("TB_CLIENT_CERT", HERE),
+    ("TB_CLIENT_CERT", "/no/such/file"),
+    ("TB_CLIENT_KEY", HERE),
+    ("TB_MQTT_PASSWORD", "of nobody"),
     ("TB_TRANSPORT", "mqtt"),
     ("TB_WEBSOCKET_PATH", "mqtt"),
     ("TB_WEBSOCKET_PATH", "/mqtt two"),
@@ -254,6 +263,7 @@ BAD: list[tuple[str, str]] = [
 
 #: Any text will do for these; only a zero byte will not.
 FREE_TEXT = {
+    *("TB_MQTT_CLIENT_ID", "TB_MQTT_USER"),
     "TEG_REPORT",  # read by the report rules: test_report_rules.py
     "LOG_LEVEL",
     "THINGSBOARD_PROVISION_DEVICE_KEY",

@@ -14,7 +14,7 @@ from teg.adapters.gateway_db.database import Database
 from teg.adapters.process_runtime import ProcessRuntime
 from teg.domain.files import definitions, desired, reports
 from teg.domain.ota import store
-from teg.domain.server import remembered_version, wire
+from teg.domain.server import own_credentials, remembered_version, wire
 from teg.domain.supervision import image_ids
 from teg.domain.supervision import supervisor as supervisor_module
 from teg.domain.supervision import version as controller_version
@@ -111,6 +111,7 @@ def test_state_keys() -> None:
     assert image_ids.IDS_KEY == "controller.images"
     assert supervisor_module.RIGHTS_KEY == "controller.rights"
     assert remembered_version.VERSION_KEY == "server.mqtt_version"
+    assert own_credentials.PROVISIONED_KEY == "server.provisioned"
     assert [
         *("ota.wanted", "ota.job", "ota.settled", "ota.previous", "ota.titles", "ota.contents"),
         *("ota.signed", "ota.told_of_nothing", "ota.told", "ota.tell_again", "ota.steps"),

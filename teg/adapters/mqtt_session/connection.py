@@ -20,6 +20,7 @@ from teg.adapters.mqtt_session.wire_bytes import WireBytes
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import Liveness, Pulse
 from teg.domain.server.connection_faults import CLOSED, CLOSED_PLAIN, explained
+from teg.domain.server.login import Login
 from teg.domain.server.reconnect import CONNACK_NUMBERS, MQTT5_NUMBERS, UNKNOWN_VERSION, Ended
 from teg.domain.server.wire import MAX_UNACKNOWLEDGED, REPEATED_TOPICS, SUBSCRIPTIONS
 
@@ -52,7 +53,7 @@ class Connection:
     def __init__(
         self,
         server: Server,
-        token: str,
+        token: str | Login,
         on_message: Callable[[str, bytes], None],
         on_established: Callable[[], None],
         keepalive_s: int,
@@ -86,16 +87,20 @@ class Connection:
         self._held: list[tuple[str, bytes]] | None = []
         self._held_lock = threading.Lock()
         self._aliases = TopicAliases((), 0)
-        self._client = self._make_client(token)
+        self._login = Login.of(token)
+        self._client = self._make_client(self._login)
         self._tcp = TcpProgress(self._client.socket)
         self._wire = WireBytes(self._client.socket, count_bytes)
         self._client.on_socket_close = lambda _, __, sock: self._wire.look(sock)
 
-    def _make_client(self, token: str) -> Client:
+    def _make_client(self, login: Login) -> Client:
         client = self._server.client(
-            CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion(self._version), reconnect_on_failure=False
+            CallbackAPIVersion.VERSION2,
+            login.client_id,
+            protocol=MQTTProtocolVersion(self._version),
+            reconnect_on_failure=False,
         )
-        client.username_pw_set(token, "")
+        client.username_pw_set(login.user, login.password)
         if self._server.tls is not None:
             client.tls_set_context(self._server.tls)
         client.suppress_exceptions = True  # a bug in a callback must not end the network thread unseen
@@ -220,6 +225,7 @@ class Connection:
             lasted_s=lasted_s,
             unacknowledged=self._unacknowledged,
             refusal=self._refusal,
+            kind=self._login.kind,
             taken_over=self._taken_over,
         )
 
@@ -355,6 +361,8 @@ class Connection:
             self.closed_by_peer, self._taken_over = True, code.value == TAKEN_OVER
             return f"{CLOSED}: {code} (0x{code.value:02X})"
         self.closed_by_peer = code.getName() == "Unspecified error"
+        if fault := getattr(self._client, "fault", ""):
+            return explained(fault)
         by_peer = CLOSED if self._server.tls or self._answered.is_set() else CLOSED_PLAIN
         return by_peer if self.closed_by_peer else str(code)
 

@@ -21,6 +21,7 @@ from teg.adapters.mqtt_session.tcp_progress import Departure
 from teg.adapters.mqtt_session.version import ProtocolVersion, VersionMemory
 from teg.domain.errors import NotConnected, Refused, Unavailable
 from teg.domain.liveness import UNLIMITED, Liveness
+from teg.domain.server.login import Login
 from teg.domain.server.rate_limits import Limits, OnTheWay, Pacer, data_points
 from teg.domain.server.reconnect import Advice, ConnectionPolicy, Ended
 from teg.domain.server.wire import (
@@ -57,7 +58,7 @@ class MqttSession:
     def __init__(
         self,
         server: Server,
-        token: Callable[[], str],
+        token: Callable[[], str | Login],
         on_message: Callable[[str, bytes], None],
         on_connected: Callable[[], None],
         policy: ConnectionPolicy | None = None,
@@ -69,7 +70,7 @@ class MqttSession:
         version_memory: VersionMemory | None = None,
         count_bytes: Callable[[int, int], None] = lambda *_: None,
     ) -> None:
-        """`subscriptions` are made on every connection; none for whoever only sends.
+        """`token` is asked and `subscriptions` are made at every connection; none for whoever only sends.
 
         `count_bytes(sent, received)` hears every few seconds what went over the wire since.
         """

@@ -1,6 +1,8 @@
 """The way to the server, step by step; each step is only tried when the one before it worked."""
 
 import functools
+import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,8 @@ from teg.console.checks.finding import Finding, Level, Site, fine, problem, skip
 from teg.console.wording import age, harmless
 from teg.domain.errors import Refused, Unavailable
 from teg.domain.server.connection_faults import ProxyFailed, explained
-from teg.domain.server.reconnect import REFUSALS
+from teg.domain.server.login import Kind, Login
+from teg.domain.server.reconnect import refusal_text
 from teg.settings import ConnectionSettings, Settings, environment_variable
 
 SOON_DAYS = 21
@@ -195,6 +198,9 @@ def _plain(place: _Place, way: Way) -> Iterator[Finding]:
 def check_token(site: Site) -> Iterator[Finding]:
     """Whether there is one, and whether the server takes it; beside a running gateway that one's word counts."""
     settings = site.settings
+    if settings.connection.client_cert or settings.connection.is_basic:
+        yield from _own_credentials(site)
+        return
     try:
         token = AccessTokenFile(settings.access_token_path, mend=False).read()
     except Refused as reason:
@@ -210,6 +216,37 @@ def check_token(site: Site) -> Iterator[Finding]:
         yield from try_token(settings, token)
     else:
         yield skipped("access token", "not tried: the server cannot be reached")
+
+
+def _own_credentials(site: Site) -> Iterator[Finding]:
+    """MQTT basic or a certificate, which the settings have, so that there is no token."""
+    if site.gateway is not None:
+        yield from _session(site.gateway["connection"])
+    elif way_is_open(site.settings):
+        yield from try_login(site.settings, tls.login_of(site.settings.connection))
+    else:
+        yield skipped("access token", "not tried: the server cannot be reached")
+
+
+def check_client_certificate(site: Site) -> Iterator[Finding]:
+    link = site.settings.connection
+    if not link.client_cert or not link.client_key:
+        yield skipped("client certificate", "not used (TB_CLIENT_CERT)")
+        return
+    try:
+        tls.present(ssl.create_default_context(), link.client_cert, link.client_key)
+        found = list(tls.troubles(link.client_cert, link.client_key, time.time()))
+        _, left_days = tls.valid_days(link.client_cert, time.time())
+    except Refused as reason:
+        cause, _, remedy = str(reason).partition(": ")
+        yield problem("client certificate", harmless(cause), harmless(remedy))
+        return
+    for text in found:
+        cause, _, remedy = text.partition(": ")
+        told = problem if "expired" in cause or "not valid" in cause else warning
+        yield told("client certificate", harmless(cause), harmless(remedy))
+    if not found:
+        yield fine("client certificate", f"{link.client_cert}, for {left_days:.0f} days")
 
 
 def _no_token(site: Site) -> Iterator[Finding]:
@@ -238,16 +275,22 @@ def _session(link: dict[str, object]) -> Iterator[Finding]:
 
 def try_token(settings: Settings, token: str) -> Iterator[Finding]:
     """A session with it, for a moment; never beside a running gateway with the same token."""
+    yield from try_login(settings, Login.of(token))
+
+
+def try_login(settings: Settings, login: Login) -> Iterator[Finding]:
     way = _way(_Place.of(settings))
-    code = server_probe.connack(way, token)
+    code = server_probe.connack(way, login)
     if code == 0:
-        yield fine("access token", "the server takes it")
+        named = "it" if login.kind is Kind.TOKEN else f"the {login.kind.value}"
+        yield fine("access token", f"the server takes {named}")
     elif code is None:
         yield _no_answer(settings, way)
     else:
-        text = REFUSALS.get(code, f"the server refused it (CONNACK {code})")
-        remedy = "wait, and see the server's log" if code == UNAVAILABLE else "copy the token from the device's page"
-        yield problem("access token", text, remedy)
+        cause, remedy = refusal_text(code, login.kind), "copy the token from the device's page"
+        if login.kind is not Kind.TOKEN:
+            cause, _, remedy = cause.partition("; ")
+        yield problem("access token", cause, "wait, and see the server's log" if code == UNAVAILABLE else remedy)
 
 
 def _no_answer(settings: Settings, way: Way) -> Finding:

@@ -7,6 +7,26 @@ from teg.domain.errors import Unavailable
 #: A piece of the library's message → cause and remedy. The first that fits counts.
 TLS_FAULTS = (
     (
+        "CERTIFICATE_REQUIRED",
+        "the server wants a client certificate: set TB_CLIENT_CERT and TB_CLIENT_KEY",
+    ),
+    (
+        "ALERT_CERTIFICATE_EXPIRED",
+        "the server says that our client certificate has expired: renew the file of TB_CLIENT_CERT",
+    ),
+    (
+        "ALERT_UNKNOWN_CA",
+        "the server does not know the authority of our client certificate: TB_CLIENT_CERT has to be one that it trusts",
+    ),
+    (
+        "ALERT_BAD_CERTIFICATE",
+        "the server does not accept our client certificate: TB_CLIENT_CERT has to be one that it trusts",
+    ),
+    (
+        "ALERT_CERTIFICATE_UNKNOWN",
+        "the server does not accept our client certificate: TB_CLIENT_CERT has to be one that it trusts",
+    ),
+    (
         "certificate is not yet valid",
         "the server's certificate is not valid yet: this device's clock is behind; set the clock (timedatectl)",
     ),

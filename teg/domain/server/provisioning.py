@@ -1,7 +1,7 @@
 """Getting a token: from the token file, or from the server when the device is new (ThingsBoard device provisioning)."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -74,22 +74,34 @@ class Credentials:
         return token
 
 
-def encode_provision_request(keys: ProvisionKeys) -> bytes:
+def encode_provision_request(keys: ProvisionKeys, credentials: Mapping[str, Any] | None = None) -> bytes:
+    """`credentials`: those that the device shall have; none: the server makes an access token."""
     return orjson.dumps(
         {
             "deviceName": keys.device_name,
             "provisionDeviceKey": keys.key,
             "provisionDeviceSecret": keys.secret,
+            **(credentials or {}),
         }
     )
 
 
 def parse_provision_answer(payload: bytes, device_name: str) -> str:
-    """The access token.
+    """The access token; raises as `provisioned_value`."""
+    token = provisioned_value(payload, device_name, "ACCESS_TOKEN")
+    if not isinstance(token, str):
+        raise Refused("the server gave no access token")
+    if not token.strip():
+        raise Refused("the server gave an empty access token")
+    return token.strip()
+
+
+def provisioned_value(payload: bytes, device_name: str, kind: str) -> Any:
+    """The value of the credentials, which are of `kind` (ThingsBoard's `credentialsType`).
 
     Raises:
         AlreadyExists: status FAILURE, which ThingsBoard gives when the name is taken (or not pre-created).
-        Refused: unknown key, wrong secret, or credentials of a kind we do not use.
+        Refused: unknown key, wrong secret, or credentials of a kind we did not ask for.
         Unavailable: not an answer at all.
     """
     try:
@@ -106,9 +118,7 @@ def parse_provision_answer(payload: bytes, device_name: str) -> str:
         )
     if status == "NOT_FOUND":
         raise Refused("the server does not know this provisioning key and secret (or provisioning is switched off)")
-    token = answer.get("credentialsValue")
-    if status != "SUCCESS" or answer.get("credentialsType") != "ACCESS_TOKEN" or not isinstance(token, str):
-        raise Refused("the server gave no access token (only credentials of type ACCESS_TOKEN are used)")
-    if not token.strip():
-        raise Refused("the server gave an empty access token")
-    return token.strip()
+    if status != "SUCCESS" or answer.get("credentialsType") != kind:
+        wanted = "access token" if kind == "ACCESS_TOKEN" else "such credentials"
+        raise Refused(f"the server gave no {wanted} (only credentials of type {kind} are used)")
+    return answer.get("credentialsValue")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from teg.domain.backoff import Backoff
+from teg.domain.server.login import UNKNOWN, WHO, Kind
 from teg.domain.server.second_user import SecondUser, Suspicion
 
 #: From one try to the next, at last: below half a minute, whatever the try itself takes.
@@ -41,6 +42,13 @@ MQTT5_NUMBERS = {0x86: 5, 0x9F: 3}
 UNKNOWN_VERSION = 1
 
 
+def refusal_text(code: int, kind: Kind = Kind.TOKEN) -> str:
+    """What a CONNACK that is no welcome means, and what to do."""
+    if kind in UNKNOWN and code in WHO:
+        return UNKNOWN[kind].format(code=code)
+    return REFUSALS.get(code, f"the server refused us (CONNACK {code})")
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How one attempt to be connected went. `refusal` is a CONNACK code, `lasted_s` counts from the SUBACK, `took_s` is
@@ -53,6 +61,7 @@ class Ended:
     unacknowledged: int = 0
     refusal: int | None = None
     took_s: float = 0.0
+    kind: Kind = Kind.TOKEN  #: of the credentials
     taken_over: bool = False  #: the server says that another session took this one's place (MQTT 5)
 
 
@@ -155,7 +164,7 @@ class ConnectionPolicy:
             level = logging.WARNING if suspicion is Suspicion.MAYBE else logging.ERROR
             return level, f"the connection ended after {ended.lasted_s:.0f} s: {self.second_user.text()}"
         if ended.refusal is not None:
-            return logging.ERROR, REFUSALS.get(ended.refusal, f"the server refused us (CONNACK {ended.refusal})")
+            return logging.ERROR, refusal_text(ended.refusal, ended.kind)
         if not ended.established:
             return logging.WARNING, f"no connection to the server: {ended.reason}"
         return logging.WARNING, f"the connection ended after {ended.lasted_s:.0f} s: {ended.reason}"

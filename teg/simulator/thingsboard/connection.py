@@ -84,6 +84,12 @@ class ClientConnection(asyncio.Protocol):
     # --- what sessions may do
 
     @property
+    def fingerprint(self) -> str:
+        """Of the client's certificate; empty where it showed none."""
+        encrypted = self._transport and self._transport.get_extra_info("ssl_object")
+        return credentials.fingerprint_of(encrypted.getpeercert(binary_form=True) or b"") if encrypted else ""
+
+    @property
     def can_send(self) -> bool:
         return not self._closing and not self._core.faults.freeze
 

@@ -25,6 +25,8 @@ class Connection(Protocol):
     @property
     def number(self) -> int: ...
     @property
+    def fingerprint(self) -> str: ...
+    @property
     def active_s(self) -> float:
         """Monotonic time of the last bytes from the client."""
         ...
@@ -73,6 +75,8 @@ class Core:
     open_connections: set[Connection] = field(default_factory=set)
     connections: int = 0
     queue: ServerQueue = field(init=False)
+    #: Has TLS take this client certificate (PEM); set by the server, and none without TLS.
+    trust_client: Callable[[str], None] = field(default=lambda _: None)
 
     def __post_init__(self) -> None:
         self.queue = ServerQueue(self.later, self.faults, self.limits.pack_size)
@@ -118,6 +122,8 @@ class Core:
         if device is None:
             device = self.add_device(name, credentials)
         device.credentials = credentials
+        if credentials is not None and credentials.certificate is not None:
+            self.trust_client(credentials.certificate)
         device.details |= fields
 
     def entered(self, name: str, fields: Mapping[str, Any]) -> Credentials | None:
@@ -139,8 +145,8 @@ class Core:
     def device_by_id(self, identity: str) -> DeviceState | None:
         return next((device for device in self.devices.values() if device.id == identity), None)
 
-    def find_device(self, connect: Connect) -> DeviceState | None:
-        return find_device(connect, self.devices.values())
+    def find_device(self, connect: Connect, fingerprint: str = "") -> DeviceState | None:
+        return find_device(connect, self.devices.values(), fingerprint)
 
     def later(self, delay_s: float, action: Callable[[], None]) -> asyncio.TimerHandle:
         """Run `action` after the delay and wake whoever waits for its effect."""

@@ -1,6 +1,9 @@
 """Who may connect: matching a CONNECT with a device, and the refusal codes of ThingsBoard."""
 
+import base64
+import hashlib
 import secrets
+import ssl
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,9 +21,19 @@ class Credentials:
     client_id: str | None = None
     user_name: str | None = None
     password: str | None = None
+    certificate: str | None = None  #: X.509, PEM
 
-    def accept(self, connect: Connect) -> bool:
-        """Token: the user name alone decides. Basic: every configured field has to be equal."""
+    @property
+    def fingerprint(self) -> str | None:
+        return None if self.certificate is None else fingerprint_of(ssl.PEM_cert_to_DER_cert(self.certificate))
+
+    def accept(self, connect: Connect, fingerprint: str = "") -> bool:
+        """Token: the user name alone decides. Basic: every configured field has to be equal.
+
+        Whoever shows a certificate is looked for by that alone.
+        """
+        if fingerprint or self.fingerprint is not None:
+            return fingerprint == self.fingerprint
         if self.token is not None:
             return connect.user_name == self.token
         if self.user_name is None and connect.user_name is not None:
@@ -50,9 +63,14 @@ class HasCredentials(Protocol):
 Holder = TypeVar("Holder", bound=HasCredentials)
 
 
-def find_device(connect: Connect, devices: Iterable[Holder]) -> Holder | None:
+def fingerprint_of(certificate: bytes) -> str:
+    """SHA3-256 of the base64 text of the DER encoding, as ThingsBoard's EncryptionUtil makes it; empty of nothing."""
+    return hashlib.sha3_256(base64.b64encode(certificate)).hexdigest() if certificate else ""
+
+
+def find_device(connect: Connect, devices: Iterable[Holder], fingerprint: str = "") -> Holder | None:
     for device in devices:
-        if device.credentials is not None and device.credentials.accept(connect):
+        if device.credentials is not None and device.credentials.accept(connect, fingerprint):
             return device
     return None
 
@@ -68,8 +86,10 @@ _V5_CODES = {0: 0x00, 1: 0x84, 2: 0x85, 3: 0x88, 4: 0x86, 5: 0x87}
 RATE_LIMITED_V5 = 0x9F
 
 
-def refusal(connect: Connect) -> int:
+def refusal(connect: Connect, fingerprint: str = "") -> int:
     """CONNACK code for a login that matches no device: 5 with user name or password, never 4."""
+    if fingerprint:
+        return 0x87 if connect.version == V5 else 5
     has_login = connect.user_name is not None or connect.password is not None
     if has_login:
         return 0x86 if connect.version == V5 else 5

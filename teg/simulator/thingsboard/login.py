@@ -22,7 +22,7 @@ class Login:
         self._raise_fault(connect)
         if credentials.wants_provisioning(connect):
             return ProvisionSession(self._core, connection, connect)
-        device = self._admitted(connect)
+        device = self._admitted(connection, connect)
         session = DeviceSession(self._core, device, connection, connect)
         device.attach(session)
         session.watch_activity()
@@ -34,12 +34,12 @@ class Login:
         if code != credentials.ACCEPTED:
             raise LoginRefused(credentials.in_version(connect.version, code))
 
-    def _admitted(self, connect: Connect) -> DeviceState:
-        device = self._core.find_device(connect)
+    def _admitted(self, connection: Connection, connect: Connect) -> DeviceState:
+        device = self._core.find_device(connect, connection.fingerprint)
         if device is None and self._core.faults.admit_strangers:
             return DeviceState("", None, self._core.depth, self._core.later)
         if device is None:
-            raise LoginRefused(credentials.refusal(connect))
+            raise LoginRefused(credentials.refusal(connect, connection.fingerprint))
         if not device.limiter.admits_message(time.monotonic()):
             limited = credentials.RATE_LIMITED_V5 if connect.version == V5 else credentials.UNAVAILABLE
             raise LoginRefused(limited)

@@ -137,4 +137,5 @@ def _new_credentials(request: ProvisionRequest) -> tuple[Credentials | None, Any
         login = {"clientId": "clientId", "userName": "username", "password": "password"}
         value = {name: body.get(source) for name, source in login.items()}
         return Credentials(None, value["clientId"], value["userName"], value["password"]), value
-    return None, str(body.get("hash"))
+    pem = str(body.get("hash"))
+    return Credentials(certificate=pem.strip()) if "BEGIN CERTIFICATE" in pem else None, pem

@@ -59,7 +59,10 @@ class ThingsBoard:
     ) -> None:
         self._thread = LoopThread("thingsboard")
         self._core = Core(self._thread.loop, limits or ServerLimits(), store, PacketLog(packet_log))
-        self._listener = Listener(self._core, host, port, tls.context() if tls else None, Login(self._core))
+        context = tls.context() if tls else None
+        if context is not None:
+            self._core.trust_client = lambda pem: context.load_verify_locations(cadata=pem)
+        self._listener = Listener(self._core, host, port, context, Login(self._core))
         self._rest = None if rest_port is None else _rest_listener(self._core, host, rest_port)
         self._devices: dict[str, Device] = {}
         if deviation:
@@ -105,6 +108,15 @@ class ThingsBoard:
     ) -> Device:
         """A device with MQTT basic credentials: every field given has to match."""
         return self._add(name, Credentials(None, client_id, user_name, password))
+
+    def add_certificate_device(self, name: str, certificate: str) -> Device:
+        """A device that shows this X.509 certificate (PEM), found by its fingerprint."""
+        self.trust_client(certificate)
+        return self._add(name, Credentials(certificate=certificate.strip()))
+
+    def trust_client(self, certificate: str) -> None:
+        """Let TLS take a certificate that no device has; ThingsBoard takes any, and then knows no device."""
+        self._thread.call(lambda: self._core.trust_client(certificate))
 
     def delete_device(self, name: str) -> None:
         """Its session is closed and its credentials are unknown from now on."""

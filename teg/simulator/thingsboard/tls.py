@@ -10,6 +10,8 @@ import trustme
 
 #: Names the certificate is good for, unless told otherwise.
 LOCAL_NAMES = ("localhost", "127.0.0.1")
+#: X509_V_FLAG_PARTIAL_CHAIN: a client's own certificate among the trusted ones is enough.
+VERIFY_PARTIAL_CHAIN = 0x80000
 _MONTH = datetime.timedelta(days=30)
 
 
@@ -47,4 +49,8 @@ class ServerTls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(self.certificate_file, self.key_file)
+        # A client certificate is wanted, not needed. ThingsBoard takes any and looks for it among its devices; OpenSSL
+        # has to be told those that count, one by one.
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_flags |= VERIFY_PARTIAL_CHAIN
         return context

@@ -3,6 +3,7 @@
 import socket
 from pathlib import Path
 
+from tests.support.client_certificates import Pair, issue
 from tests.support.outside_programs import free_port, tinyproxy
 from tests.support.planted_faults.site import Site, fault
 from tests.support.raw_server import RawServer
@@ -63,3 +64,25 @@ def a_wrong_path_for_the_websocket(site: Site) -> None:
 @fault(r"✗ websocket: the web server does not open a WebSocket on /mqtt \(200\) → .* has to pass the upgrade on")
 def a_web_page_instead_of_a_websocket(site: Site) -> None:
     _web_server(site, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+
+def _shows(site: Site, pair: Pair) -> None:
+    site.environment |= {"THINGSBOARD_ACCESS_TOKEN": "", **pair.settings}
+
+
+@fault(r"✗ client certificate: TB_CLIENT_KEY=\S+ is not the key of TB_CLIENT_CERT=\S+ → take both from the same pair")
+def another_ones_key(site: Site) -> None:
+    ours, other = issue(site.directory / "a"), issue(site.directory / "b")
+    _shows(site, Pair(ours.certificate, other.key, ours.authority))
+
+
+@fault(r"✗ client certificate: \S+ expired 3 days ago → renew it, also in the device's credentials on the server")
+def an_expired_client_certificate(site: Site) -> None:
+    _shows(site, issue(site.directory / "a", days=-3, since_days=9))
+
+
+@fault(
+    r"✗ access token: the server does not know this client id, user name and password \(CONNACK 5\) → compare TB_MQTT"
+)
+def a_wrong_user(site: Site) -> None:
+    site.environment |= {"THINGSBOARD_ACCESS_TOKEN": "", "TB_MQTT_USER": "nobody", "TB_MQTT_PASSWORD": "none"}
