@@ -125,6 +125,8 @@ def _success(kind: str, value: Any) -> dict[str, Any]:
 def _as_answered(known: Credentials) -> tuple[str, Any]:
     if known.token is not None:
         return "ACCESS_TOKEN", known.token
+    if known.certificate is not None:
+        return "X509_CERTIFICATE", known.certificate
     return "MQTT_BASIC", {"clientId": known.client_id, "userName": known.user_name, "password": known.password}
 
 
