@@ -114,6 +114,8 @@ _ALL = (
     Deviation("mqtt5", "every filter is refused", _faults(refuse_subscription=always)),
     Deviation("gateway", "every fifth record is lost", _faults(alter_payload=_lost)),
     Deviation("gateway", "every second downlink is lost", _faults(drop_downlinks=lambda: every(2))),
+    Deviation("gateway", "no call is sent down", _faults(drop_downlinks=_topics("/rpc/"))),
+    Deviation("gateway", "nothing is stored", _altered(lambda _payload: b"{}")),
 )
 
 #: The first of each group is the one that `make test` runs, all of them are run by `make torture`.
