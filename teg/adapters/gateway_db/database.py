@@ -37,7 +37,7 @@ APPLICATION_ID = 0x54454757  # "TEGW"
 SCHEMA_VERSION = 1
 
 #: Pages in the write-ahead log that bring the next checkpoint.
-CHECKPOINT_PAGES = 1000
+CHECKPOINT_PAGES = 2000
 #: A file up to this size is looked through at the start; a larger one by `check`, in the background.
 QUICK_CHECK_BYTES = 16 << 20
 #: A write waits so long for its turn, and for another program; during a stop only so long.

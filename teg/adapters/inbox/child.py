@@ -98,7 +98,9 @@ def _heartbeat(file: QueueFile, *_: Any) -> bytes:
 
 
 def _read(file: QueueFile, table: str, first_id: int, max_rows: int, max_bytes: int, _: bytes) -> bytes:
-    return wire.encode_batch(_JUDGE.judged(file.rows(table, first_id, max_rows)), max_bytes)
+    batch = wire.encode_batch(_JUDGE.judged(file.rows(table, first_id, max_rows)), max_bytes)
+    file.remember(*wire.batch_rows(batch))
+    return batch
 
 
 def _raw(file: QueueFile, table: str, first_id: int, max_rows: int, max_bytes: int, _: bytes) -> bytes:

@@ -48,6 +48,7 @@ _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 _OUR_PRAGMAS = frozenset(
     (
         "schema_version",
+        "data_version",
         "table_xinfo",
         "index_list",
         "index_xinfo",

@@ -25,6 +25,10 @@ LOG_LIMIT_BYTES = 4 << 20
 LOG_LIMIT_DELETES = 250
 
 
+#: Marks of rows that were read and not deleted yet: about two megabytes.
+MAX_KNOWN = 10_000
+
+
 class Absent(Exception):  # noqa: N818 - an answer
     """There is no file."""
 
@@ -45,6 +49,7 @@ class QueueFile:
         self._connection: sqlite3.Connection | None = None
         self._guard: Guard | None = None
         self._row_ids: dict[str, str | None] = {}
+        self._known = KnownMarks()
         self._schema: Any = None
         self._log_bytes = 0
         self._deletes = 0
@@ -65,7 +70,12 @@ class QueueFile:
         """(id, columns…) by id from `first_id` on; TEXT comes as bytearray, BLOB as bytes."""
         with self._reading(table) as (connection, row_id):
             if row_id:
+                self._known.begin(table, _others_writes(connection))
                 yield from Rows(connection, table, row_id).read(first_id, wire.MAX_ID, max_rows)
+
+    def remember(self, ids: Sequence[int], marks: Sequence[bytes]) -> None:
+        """What `rows` gave just now; so it needs not be read again when it is deleted."""
+        self._known.add(ids, marks)
 
     def delete(self, table: str, ids: Sequence[int], marks: Sequence[bytes], mark_of: Callable[[Any], bytes]) -> float:
         """Exactly these rows, and only if they still hold what was read. Returns the seconds of write lock.
@@ -79,7 +89,10 @@ class QueueFile:
         try:
             self._check_identity()
             if (row_id := self._row_id(connection, table)) is not None:
-                Rows(connection, table, row_id).delete(ids, marks, mark_of)
+                rows = Rows(connection, table, row_id)
+                if not self._known.still_hold(table, _others_writes(connection), ids, marks):
+                    rows.compare(ids, marks, mark_of)
+                rows.delete(ids)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:  # a full disk has rolled it back already
@@ -147,6 +160,37 @@ class QueueFile:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
 
+class KnownMarks:
+    """What rows held when they were read; it is what they hold as long as no other connection has written since."""
+
+    def __init__(self) -> None:
+        self._since: tuple[str, int] | None = None
+        self._marks: dict[int, bytes] = {}
+
+    def begin(self, table: str, others_writes: int) -> None:
+        """Rows are read in this state of the file; what was read in another one is forgotten."""
+        if self._since != (table, others_writes) or len(self._marks) > MAX_KNOWN:
+            self._since, self._marks = (table, others_writes), {}
+
+    def add(self, ids: Sequence[int], marks: Sequence[bytes]) -> None:
+        self._marks.update(zip(ids, marks, strict=True))
+
+    def still_hold(self, table: str, others_writes: int, ids: Sequence[int], marks: Sequence[bytes]) -> bool:
+        """For certain; False says nothing."""
+        if self._since != (table, others_writes):
+            return False
+        return all(self._marks.pop(row_id, None) == mark for row_id, mark in zip(ids, marks, strict=True))
+
+
+def _others_writes(connection: sqlite3.Connection) -> int:
+    """Another number after each commit of another connection; of the transaction that is open."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _dense(ids: Sequence[int]) -> bool:
+    return ids[-1] - ids[0] == len(ids) - 1
+
+
 class Rows:
     """Rows of one table by rowid, which `id INTEGER PRIMARY KEY` is another name of, and which nothing can bend."""
 
@@ -184,12 +228,14 @@ class Rows:
             beginning = Oversized(blob.read(hostile_file.BEGINNING_BYTES), len(blob))
         return row_id, *(beginning if column == "message" else None for column in self._columns)
 
-    def delete(self, ids: Sequence[int], marks: Sequence[bytes], mark_of: Callable[[Any], bytes]) -> None:
+    def compare(self, ids: Sequence[int], marks: Sequence[bytes], mark_of: Callable[[Any], bytes]) -> None:
+        """Raises Replaced when a row holds something else than its mark says; a row that is gone is no obstacle."""
         wanted = dict(zip(ids, marks, strict=True))
-        dense = ids[-1] - ids[0] == len(ids) - 1
-        if any(mark_of(row) != wanted[row[0]] for row in (self._all(ids) if dense else self._each(ids))):
+        if any(mark_of(row) != wanted[row[0]] for row in (self._all(ids) if _dense(ids) else self._each(ids))):
             raise Replaced
-        if dense:
+
+    def delete(self, ids: Sequence[int]) -> None:
+        if _dense(ids):
             between = f"DELETE FROM {self._table} WHERE {self._row_id} BETWEEN ? AND ?"
             self._connection.execute(between, (ids[0], ids[-1]))
         else:

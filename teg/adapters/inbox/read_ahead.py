@@ -30,7 +30,7 @@ class ReadAhead:
         reply = ready or self._answer(self._file, request)
         if reply[0] == Answer.DONE:
             count, last_id = wire.batch_end(reply[1:])
-            if count >= max_rows and last_id < wire.MAX_ID:
+            if (count >= max_rows or len(reply) > max_bytes) and last_id < wire.MAX_ID:
                 self._next = wire.encode_request(Op.READ, table, last_id + 1, max_rows, max_bytes)
         return reply
 

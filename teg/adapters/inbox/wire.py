@@ -147,6 +147,13 @@ def batch_end(data: bytes) -> tuple[int, int]:
     return count, _ROW.unpack_from(data, _LENGTH.size + (count - 1) * _ROW.size)[0] if count else 0
 
 
+def batch_rows(data: bytes) -> tuple[list[int], list[bytes]]:
+    """(ids, marks) of an encoded batch."""
+    (count,) = _LENGTH.unpack_from(data)
+    heads = list(_ROW.iter_unpack(data[_LENGTH.size : _LENGTH.size + count * _ROW.size]))
+    return [head[0] for head in heads], [head[6] for head in heads]
+
+
 def decode_batch(data: bytes, generation: int) -> Batch:
     """Raises BrokenFrame unless every row is of the right shape and size and the ids ascend."""
     try:

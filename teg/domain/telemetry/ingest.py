@@ -18,7 +18,7 @@ from teg.domain.telemetry.validation import Record, SetAside
 
 logger = logging.getLogger("gateway.ingest")
 
-BATCH_ROWS = 1000
+BATCH_ROWS = 2000
 BATCH_BYTES = 1 << 20
 #: Archived rows that may wait for a locked inbox before reading stops: bounds memory, not safety.
 MAX_ARCHIVED_ROWS = 100_000

@@ -8,9 +8,10 @@ import pytest
 
 from teg.adapters.inbox import queue_file as module
 from teg.adapters.inbox import wire
-from teg.adapters.inbox.queue_file import QueueFile
+from teg.adapters.inbox.queue_file import QueueFile, Replaced
 from teg.domain.telemetry.validation import Oversized
-from tests.support.running import ControllerInbox
+from tests.support.ingest import texts
+from tests.support.running import ControllerInbox, message
 
 
 @pytest.fixture
@@ -84,3 +85,63 @@ def test_a_log_that_grew_once_is_not_moved_at_every_delete(
     for row_id in range(1, 22):
         file.delete("messages", [row_id], [wire.mark(b"x" * 1000)], wire.row_mark)
     assert sum("wal_checkpoint" in statement for statement in statements) == 3  # the first, and each tenth
+
+
+def remembered(file: QueueFile) -> tuple[list[int], list[bytes]]:
+    """As the reader reads a batch."""
+    found = rows(file)
+    ids, marks = [row[0] for row in found], [wire.row_mark(row) for row in found]
+    file.remember(ids, marks)
+    return ids, marks
+
+
+def never_asked(row: Any) -> bytes:
+    raise AssertionError(f"row {row[0]} was read once more")
+
+
+def test_what_nobody_has_written_since_is_deleted_without_being_read_again(
+    controller: ControllerInbox, file: QueueFile
+) -> None:
+    controller.insert_many(texts(1, 10))
+    ids, marks = remembered(file)
+    file.delete("messages", ids[:4], marks[:4], never_asked)
+    file.delete("messages", ids[4:], marks[4:], never_asked)
+    assert controller.count() == 0
+
+
+def test_after_any_other_write_each_row_is_read_again(controller: ControllerInbox, file: QueueFile) -> None:
+    controller.insert_many(texts(1, 10))
+    ids, marks = remembered(file)
+    controller.insert(message(11))
+    with pytest.raises(AssertionError, match="row 1 was read once more"):
+        file.delete("messages", ids, marks, never_asked)
+    assert controller.count() == 11
+
+
+def test_marks_of_an_earlier_reading_do_not_delete_what_a_later_one_met(
+    controller: ControllerInbox, file: QueueFile
+) -> None:
+    """Two have read the same rows, and the controller has changed one in between."""
+    controller.insert_many(texts(1, 10))
+    ids, marks = remembered(file)
+    controller.connection.execute("UPDATE messages SET message = 'other' WHERE id = 5")
+    remembered(file)
+    with pytest.raises(Replaced):
+        file.delete("messages", ids, marks, wire.row_mark)
+    assert controller.count() == 10
+    file.delete("messages", *remembered(file), never_asked)
+    assert controller.count() == 0
+
+
+def test_a_row_that_was_not_read_is_not_known(controller: ControllerInbox, file: QueueFile) -> None:
+    controller.insert_many(texts(1, 3))
+    ids, marks = remembered(file)
+    with pytest.raises(AssertionError, match="was read once more"):
+        file.delete("messages", [*ids[1:], 3], [*marks[1:], b"x" * 16], never_asked)
+
+
+def test_what_is_remembered_is_bounded(controller: ControllerInbox, file: QueueFile) -> None:
+    for at in range(0, 3 * module.MAX_KNOWN, 1000):
+        rows(file)
+        file.remember(range(at, at + 1000), [b"x" * 16] * 1000)
+    assert len(file._known._marks) <= module.MAX_KNOWN + 1000

@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from teg.adapters.inbox import wire
 from teg.adapters.inbox.mailbox import Inbox
+from teg.adapters.inbox.queue_file import QueueFile
+from teg.adapters.inbox.read_ahead import ReadAhead
+from teg.adapters.inbox.wire import Answer, Op
 from teg.domain.telemetry.ingest import Replaced
+from teg.domain.telemetry.validation import Record
 from tests.support.running import ControllerInbox, message
 
 
@@ -78,3 +83,14 @@ def test_another_file_is_not_answered_with_the_rows_of_the_first(controller: Con
     batch = inbox.read(10, 10, 1 << 20)
     assert [record.message for record in batch.records] == [message(number) for number in range(111, 121)]
     second.close()
+
+
+def test_a_batch_that_its_bytes_have_ended_is_read_ahead_of_too() -> None:
+    """Long messages: they fill a batch long before its number of rows does."""
+    record = Record(1, 1_767_225_600_000, 1, "x" * 500, None, False)
+    reply = bytes([Answer.DONE]) + wire.encode_batch([(bytearray(b"x" * 500), record)] * 4, 2000)
+    ahead = ReadAhead(QueueFile("none.db"), lambda _, __: reply)
+    ahead.answer(wire.encode_request(Op.READ, 0, 1, 100, 2000))
+    assert ahead.wanted
+    ahead.answer(wire.encode_request(Op.READ, 0, 1, 100, 4000))
+    assert not ahead.wanted, "the rest has been read"

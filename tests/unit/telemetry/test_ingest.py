@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry import ingest
-from teg.domain.telemetry.ingest import RowsRead
+from teg.domain.telemetry.ingest import BATCH_ROWS, RowsRead
 from teg.domain.telemetry.ports import Stream
 from teg.domain.telemetry.validation import Record, SetAside
 from tests.support.ingest import Crash, Site, after_store, crash_at, never, recreate, texts
@@ -25,13 +25,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_rows_move_in_order_and_leave_the_inbox(site: Site) -> None:
-    site.controller.insert_many(texts(1, 2500))
+    rows = 2 * BATCH_ROWS + 500
+    site.controller.insert_many(texts(1, rows))
     site.recorder().run(never)
-    assert site.archived() == texts(1, 2500)
+    assert site.archived() == texts(1, rows)
     assert site.controller.count() == 0
-    assert site.counter("accepted") == 2500
-    assert site.notifications == 3  # one a batch of a thousand
-    assert [row[0] for row in site.table.pending(Stream.DATA, 0, 9999, 1 << 30)] == list(range(1, 2501))
+    assert site.counter("accepted") == rows
+    assert site.notifications == 3  # one a batch
+    assert [row[0] for row in site.table.pending(Stream.DATA, 0, 9999, 1 << 30)] == list(range(1, rows + 1))
 
 
 def test_bad_rows_in_the_middle_are_set_aside_and_counted(site: Site) -> None:
@@ -75,17 +76,18 @@ def test_a_value_that_would_fill_the_memory_is_met_by_its_beginning(site: Site) 
 def test_a_crash_at_any_step_neither_loses_nor_doubles(
     site: Site, monkeypatch: pytest.MonkeyPatch, step: str, after: bool, call: int
 ) -> None:
-    site.controller.insert_many([*texts(1, 1500), "bad", *texts(1501, 2600)])
+    middle, last = BATCH_ROWS + 500, 2 * BATCH_ROWS + 600
+    site.controller.insert_many([*texts(1, middle), "bad", *texts(middle + 1, last)])
     with monkeypatch.context() as patch:
         recorder = site.recorder()
         crash_at(patch, site.table if step == "store" else site.inbox, step, after=after, call=call)
         with pytest.raises(Crash):
             recorder.run(never)
-    site.controller.insert_many(texts(2601, 2700))
+    site.controller.insert_many(texts(last + 1, last + 100))
     site.recorder().run(never)
-    assert site.archived() == texts(1, 2700)
+    assert site.archived() == texts(1, last + 100)
     assert len(site.dead()) == 1
-    assert (site.counter("accepted"), site.counter("set_aside")) == (2700, 1)
+    assert (site.counter("accepted"), site.counter("set_aside")) == (last + 100, 1)
     assert site.controller.count() == 0
 
 
