@@ -296,10 +296,10 @@ class Database:
             self._files.checkpointed()
 
     def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._connect()
-            self._local.connection = connection
+        if getattr(self._local, "connection", None) is None:
+            with self._write_turn():  # a checkpoint writes into the main file, and says so only when it is done
+                self._local.connection = self._connect()
+        connection: sqlite3.Connection = self._local.connection
         return connection
 
     def _connect(self) -> sqlite3.Connection:

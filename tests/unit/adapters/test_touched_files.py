@@ -11,7 +11,7 @@ from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ingest import Recorder
 from tests.support.archives import AT_THE_NAMES, Archive, record
-from tests.support.running import ControllerInbox
+from tests.support.running import ControllerInbox, wait_until
 
 
 @pytest.fixture
@@ -218,3 +218,47 @@ def test_rows_that_waited_for_a_locked_inbox_leave_it_only_while_the_archive_has
         assert controller.count() == 0
     with closing(archive.after_kill()) as after:
         assert after.numbers() == list(range(1, 11))
+
+
+class NotedLock:
+    """A lock that tells when another thread than its maker's asks for it."""
+
+    def __init__(self) -> None:
+        self._lock, self._maker, self.asked = threading.Lock(), threading.get_ident(), threading.Event()
+
+    def acquire(self, timeout: float = -1) -> bool:
+        if threading.get_ident() != self._maker:
+            self.asked.set()
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def test_a_thread_that_connects_in_mid_checkpoint_takes_our_own_writing_for_nobody_elses(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The main file changes while a checkpoint runs; that it was us is known at its end."""
+    archive.store(*range(400))
+    lock, read = NotedLock(), threading.Event()
+    monkeypatch.setattr(archive.database, "_writing", lock)
+    assert archive.database._files is not None
+    note = archive.database._files.checkpointed
+
+    def connects() -> None:
+        archive.database.rows("SELECT count(*) FROM record")
+        read.set()
+
+    newcomer = threading.Thread(target=connects)
+
+    def before_it_is_noted() -> None:
+        newcomer.start()
+        wait_until(lambda: lock.asked.is_set() or read.is_set(), 10, "the newcomer waits, or is through")
+        note()
+
+    monkeypatch.setattr(archive.database._files, "checkpointed", before_it_is_noted)
+    archive.database.checkpoint()
+    newcomer.join(10)
+    assert read.is_set()
+    assert archive.numbers() == list(range(400))
+    assert not caplog.records, "nobody touched anything"
