@@ -6,6 +6,7 @@ The inbox reader is not in it: it lets nobody look into its memory.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,8 @@ from bench.drain import connected_gateway
 from bench.records import fill
 from bench.server import stand_in
 
+#: py-spy puts its own command line there.
+_TITLE = re.compile(r'(<text id="title"[^>]*>)[^<]*')
 PY_SPY = Path(sys.executable).parent / "py-spy"
 
 
@@ -34,6 +37,7 @@ def main() -> None:
             wanted = ["--rate", "200", "--duration", str(options.seconds), "--output", str(options.svg)]
             title = ["--format", "flamegraph"]
             subprocess.run([PY_SPY, "record", *wanted, *title, "--pid", str(pid_of(gateway))], check=True)
+            options.svg.write_text(_TITLE.sub(r"\1The gateway while a backlog drains", options.svg.read_text()))
             assert server.received() < options.rows, "the backlog ended before the look did: take more rows"
             server.wait(options.rows, 300)
 
