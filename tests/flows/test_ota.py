@@ -39,7 +39,7 @@ class Flow:
 
     def __init__(self, tmp_path: Path) -> None:
         self.world, self.server = World(tmp_path), Server()
-        self.world.update._wake = advance_update
+        self.world.wake = advance_update
         nothing: Any = None
         self.synchroniser = Synchroniser(
             self.server,  # type: ignore[arg-type]
@@ -179,7 +179,7 @@ def test_answers_are_handed_on_in_the_order_of_the_questions(flow: Flow) -> None
         return answer(client_keys, shared_keys)
 
     flow.server.request_attributes = request_attributes  # type: ignore[method-assign]
-    flow.world.update._wake = lambda: order.append("handed on")
+    flow.world.wake = lambda: order.append("handed on")
     workers = [threading.Thread(target=flow.synchroniser.read_software) for _ in range(2)]
     for worker in workers:
         worker.start()

@@ -109,6 +109,10 @@ class RuntimeInMemory:
     def profile(self) -> str:
         return self._profile
 
+    def set_profile(self, profile: str) -> None:
+        """Other settings from now on."""
+        self._profile = profile
+
     def check(self) -> None:
         """Raise what an engine that cannot be reached would."""
         if self.failure is not None:

@@ -160,6 +160,10 @@ class FakeLink:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    def newest_waiting(self) -> Callable[[bool], None]:
+        """What is called for the last publish when it is acknowledged."""
+        return self._waiting[-1]
+
     def wait_sent(self, payloads: int) -> None:
         """Wait until so many payloads were sent since the list was emptied."""
         wait_until(lambda: len(self.payloads) >= payloads, 10, f"{payloads} payloads")

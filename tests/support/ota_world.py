@@ -14,7 +14,7 @@ from teg.domain.errors import Refused, Unavailable
 from teg.domain.ota.assignment import AcceptRules, Source
 from teg.domain.ota.job import Job
 from teg.domain.ota.rollout import Replacement, TelemetryKeys, TrialRules
-from teg.domain.ota.sources import Cancelled
+from teg.domain.ota.sources import Cancelled, SoftwareSource
 from teg.domain.ota.store import UpdateStore
 from teg.domain.ota.updater import SoftwareUpdate
 from teg.domain.supervision.supervisor import Supervisor
@@ -191,7 +191,10 @@ class FakeSource:
 
 
 class World:
-    """One device; `update` is the machine under test, `supervisor` the real one."""
+    """One device; `update` is the machine under test, `supervisor` the real one.
+
+    Other `sources` and `rules` are those of the next process (`reboot_gateway`), as settings are.
+    """
 
     def __init__(self, tmp_path: Path, running: str | None = "v1", keys: TelemetryKeys | None = None) -> None:
         self.effects = Effects()
@@ -203,6 +206,9 @@ class World:
         )
         self.engine = FakeEngine(self.clock, self.effects)
         self.source = FakeSource(self.engine)
+        self.sources: dict[Source, SoftwareSource] = dict.fromkeys(Source, self.source)
+        self.rules = AcceptRules(registries=("registry.example",))
+        self.wake: Callable[[], object] = lambda: None
         self.stopping = threading.Event()
         self.while_waiting: list[Callable[[], None]] = []
         self._file = tmp_path / "last_launched_controller_version.txt"
@@ -244,14 +250,14 @@ class World:
         self.update = SoftwareUpdate(
             records=records,
             replacement=replacement,
-            sources=dict.fromkeys(Source, self.source),
+            sources=self.sources,
             runtime=self.engine,
             controller=self.supervisor,
             clock=self.clock,
-            rules=AcceptRules(registries=("registry.example",)),
+            rules=self.rules,
             settle_s=0.0,
             stopping=self.stopping,
-            wake=lambda: None,
+            wake=lambda: self.wake(),
             pause=self.pause,
         )
 

@@ -1,6 +1,7 @@
 """A status page over made-up sources, asked as WSGI asks it."""
 
 import io
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,7 +71,7 @@ class PageRig:
     client: str = "10.0.0.2"
 
     def __post_init__(self) -> None:
-        sources = PageSources(
+        self.sources = sources = PageSources(
             report=self._report,
             tally=lambda: {**dict.fromkeys(ACCOUNT, 0), "accepted": 9, "delivered": 7, "pending": 2},
             published=lambda: (4, 0.5),
@@ -124,3 +125,11 @@ class PageRig:
         assert reply.code == 200, reply
         self.cookie, self.csrf = reply.headers["Set-Cookie"].partition(";")[0], reply.body["csrf"]
         return reply
+
+
+def listens(where: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(where, timeout=5).close()
+    except ConnectionRefusedError:
+        return False
+    return True

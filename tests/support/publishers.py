@@ -42,9 +42,9 @@ class Running:
         assert self.error is error
 
 
-def publisher(outbox: FakeOutbox, link: FakeLink, clock: Clock | None = None) -> Publisher:
+def publisher(outbox: FakeOutbox, link: FakeLink, clock: Clock | None = None, idle_timeout_s: float = 0.0) -> Publisher:
     """On a link that has shown how much it carries (what it does before: test_in_flight.py)."""
-    mine = Publisher(outbox, link, clock or FakeClock(), idle_timeout_s=0.0)
+    mine = Publisher(outbox, link, clock or FakeClock(), idle_timeout_s=idle_timeout_s)
     mine._flight.capacity.window_bytes = MOST_BYTES
     return mine
 

@@ -38,7 +38,8 @@ class Rig:
         self._load = self.world.engine.load_archive
         self.world.engine.load_archive = self.load  # type: ignore[method-assign]
         source = PackageSource(self.session, PackagesOnDisk(self.packages), self.world.engine)
-        self.world.update._sources = dict.fromkeys(Source, source)
+        self.world.sources = dict.fromkeys(Source, source)
+        self.world.reboot_gateway()
 
     def load(self, version: str, path: Path) -> None:
         self.loaded.append(path.read_bytes())

@@ -11,6 +11,7 @@ import pytest
 from producers.network_watch import NetworkWatch
 from teg.adapters.network_changes import NetworkChanges, came_up
 from tests.support.running import wait_until
+from tests.support.threads import runs
 
 LINK, ADDRESS, ROUTE, OTHER = 16, 20, 24, 17
 
@@ -60,7 +61,7 @@ def test_the_watch_tells_and_ends() -> None:
     heard.put(True)
     assert told.wait(10)
     watch.stop()
-    assert not watch._thread.is_alive()
+    assert not runs("network-watch")
 
 
 @pytest.mark.root
@@ -78,4 +79,4 @@ def test_a_real_interface_that_comes_up_is_heard() -> None:
     finally:
         subprocess.run(["ip", "link", "delete", "tegw0"], check=True)
         watch.stop()
-    assert not watch._thread.is_alive()
+    assert not runs("network-watch")

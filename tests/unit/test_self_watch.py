@@ -8,6 +8,7 @@ from producers.self_watch import SelfWatch
 from teg.domain.liveness import STUCK_CHECKS, Liveness, ThreadState
 from tests.support.own_process import FakeProcess
 from tests.support.running import wait_until
+from tests.support.threads import runs
 
 
 def not_run(_: int) -> ThreadState:
@@ -69,5 +70,5 @@ def test_stopped_it_ends_nothing(process: FakeProcess, monkeypatch: pytest.Monke
     watch = SelfWatch(liveness, not_run, process, alive=lambda: None, stop_s=0.0)
     watch.start()
     watch.stop()
-    wait_until(lambda: not watch._thread.is_alive(), 10, "its thread has ended")
+    wait_until(lambda: not runs("self-watch"), 10, "its thread has ended")
     assert process.endings == []

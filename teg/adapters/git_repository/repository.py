@@ -12,7 +12,7 @@ from pathlib import Path
 
 from teg.adapters.git_repository.checkout import Checkouts, build_context
 from teg.adapters.git_repository.mirror import Mirror, ref_of
-from teg.adapters.git_repository.process import Finished, Git, last_lines, require
+from teg.adapters.git_repository.process import LOCAL_DEADLINE_S, Finished, Git, last_lines, require
 from teg.adapters.git_repository.remote import local_path
 from teg.adapters.git_repository.source import SourceRepository, opened
 from teg.domain.errors import Refused, Unavailable
@@ -39,13 +39,14 @@ class GitRepository:
         stopping: Callable[[], bool] = lambda: False,
         signers: Path | None = None,
         proxy_url: str | None = None,
+        local_deadline_s: float = LOCAL_DEADLINE_S,
     ) -> None:
         self._git_path = git_path
         self._context = context
         self._dockerfile = dockerfile
         self._fetch_deadline_s = fetch_deadline_s
         self._signers = signers
-        self._git = Git(stopping, proxy_url=proxy_url)
+        self._git = Git(stopping, local_deadline_s, proxy_url=proxy_url)
         self._mirror = Mirror(self._git, checkouts.with_name("mirror.git"))
         self._checkouts = Checkouts(self._mirror, checkouts)
 

@@ -88,7 +88,7 @@ class InMemory(Harness):
     def __init__(self, directory: Path, outside: RuntimeInMemory) -> None:
 
         def make(variant: str) -> ControllerRuntime:
-            outside._profile = variant
+            outside.set_profile(variant)
             return outside
 
         super().__init__(directory, make)

@@ -18,6 +18,7 @@ from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.errors import Unavailable
 from teg.domain.telemetry.ingest import Replaced, RowsRead
 from tests.support.running import ControllerInbox, message, wait_until
+from tests.support.threads import runs
 
 
 @pytest.fixture
@@ -40,12 +41,6 @@ def read(inbox: Inbox) -> RowsRead:
 
 def ids(inbox: Inbox) -> list[int]:
     return list(read(inbox).ids)
-
-
-def reader_pid(inbox: Inbox) -> int:
-    reader = inbox._file._reader
-    assert reader is not None
-    return reader.pid
 
 
 def test_text_and_blobs_are_told_apart(controller: ControllerInbox, inbox: Inbox) -> None:
@@ -376,7 +371,7 @@ def test_trouble_is_said_once_and_so_is_its_end(
     feed.start()
     assert rung.wait(10)
     feed.stop()
-    feed._thread.join(10)
+    wait_until(lambda: not runs("controller-feed"), 10, "its thread has ended")
     said = [record.getMessage() for record in caplog.records]
     assert said.count("the inbox cannot be read now: database is locked") == 1
     assert said.count("the inbox can be read again") == 1

@@ -15,10 +15,13 @@ from teg.adapters.inbox import reader as module
 from teg.adapters.inbox import wire
 from teg.adapters.inbox.mailbox import Inbox
 from teg.adapters.inbox.wire import BrokenFrame
+from teg.domain.backoff import Backoff
 from teg.domain.errors import Unavailable
+from tests.support.children import child_pids
 from tests.support.running import ControllerInbox, message
 
 #: A process in the reader's place: says that it is confined, and then what the test wants.
+NO_PAUSE = Backoff(first_s=0.0, cap_s=0.0)
 TAKEN_OVER = """
 import os, socket, struct, sys, time
 channel = socket.socket(fileno=0)
@@ -85,14 +88,14 @@ def test_what_a_taken_over_reader_says_is_bounded_and_ends_it(
 ) -> None:
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with monkeypatch.context() as patch:
+        patch.setattr(module, "RETRY", NO_PAUSE)
         patch.setattr(module, "_START", f"{TAKEN_OVER}\nrequest()\n{CASES[name]}\ntime.sleep(60)")
         with pytest.raises(Unavailable) as told:
             inbox.read(None, 1000, 1 << 20)
     assert "\n" not in str(told.value)
     assert inbox.trouble
-    assert inbox._file._reader is None
+    assert child_pids() == []
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb < 50_000
-    inbox._file._trouble.over()  # the pause before the next try
     assert inbox.read(None, 1000, 1 << 20).rows.ids == [1]
 
 
@@ -132,12 +135,12 @@ def test_no_bytes_at_all_are_a_batch_by_accident_or_break_more_than_the_frame(da
 
 
 def test_a_reader_that_does_not_start_is_said(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY", NO_PAUSE)
     monkeypatch.setattr(module, "_START", "raise SystemExit(3)")
     began_s = time.monotonic()
     with pytest.raises(Unavailable, match="the reader ended with status 3 at its start"):
         inbox.has_rows()
     monkeypatch.setattr(module, "_START", f"{TAKEN_OVER.replace('{}', 'no JSON')}\ntime.sleep(60)")
-    inbox._file._trouble.over()
     with pytest.raises(Unavailable, match="the reader answers nonsense"):
         inbox.has_rows()
     assert time.monotonic() - began_s < module.START_S * 2

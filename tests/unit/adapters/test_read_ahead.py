@@ -52,7 +52,7 @@ def test_rows_that_come_to_lie_before_it_are_not_passed(controller: ControllerIn
 
 def test_a_row_that_changed_since_is_not_deleted(controller: ControllerInbox, inbox: Inbox) -> None:
     read(inbox)
-    assert not inbox._file.trouble
+    assert not inbox.trouble
     inbox.last_heartbeat_ms()  # the answer comes after what was read ahead
     controller.connection.execute("UPDATE messages SET message = ? WHERE id = 15", (message(99),))
     batch = inbox.read(10, 10, 1 << 20)

@@ -34,7 +34,8 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 def traced(archive: Archive) -> Iterator[set[str]]:
     """All statements that ran, with their values filled in."""
     seen: set[str] = set()
-    connection = archive.database._connection()
+    with archive.database.transaction() as connection:
+        pass  # this thread's
     connection.set_trace_callback(lambda sql: seen.add(" ".join(sql.split())))
     try:
         yield seen
@@ -96,7 +97,8 @@ class Steps:
 
     def __init__(self, archive: Archive) -> None:
         self.most = self._now = 0
-        connection = archive.database._connection()
+        with archive.database.transaction() as connection:
+            pass  # this thread's
         connection.set_progress_handler(self._step, 100)
         connection.set_trace_callback(self._statement)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.archives import Archive
+from tests.support.archives import TS, Archive
 
 
 def test_one_call_gives_back_as_many_pages_as_it_was_told(tmp_path: Path) -> None:
@@ -11,7 +11,7 @@ def test_one_call_gives_back_as_many_pages_as_it_was_told(tmp_path: Path) -> Non
     archive.deliver(range(1, 2001))
     archive.database.checkpoint()
     size_bytes = archive.database.file_bytes()
-    archive.maintenance._eviction._delete_delivered("expired", range(1, 1001))
+    assert archive.maintenance.discard(TS + 1, TS + 1000) == 1000
     assert archive.database.free_pages() > 200
     given = archive.database.vacuum(150)
     assert given in (150, 151), "the page that says whose children they are may go with them"

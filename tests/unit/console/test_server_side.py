@@ -5,7 +5,6 @@ messages that are made in place.
 """
 
 import ast
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,11 @@ from teg.domain.rpc.methods import methods
 from teg.domain.server.attributes import SOFTWARE_KEYS
 from teg.domain.supervision import report
 from teg.domain.supervision.policy import History
-from teg.domain.telemetry.reporting import Auxiliary, _log_records
+from teg.domain.telemetry.reporting import Auxiliary, LogLines
 from teg.domain.telemetry.waiting_report import waiting_values
 from teg.simulator.thingsboard.alarm_rules import parse_alarms
+from tests.support.own_reports import FakeOwn
+from tests.support.rpc import FakeClock
 
 ROOT = Path(__file__).resolve().parents[3]
 MESSAGES = ("telemetry", "attributes")
@@ -63,8 +64,11 @@ def sent_telemetry() -> set[str]:
 
 
 def log_line() -> Mapping[str, Any]:
-    [(_, payload)] = _log_records([(1, "INFO", "text")], 0)
-    values: Mapping[str, Any] = json.loads(payload)["values"]
+    own = FakeOwn()
+    lines = LogLines(own, FakeClock(), lambda: None)
+    lines.add(1, "INFO", "text")
+    lines.store()
+    [(_, values)] = own.records
     return values
 
 

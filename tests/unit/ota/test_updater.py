@@ -78,7 +78,8 @@ def test_an_image_that_was_obtained_unsigned_is_verified_anew_once_signatures_ar
     world.assign("v2")
     world.settle()
     world.source.steps.clear()
-    world.update._rules = replace(world.update._rules, signed_only=True)
+    world.rules = replace(world.rules, signed_only=True)
+    world.reboot_gateway()
     world.assign("v1")
     world.settle()
     assert world.source.steps == ["fetch v1", "verify v1", "install v1"]
@@ -91,7 +92,8 @@ def test_an_image_that_was_obtained_unsigned_is_verified_anew_once_signatures_ar
 
 
 def test_what_runs_goes_on_running_when_signatures_are_required_later(world: World) -> None:
-    world.update._rules = replace(world.update._rules, signed_only=True)
+    world.rules = replace(world.rules, signed_only=True)
+    world.reboot_gateway()
     world.update.advance()
     world.settle()
     assert world.source.steps == [] and world.runs == "v1"

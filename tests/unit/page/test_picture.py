@@ -18,6 +18,7 @@ from teg.domain.ota.job import Job, Phase, Wanted, begin
 from teg.domain.ota.summary import update_summary
 from tests.support.page import PageRig
 from tests.support.running import wait_until
+from tests.support.threads import runs
 
 
 def record(ts_ms: int, **values: Any) -> bytes:
@@ -67,7 +68,7 @@ def test_a_part_that_cannot_be_read_says_so_and_the_rest_is_there(reason: Except
         raise reason
 
     rig.update = broken
-    seen = picture(rig.page._sources)
+    seen = picture(rig.sources)
     assert seen["update"] == {"error": str(reason)}
     assert seen["tasks"] == {"rpc": {"workers": 1, "waiting": 0}}
 
@@ -75,7 +76,7 @@ def test_a_part_that_cannot_be_read_says_so_and_the_rest_is_there(reason: Except
 def test_trouble_is_that_of_teg_status() -> None:
     rig = PageRig()
     rig.status["connection"] = {"connected": False, "last_end": "refused", "since_ms": 1}
-    assert picture(rig.page._sources)["trouble"] == [{"text": "refused", "remedy": ""}]
+    assert picture(rig.sources)["trouble"] == [{"text": "refused", "remedy": ""}]
 
 
 def test_a_picture_that_fails_does_not_end_those_to_come(caplog: pytest.LogCaptureFixture) -> None:
@@ -98,7 +99,7 @@ def test_nobody_waits_for_ever_and_nobody_looks_for_nobody() -> None:
     before = rig.looks
     rig.looking.stop()
     assert rig.looks == before == 0, "only the curves are kept while nobody looks"
-    assert not rig.looking._thread.is_alive()
+    assert not runs("page-looking")
 
 
 def test_a_log_is_read_by_one_and_an_engine_that_hangs_holds_up_one() -> None:

@@ -16,12 +16,11 @@ from tests.support.rpc_crashes import LS, Killed, crash, states
 
 
 def test_without_an_acknowledged_answer_there_is_no_reboot(rig: Rig) -> None:
-    class Gone:
-        def deliver(self, *_: Any) -> None:
-            rig.clock.advance(10)
-            raise NotConnected("gone")
+    def gone(topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
+        rig.clock.advance(10)
+        raise NotConnected("gone")
 
-    rig.calls._session = Gone()  # type: ignore[assignment]
+    rig.session.deliver = gone  # type: ignore[method-assign]
     rig.take(0, "reboot")
     assert rig.machine.actions == []
     assert states(rig) == ["undelivered"]

@@ -93,7 +93,8 @@ def steps(database: Database, rows: list[tuple[int, str, bool]]) -> int:
         done += 1
         return 0
 
-    connection = database._connection()
+    with database.transaction() as connection:
+        pass  # this thread's
     connection.set_progress_handler(step, 1000)
     statistics(database, TS, TS + DAY_MS - 1)
     connection.set_progress_handler(None, 0)

@@ -23,6 +23,7 @@ class Site:
     """Three archived records, acknowledged and not marked yet."""
 
     def __init__(self, keeper: DatabaseKeeper) -> None:
+        self.database = keeper.database
         self.unproven = UnprovenTable(keeper.database)
         self.records = RecordTable(keeper.database)
         self.marks = DeliveryMarks(self.records)
@@ -81,16 +82,16 @@ def test_what_is_acknowledged_between_two_slices_is_not_evicted_either(
         write()
         site.marks.add([late.pop()], 100) if late else None
 
-    monkeypatch.setattr(site.maintenance._eviction, "_write_marks", acknowledge_next)
-    assert site.maintenance.shrink(1, None) == {"expired": 6, "evicted": 0}
+    maintenance = ArchiveMaintenance(site.database, acknowledge_next)
+    assert maintenance.shrink(1, None) == {"expired": 6, "evicted": 0}
 
 
 def test_room_is_made_also_where_marks_cannot_be_written(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     def full() -> None:
         raise Unavailable("database or disk is full")
 
-    monkeypatch.setattr(site.maintenance._eviction, "_write_marks", full)
-    assert site.maintenance.shrink(1, None)["evicted"] == 3
+    maintenance = ArchiveMaintenance(site.database, full)
+    assert maintenance.shrink(1, None)["evicted"] == 3
 
 
 def test_marks_that_cannot_be_written_are_kept_and_the_counts_still_told(

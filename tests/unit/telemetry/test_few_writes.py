@@ -248,7 +248,7 @@ def test_a_backlog_needs_one_statement_for_many_rows(site: Site) -> None:
 def test_rows_that_keep_coming_share_a_mark_of_delivery(monkeypatch: pytest.MonkeyPatch) -> None:
     """At one a second, a mark for six of them; each costs the card three pages."""
     outbox, link, clock = FakeOutbox(), FakeLink(), FakeClock()
-    mine = publisher(outbox, link, clock)
+    mine = publisher(outbox, link, clock, idle_timeout_s=5.0)
     coming = iter(range(2, 61))
 
     def next_second(timeout_s: float) -> bool:
@@ -258,7 +258,6 @@ def test_rows_that_keep_coming_share_a_mark_of_delivery(monkeypatch: pytest.Monk
         outbox.add(Stream.DATA, [row_id])
         return True
 
-    monkeypatch.setattr(mine, "_idle_timeout_s", 5.0)
     monkeypatch.setattr(mine.signal, "notified", next_second)
     monkeypatch.setattr(mine.signal, "wait", next_second)
     outbox.add(Stream.DATA, [1])
@@ -269,9 +268,8 @@ def test_rows_that_keep_coming_share_a_mark_of_delivery(monkeypatch: pytest.Monk
 
 def test_a_single_row_is_marked_when_no_more_come(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox, link, clock = FakeOutbox(), FakeLink(), FakeClock()
-    mine = publisher(outbox, link, clock)
+    mine = publisher(outbox, link, clock, idle_timeout_s=5.0)
     waited: list[float] = []
-    monkeypatch.setattr(mine, "_idle_timeout_s", 5.0)
     monkeypatch.setattr(mine.signal, "notified", lambda timeout_s: waited.append(timeout_s))
     outbox.add(Stream.DATA, [1])
     mine._marked_s = clock.monotonic_s()

@@ -87,7 +87,7 @@ def test_an_acknowledgement_of_an_earlier_connection_marks_nothing() -> None:
     outbox.add(Stream.DATA, [1])
     mine = publisher(outbox, link)
     stale = []
-    link.takes = lambda _: stale.append(link._waiting[-1]) or True  # type: ignore[func-returns-value]
+    link.takes = lambda _: stale.append(link.newest_waiting()) or True  # type: ignore[func-returns-value]
     running = Running(mine)
     wait_until(lambda: link.waiting == 1, 10, "the publish")
     link.lose(by_peer=False)

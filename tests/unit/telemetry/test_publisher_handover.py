@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from teg.domain.telemetry.backlog import Published
+from teg.domain.telemetry.in_flight import DeliveryMarks
 from teg.domain.telemetry.ports import Delivery, Stream
 from teg.domain.telemetry.publisher import Publisher
 from tests.support.links import FakeClock, FakeLink, FakeOutbox
@@ -18,7 +19,8 @@ def never() -> bool:
 def test_what_the_next_publisher_has_in_hand_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one is held up just after it gave up; meanwhile the second one sends and is acknowledged."""
     outbox, link = FakeOutbox(), FakeLink()
-    publisher = Publisher(outbox, cast(Any, link), FakeClock(), idle_timeout_s=0.0)
+    marks = DeliveryMarks(outbox)
+    publisher = Publisher(outbox, cast(Any, link), FakeClock(), idle_timeout_s=0.0, marks=marks)
     outbox.add(Stream.DATA, range(1, 4))
     wait = publisher.signal.wait
 
@@ -26,7 +28,7 @@ def test_what_the_next_publisher_has_in_hand_is_left_alone(monkeypatch: pytest.M
         rung = wait(timeout_s)
         if not rung:
             outbox.add(Stream.DATA, [9])
-            publisher._marks.add([Delivery(Stream.DATA, [9], False)], 2)
+            marks.add([Delivery(Stream.DATA, [9], False)], 2)
             publisher._flight.add(1000, Published(2, rows=0, old=0, deliveries=(), sample=b"[]"), 0.0)
         return rung
 

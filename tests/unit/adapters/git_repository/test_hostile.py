@@ -178,13 +178,13 @@ def _fifo(path: Path) -> None:
 
 @pytest.mark.parametrize("entry", ["config", "packed-refs", "refs/tags/v1", "HEAD", "shallow"])
 @pytest.mark.parametrize("make", [_fifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.mkdir()])
-def test_odd_files_in_the_clone_do_not_hang_the_gateway(
-    repository: GitRepository, local: Path, entry: str, make: Callable[[Path], None]
-) -> None:
+def test_odd_files_in_the_clone_do_not_hang_the_gateway(local: Path, entry: str, make: Callable[[Path], None]) -> None:
     path = local / ".git" / entry
     path.unlink(missing_ok=True)
     make(path)
-    repository._git.local_deadline_s = 1.0
+    repository = GitRepository(
+        local / ".git", local / "docker", "./Dockerfile", local.parent / "checkouts", local_deadline_s=1.0
+    )
     try:
         repository.commit_of("v1")
         repository.fetch("v7")

@@ -7,6 +7,7 @@ import pytest
 from teg.simulator.thingsboard.device import Device
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.session_client import Client
+from tests.support.threads import runs
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def clients() -> Iterator[list[Client]]:
     yield clients
     for client in clients:
         client.session.stop()
-        assert not client.session._thread.is_alive(), "the session's thread did not end"
+        assert not runs("mqtt-session"), "the session's thread did not end"
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from teg.simulator.thingsboard.faults import always, every, next_n
 from teg.simulator.thingsboard.server import ThingsBoard
 from tests.support.running import CLOSED_PORT, wait_until
 from tests.support.session_client import FAST, Client, expected, note, payload
+from tests.support.threads import runs
 
 # --- ending
 
@@ -42,7 +43,7 @@ def test_a_stop_while_connecting_is_quick(moment: str, server: ThingsBoard, clie
     if moment != "refused":
         server.wait_for(lambda: server.open_connections, 10, "the attempt")
     assert_stops(client)
-    assert not client.session._thread.is_alive()
+    assert not runs("mqtt-session")
     with pytest.raises(NotConnected):
         client.session.deliver(TELEMETRY, payload(1))
 
@@ -67,7 +68,7 @@ def test_a_stop_with_a_dead_link_is_bounded(server: ThingsBoard, device: Device,
         client.session.publish(TELEMETRY, payload(number) + b" " * 59_000, results.put)
     assert_stops(client)
     assert [results.get(timeout=5) for _ in range(MAX_UNACKNOWLEDGED)] == [False] * MAX_UNACKNOWLEDGED
-    assert not client.session._thread.is_alive()
+    assert not runs("mqtt-session")
     server.faults.freeze = False
     server.pause_reading(False)
 
