@@ -1,4 +1,4 @@
-"""The process: one per data directory, workers seated by lane, services open before the first and after the last."""
+"""The process: one per data directory, each worker on its lane, services open before the first and after the last."""
 
 from __future__ import annotations
 

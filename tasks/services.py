@@ -55,6 +55,6 @@ class Services:
     def stop(self) -> None:
         """Called once when the consumer begins to stop, before its workers have finished."""
         self.stopping.set()
-        self.storage.hurry()
+        self.storage.stop_waiting()
         self.recorder.signal.notify()
         self.publisher.signal.notify()

@@ -131,16 +131,16 @@ def test_a_full_disk_keeps_rows_in_the_inbox(site: Site, queue: GatewayHuey, mon
     assert waiting(queue) == ["archive_records"]
 
 
-def test_a_recorder_at_work_is_rung_instead_of_queued(site: Site, queue: GatewayHuey) -> None:
+def test_a_recorder_at_work_is_notified_instead_of_queued(site: Site, queue: GatewayHuey) -> None:
     recorder = site.services.recorder
     with recorder.signal.draining():
         site.insert(1)
         records_waiting()
         assert site.controller.count() == 1, "nobody else took it"
-        assert recorder.signal.wait(0.0), "but the one at work was rung"
+        assert recorder.signal.wait(0.0), "but the one at work was notified"
 
 
-def test_a_publisher_at_work_is_rung_instead_of_queued(site: Site, queue: GatewayHuey) -> None:
+def test_a_publisher_at_work_is_notified_instead_of_queued(site: Site, queue: GatewayHuey) -> None:
     publisher = site.services.publisher
     with publisher.signal.draining():
         site.insert(1)

@@ -146,7 +146,7 @@ class FakeLink:
         self.payloads: list[bytes] = []
         self.probes = 0
         self.most_waiting = 0
-        self.hurries = 0
+        self.reconnects_now = 0
         self.worked = False
         self.given_up: list[str] = []
         self._waiting: list[Callable[[bool], None]] = []
@@ -219,7 +219,7 @@ class FakeLink:
         self.lose(by_peer=False)
 
     def reconnect_now(self) -> None:
-        self.hurries += 1
+        self.reconnects_now += 1
 
     def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
         raise NotImplementedError

@@ -1,4 +1,7 @@
-"""Talking to the Docker Engine so that no call outlives its deadline and no exception of a library gets out."""
+"""Talking to the Docker Engine so that nobody waits beyond a deadline and no exception of a library gets out.
+
+A call that is given up is broken off at its socket; what the engine had begun by then it may still do.
+"""
 
 import math
 import socket

@@ -41,7 +41,7 @@ CHECKPOINT_PAGES = 2000
 #: A file up to this size is looked through at the start; a larger one by `check`, in the background.
 QUICK_CHECK_BYTES = 16 << 20
 #: A write waits so long for its turn, and for another program; during a stop only so long.
-WRITE_WAIT_S, HURRIED_S = 10.0, 0.5
+WRITE_WAIT_S, STOPPING_PATIENCE_S = 10.0, 0.5
 Hook = Callable[["Database", Path | None], None]
 
 
@@ -122,9 +122,9 @@ class Database:
         if self.path.stat().st_size <= QUICK_CHECK_BYTES:
             self.check()
 
-    def hurry(self) -> None:
+    def stop_waiting(self) -> None:
         """The process stops: what is locked now is not waited for any more."""
-        self._patience_s = HURRIED_S
+        self._patience_s = STOPPING_PATIENCE_S
 
     def close(self) -> None:
         with self._gate.alone():

@@ -68,8 +68,8 @@ class DatabaseKeeper:
         if marked and not self._salvage.due:
             self._compare(marked)
 
-    def hurry(self) -> None:
-        self.database.hurry()
+    def stop_waiting(self) -> None:
+        self.database.stop_waiting()
 
     def close(self) -> None:
         self.database.close()

@@ -91,7 +91,7 @@ class MqttSession:
         self._connection: Connection | None = None
         self._last: Connection | None = None
         self._epoch = 0
-        self._hurry = threading.Event()
+        self._reconnect = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="mqtt-session", daemon=True)
 
@@ -118,7 +118,7 @@ class MqttSession:
     def stop(self, timeout_s: float = 5.0) -> None:
         """Disconnect properly; what is unacknowledged then counts as not sent."""
         self._stopping.set()
-        self._hurry.set()
+        self._reconnect.set()
         if (connection := self._connection) is not None:
             connection.end("the gateway stops")
         if self._thread.is_alive():
@@ -172,13 +172,13 @@ class MqttSession:
             connection.end(reason)
 
     def reconnect_now(self) -> None:
-        self._hurry.set()
+        self._reconnect.set()
 
     def network_returned(self) -> None:
         """A network interface came up: waiting any longer is for nothing."""
         if self._connection is None:
             self._policy.fresh_start()
-            self._hurry.set()
+            self._reconnect.set()
 
     def works(self) -> None:
         self._policy.fresh_start()
@@ -253,11 +253,11 @@ class MqttSession:
 
     def _pause(self, advice: Advice) -> None:
         """The hurried may come at any moment of the wait: the publisher notices a lost connection after we do."""
-        if not self._stopping.wait(advice.soonest_s) and self._hurry.wait(advice.wait_s - advice.soonest_s):
+        if not self._stopping.wait(advice.soonest_s) and self._reconnect.wait(advice.wait_s - advice.soonest_s):
             self._policy.hurried()
             if not self._stopping.is_set():
                 logger.info("not waiting any longer: trying now")
-        self._hurry.clear()
+        self._reconnect.clear()
 
     def _one_connection(self) -> Ended:
         try:

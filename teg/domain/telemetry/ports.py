@@ -108,7 +108,7 @@ class StorageKeeper(Protocol):
     @property
     def salvage_due(self) -> bool: ...
 
-    def hurry(self) -> None:
+    def stop_waiting(self) -> None:
         """The process stops: from now on nothing waits long for a lock that another program holds."""
         ...
 

@@ -12,7 +12,7 @@ from teg.adapters.gateway_db import connections as module
 from teg.adapters.gateway_db import database as database_module
 from teg.adapters.gateway_db import outbox, state
 from teg.adapters.gateway_db.connections import Damaged
-from teg.adapters.gateway_db.database import HURRIED_S, SCHEMA_VERSION, WRITE_WAIT_S, Database
+from teg.adapters.gateway_db.database import SCHEMA_VERSION, STOPPING_PATIENCE_S, WRITE_WAIT_S, Database
 from teg.domain.errors import Refused, Unavailable
 
 TABLE = ("CREATE TABLE IF NOT EXISTS thing (id INTEGER PRIMARY KEY, text TEXT)",)
@@ -230,9 +230,9 @@ def test_during_a_stop_nobody_waits_long_for_a_lock(database: Database) -> None:
     """Also a thread that had its connection before."""
     put(database, "before")
     assert database.rows("PRAGMA busy_timeout") == [(WRITE_WAIT_S * 1000,)]
-    database.hurry()
+    database.stop_waiting()
     put(database, "after")
-    assert database.rows("PRAGMA busy_timeout") == [(HURRIED_S * 1000,)]
+    assert database.rows("PRAGMA busy_timeout") == [(STOPPING_PATIENCE_S * 1000,)]
 
 
 def test_a_thread_that_comes_later_writes_nothing_into_a_file_in_use(

@@ -366,10 +366,10 @@ def test_trouble_is_said_once_and_so_is_its_end(
     monkeypatch.setattr("producers.controller_feed.RETRY_S", 0.001)
     caplog.set_level("INFO")
     locked = Unavailable("database is locked")
-    rung = threading.Event()
-    feed = ControllerFeed(Changes(), Rows(locked, locked, locked, KeyError("a bug"), locked, True), rung.set)
+    told = threading.Event()
+    feed = ControllerFeed(Changes(), Rows(locked, locked, locked, KeyError("a bug"), locked, True), told.set)
     feed.start()
-    assert rung.wait(10)
+    assert told.wait(10)
     feed.stop()
     wait_until(lambda: not runs("controller-feed"), 10, "its thread has ended")
     said = [record.getMessage() for record in caplog.records]

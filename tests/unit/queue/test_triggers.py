@@ -1,4 +1,4 @@
-"""What counts as a trigger, and how lanes are rung."""
+"""What counts as a trigger, and how workers of a lane are woken."""
 
 import subprocess
 import sys

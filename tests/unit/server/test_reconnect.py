@@ -82,7 +82,7 @@ def test_sessions_that_do_not_hold_keep_the_wait_growing() -> None:
     assert waits[-1] >= RECONNECT.cap_s / 2
 
 
-def test_whoever_is_in_a_hurry_waits_briefly_and_makes_no_later_wait_longer() -> None:
+def test_whoever_wants_to_reconnect_waits_briefly_and_makes_no_later_wait_longer() -> None:
     policy = ConnectionPolicy()
     for _ in range(20):
         advice = policy.after(DEAD)

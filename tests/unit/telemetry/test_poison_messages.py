@@ -81,7 +81,7 @@ def test_the_same_id_in_another_stream_is_another_record(with_control: PoisonMes
     assert with_control.group == group(7, lane=Stream.REPUBLISH)
 
 
-def test_hurry_ends_when_closing_goes_on_for_too_long(with_control: PoisonMessages) -> None:
+def test_reconnecting_at_once_ends_when_closing_goes_on_for_too_long(with_control: PoisonMessages) -> None:
     """Then it is no poison but a sick server, and reconnecting soon would only make it worse."""
     for _ in range(HOPE):
         with_control.closed([group(1, 2, 3), group(4, 5, 6)])

@@ -25,12 +25,12 @@ def test_what_the_next_publisher_has_in_hand_is_left_alone(monkeypatch: pytest.M
     wait = publisher.signal.wait
 
     def wait_then_be_held_up(timeout_s: float) -> bool:
-        rung = wait(timeout_s)
-        if not rung:
+        told = wait(timeout_s)
+        if not told:
             outbox.add(Stream.DATA, [9])
             marks.add([Delivery(Stream.DATA, [9], False)], 2)
             publisher._flight.add(1000, Published(2, rows=0, old=0, deliveries=(), sample=b"[]"), 0.0)
-        return rung
+        return told
 
     monkeypatch.setattr(publisher.signal, "wait", wait_then_be_held_up)
     publisher.run(never)

@@ -59,7 +59,7 @@ def test_one_poisoned_record_costs_few_connections() -> None:
     link = FakeLink(takes=lambda payload: 4321 not in numbers(payload), hold=1)
     drain(outbox, link)
     assert link.epoch <= 16
-    assert link.hurries >= link.epoch - 2
+    assert link.reconnects_now >= link.epoch - 2
     assert "closes the connection whenever this record is sent" in outbox.aside[4321]
 
 
@@ -98,7 +98,7 @@ def test_a_connection_that_we_end_ourselves_makes_nothing_suspect() -> None:
     link.takes, link.hold = lambda _: True, 1
     link.reconnect()
     mine.run(never)
-    assert link.hurries == 0
+    assert link.reconnects_now == 0
     assert link.probes == 0
     assert max(map(len, link.sent)) > 50
 

@@ -289,7 +289,9 @@ def test_a_callback_that_raises_does_not_end_the_network_thread(
 
 
 @pytest.mark.parametrize("moment", ["before the wait", "in the wait"])
-def test_a_hurry_cuts_the_wait_short(server: ThingsBoard, device: Device, clients: list[Client], moment: str) -> None:
+def test_a_wish_to_reconnect_cuts_the_wait_short(
+    server: ThingsBoard, device: Device, clients: list[Client], moment: str
+) -> None:
     policy = ConnectionPolicy(Backoff(first_s=0.05, cap_s=3600.0, factor=100_000))
     session = MqttSession(Server("127.0.0.1", server.port, None), lambda: "T1", lambda *_: None, lambda: None, policy)
     server.faults.connack_codes = [3]
