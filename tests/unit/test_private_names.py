@@ -24,6 +24,7 @@ ALLOWED: dict[str, tuple[int, str]] = {
     ),
     "tests/support/queue_file.py": (1, "whether a task waits, also where the file cannot be asked"),
     "tests/system/docker/test_hostile_packages.py": (1, "the Docker client's own: a raw request to the real engine"),
+    "tests/system/test_hostile_inbox_reader.py": (2, _CONFINED),
     "tests/system/test_session_start.py": (2, "the stand-in's loop is stopped in the middle of a message"),
     "tests/unit/adapters/mqtt_session/test_publishing.py": (
         13,
@@ -34,7 +35,6 @@ ALLOWED: dict[str, tuple[int, str]] = {
     "tests/unit/adapters/test_docker_engine_sick.py": (1, "a deadline of a tenth of a second on the same engine"),
     "tests/unit/adapters/test_docker_profile.py": (1, "programs that other machines do not have"),
     "tests/unit/adapters/test_host.py": (1, _BOUNDED),
-    "tests/unit/adapters/test_hostile_inboxes.py": (2, _CONFINED),
     "tests/unit/adapters/test_inbox.py": (3, "the request that a crash comes after; the kernel's end of a watch"),
     "tests/unit/adapters/test_inbox_confinement.py": (1, _CONFINED),
     "tests/unit/adapters/test_inbox_reader.py": (3, _CONFINED),
