@@ -1,7 +1,6 @@
 """A status page over made-up sources, asked as WSGI asks it."""
 
 import io
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -125,11 +124,3 @@ class PageRig:
         assert reply.code == 200, reply
         self.cookie, self.csrf = reply.headers["Set-Cookie"].partition(";")[0], reply.body["csrf"]
         return reply
-
-
-def listens(where: tuple[str, int]) -> bool:
-    try:
-        socket.create_connection(where, timeout=5).close()
-    except ConnectionRefusedError:
-        return False
-    return True

@@ -13,7 +13,6 @@ import pytest
 from teg.adapters import page_listener
 from teg.adapters.page_listener import BODY_BYTES, CONNECTIONS, HEADER_BYTES, PageListener, listen
 from teg.domain.errors import Unavailable
-from tests.support.page import listens
 from tests.support.running import own_address, wait_until
 
 Start = Callable[..., tuple[str, int]]
@@ -39,7 +38,7 @@ def start() -> Iterator[Start]:
         where = own_address(), free_port(own_address())
         started.append(PageListener(f"{where[0]}:{where[1]}", application))
         started[-1].start()
-        wait_until(lambda: listens(where), 10, "it listens")
+        wait_until(lambda: started[-1]._server, 10, "it listens")
         return where
 
     yield begin
@@ -181,7 +180,7 @@ def test_an_address_that_is_taken_is_waited_for_and_said_once(
         listener.start()
         wait_until(lambda: "waits for its address" in caplog.text, 10, "said")
         time.sleep(0.3)  # several more tries
-    wait_until(lambda: listens((host, port)), 10, "it listens")
+    wait_until(lambda: listener._server, 10, "it listens")
     assert ask((host, port), GET).endswith(b"hello")
     listener.stop()
     assert caplog.text.count("waits for its address") == 1
@@ -205,7 +204,7 @@ def test_it_stops_while_it_is_asked_and_leaves_no_thread(start: Start) -> None:
     where = own_address(), free_port(own_address())
     listener = PageListener(f"{where[0]}:{where[1]}", hello)
     listener.start()
-    wait_until(lambda: listens(where), 10, "it listens")
+    wait_until(lambda: listener._server, 10, "it listens")
     with closing(socket.create_connection(where, timeout=10)):
         listener.stop()
     wait_until(lambda: {thread.name for thread in threading.enumerate()} <= before, 10, "its threads are gone")

@@ -26,7 +26,6 @@ from teg.domain.telemetry.validation import Record, SetAside
 from teg.settings import Settings
 from teg.wiring.page import page_sources
 from teg.wiring.storage import Storage, open_storage
-from tests.support.page import listens
 from tests.support.rpc import Rig
 from tests.support.running import own_address, wait_until
 
@@ -50,8 +49,7 @@ def address(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(looking_module, "SHARE", 0)
     rig = Rig(tmp_path / "rig.db")
     with closing(listen(f"{own_address()}:0")) as probe:
-        host, port = probe.getsockname()
-        address = f"{host}:{port}"
+        address = "{}:{}".format(*probe.getsockname())
     status = replace(rig.status, archive=storage.maintenance)
     operator = SimpleNamespace(status=status, journal=CallJournal(storage.calls, SystemClock()))
     publisher = SimpleNamespace(latency=lambda: (1, 0.1), acknowledged_bytes=5)
@@ -68,7 +66,7 @@ def address(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     listener = PageListener(address, page)
     looking.start()
     listener.start()
-    wait_until(lambda: listens((host, port)), 10, "it listens")
+    wait_until(lambda: listener._server, 10, "it listens")
     yield address
     listener.stop()
     looking.stop()
