@@ -43,7 +43,7 @@ ALLOWED: dict[str, tuple[int, str]] = {
         1,
         "this thread's connection is opened anew, as after another one's change",
     ),
-    "tests/unit/adapters/test_processor_time.py": (8, "the confined process: its code, its clock, its end"),
+    "tests/unit/adapters/test_processor_time.py": (10, "the confined process: its code, its clock, its end"),
     "tests/unit/adapters/test_queue_file.py": (2, _STATEMENTS),
     "tests/unit/controller/test_client_file.py": (1, "another thread that never gives the lock back"),
     "tests/unit/controller/test_controller_client.py": (7, _STATEMENTS),

@@ -10,7 +10,6 @@ import pytest
 from teg.adapters.inbox import processor_time, reader
 from teg.adapters.inbox.mailbox import Inbox
 from teg.domain.errors import Unavailable
-from tests.support.children import child_pids, priority_of
 from tests.support.running import ControllerInbox, message
 
 #: What the reader does at each look for rows; it goes on once the gateway has had its time to act.
@@ -37,8 +36,9 @@ def inbox(tmp_path: Path) -> Iterator[Inbox]:
     controller.close()
 
 
-def priority() -> int:
-    return priority_of(child_pids()[-1])  # the last that was started
+def priority(inbox: Inbox) -> int:
+    assert inbox._file._reader is not None
+    return os.getpriority(os.PRIO_PROCESS, inbox._file._reader.pid) - os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def behave(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
@@ -51,19 +51,19 @@ def behave(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
 def test_a_reader_that_computes_without_end_goes_last(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     behave(monkeypatch, GREEDY)
     assert inbox.has_rows()
-    assert priority() == 19 - os.getpriority(os.PRIO_PROCESS, 0)
+    assert priority(inbox) == 19 - os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def test_a_reader_that_waits_keeps_its_place(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     behave(monkeypatch, SLOW)
     assert inbox.has_rows()
-    assert priority() == 0
+    assert priority(inbox) == 0
 
 
 def test_a_good_reader_keeps_its_place(inbox: Inbox) -> None:
     for _ in range(20):
         assert inbox.read(None, 10, 1 << 20).rows.ids
-    assert priority() == 0
+    assert priority(inbox) == 0
 
 
 def test_one_that_computes_between_requests_goes_last_at_the_next(
@@ -74,7 +74,7 @@ def test_one_that_computes_between_requests_goes_last_at_the_next(
     assert inbox._file._reader is not None
     monkeypatch.setattr(inbox._file._reader._time, "_at_answer_s", -1.0)
     assert inbox.has_rows()
-    assert priority() == 19 - os.getpriority(os.PRIO_PROCESS, 0)
+    assert priority(inbox) == 19 - os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def test_a_reader_that_has_ended_is_no_trouble(inbox: Inbox) -> None:
