@@ -58,6 +58,9 @@ class Silent:
     def now_ms(self) -> int:
         return NOW_MS
 
+    def monotonic_s(self) -> float:
+        return 0.0
+
     def deliver(self, topic: str, payload: bytes, _timeout_s: float) -> None:
         self.sent.append((topic, orjson.loads(payload)))
         if not self.acknowledges:
