@@ -89,12 +89,8 @@ def without_generation_and_content(patch: Patch) -> None:
     def of_any_file(self: reader.HostileFile, request: bytes, **options: Any) -> tuple[int, bytes] | None:
         return ask(self, request, **options | {"generation": None})
 
-    def by_id_alone(self: queue_file.Rows, ids: Sequence[int], *_: object) -> None:
-        delete = f"DELETE FROM {self._table} WHERE {self._row_id} = ?"
-        self._connection.executemany(delete, [(row_id,) for row_id in ids])
-
     patch.setattr(reader.HostileFile, "ask", of_any_file)
-    patch.setattr(queue_file.Rows, "delete", by_id_alone)
+    patch.setattr(queue_file.Rows, "compare", _nothing)
 
 
 def from_the_first_id_to_the_last(patch: Patch) -> None:
@@ -149,7 +145,7 @@ def without_fsync(patch: Patch) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")
         yield
 
-    patch.setattr(database, "_level", never)
+    patch.setattr(database, "commit_level", never)
 
 
 def without_tasks_in_memory(patch: Patch) -> None:
@@ -205,7 +201,7 @@ PROTECTIONS = (
     ),
     Protection(
         "generation and content of the inbox rows",
-        "HostileFile.ask, Rows.delete",
+        "HostileFile.ask, Rows.compare",
         scenarios.inbox_made_anew_while_its_rows_wait,
         without_generation_and_content,
     ),

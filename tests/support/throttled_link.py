@@ -65,8 +65,8 @@ class ThrottledLink:
                 setattr(self, name, getattr(self, name) + len(data))
                 next_s = max(next_s, time.monotonic() - 0.1) + len(data) / self._bytes_per_s
                 self._stopping.wait(max(0.0, next_s - time.monotonic()))
-        except OSError:
-            pass  # the other side has gone: that is an end, too
+        except (OSError, ValueError):
+            pass  # the other side has gone, or the other direction has closed both: that is an end, too
         finally:
             for end in (source, target):
                 end.close()

@@ -352,11 +352,10 @@ def test_a_stop_in_the_middle_of_a_drain_loses_and_doubles_nothing(site: Site) -
 
 
 def test_a_stop_while_waiting_for_a_queue_server_is_clean(site: Site) -> None:
-    """The start has not got as far as workers, so Huey's own signal handling would not be in place yet."""
     site.gateway.environment["TEG_QUEUE_URL"] = f"postgresql://127.0.0.1:{CLOSED_PORT}/none"
     site.gateway.environment |= queue_libraries.environment()
     site.gateway.start()
-    site.gateway.wait_log("trying again in 5 s")
+    site.gateway.wait_log("cannot be used now")
     assert site.gateway.stop() == 0
     assert "Traceback" not in site.gateway.log()
 

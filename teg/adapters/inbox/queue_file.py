@@ -106,6 +106,7 @@ class QueueFile:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+        self._known = KnownMarks()  # the next connection counts others' writes from the same number on
 
     @contextmanager
     def _reading(self, table: str) -> Iterator[tuple[sqlite3.Connection, str | None]]:

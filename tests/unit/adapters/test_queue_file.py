@@ -145,3 +145,19 @@ def test_what_is_remembered_is_bounded(controller: ControllerInbox, file: QueueF
         rows(file)
         file.remember(range(at, at + 1000), [b"x" * 16] * 1000)
     assert len(file._known._marks) <= module.MAX_KNOWN + 1000
+
+
+def test_what_was_read_by_one_connection_is_not_known_to_the_next(controller: ControllerInbox, file: QueueFile) -> None:
+    """Another file with the same ids may stand at the name by then."""
+    controller.insert("old")
+    ids, marks = remembered(file)
+    file.close()
+    controller.close()
+    for each in controller.path.parent.glob(f"{controller.path.name}*"):
+        each.unlink()
+    again = ControllerInbox(controller.path)
+    again.insert("new")
+    with pytest.raises(Replaced):
+        file.delete("messages", ids, marks, wire.row_mark)
+    assert [row[2] for row in rows(file)] == [bytearray(b"new")]
+    again.close()

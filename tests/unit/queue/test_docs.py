@@ -130,4 +130,4 @@ def test_the_lanes_and_their_workers() -> None:
 def test_the_number_of_workers_in_the_architecture() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     assert re.findall(r"\| (\d+) workers \|", page) == [str(sum(WORKERS.values()))]
-    assert re.findall(r"seats (\w+) workers", page) == [str(sum(WORKERS.values()))]
+    assert re.findall(r"starts (\w+) workers", page) == [str(sum(WORKERS.values()))]
