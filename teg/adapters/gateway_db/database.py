@@ -119,7 +119,7 @@ class Database:
             self._files = OpenFiles(Path(os.path.realpath(self.path)))
 
     def _check_at_start(self) -> None:
-        if self.path.stat().st_size <= QUICK_CHECK_BYTES:
+        if self.file_bytes() <= QUICK_CHECK_BYTES:  # of what is open, whatever stands at the name
             self.check()
 
     def stop_waiting(self) -> None:

@@ -7,9 +7,12 @@ elsewhere on the strength of it. Only `stat` and a few bytes are needed: tens of
 They are closed after SQLite's own connections: closing any descriptor of a file drops this process's locks on it.
 """
 
+import errno
+import fcntl
 import os
 import stat
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,17 +46,35 @@ class OpenFiles:
     """One set of -db, -wal and -shm, from its opening to its end."""
 
     def __init__(self, path: Path) -> None:
-        """Called with the database open in WAL mode, so that all three exist."""
+        """Called with the database open in WAL mode, so that all three exist.
+
+        A name may have been taken away or given to another file since SQLite opened it: what SQLite does not have open
+        is nobody's measure, and `verify` says so from the first time.
+        """
         self.path = path
         self._descriptors: dict[str, int] = {}
         try:
             for suffix in SUFFIXES:
-                self._descriptors[suffix] = os.open(self._name(suffix), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                self._open(suffix)
         except OSError:
             self.close()
             raise
-        self._written = self._main_state()
+        self._common = self._open_in_sqlite()
+        self._written = self._main_state() if "" in self._common else None
         self._seen: _Index | None = None
+
+    def _open(self, suffix: str) -> None:
+        try:
+            self._descriptors[suffix] = os.open(self._name(suffix), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ELOOP):
+                raise
+
+    def _open_in_sqlite(self) -> set[str]:
+        """Of our descriptors those that lead to what SQLite writes into: nothing else here opens these for writing."""
+        written = set(_open_for_writing())
+        found = {suffix: os.fstat(descriptor) for suffix, descriptor in self._descriptors.items()}
+        return {suffix for suffix, state in found.items() if (state.st_dev, state.st_ino) in written}
 
     def close(self) -> None:
         for descriptor in self._descriptors.values():
@@ -73,6 +94,9 @@ class OpenFiles:
         Raises:
             Disturbed: a name leads elsewhere, or the content is not what SQLite wrote.
         """
+        for suffix in SUFFIXES:
+            if suffix not in self._common:
+                raise Disturbed(f"{self._name(suffix)} was removed or replaced while it was opened", content=True)
         if self._main_state() != self._written:
             raise Disturbed(f"{self.path} was written or cut by another program", content=False)
         self._verify_log()
@@ -88,7 +112,9 @@ class OpenFiles:
         return True
 
     def is_ours(self, suffix: str) -> bool:
-        """Does the name still lead to the file that we have open?"""
+        """Does the name still lead to the file that SQLite has open?"""
+        if suffix not in self._common:
+            return False
         with suppress(OSError):
             found = os.lstat(self._name(suffix))
             return stat.S_ISREG(found.st_mode) and os.path.samestat(found, os.fstat(self._descriptors[suffix]))
@@ -127,3 +153,12 @@ class OpenFiles:
 
     def _name(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
+
+
+def _open_for_writing() -> Iterator[tuple[int, int]]:
+    """(device, inode) of each file that this process has open to read and write."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            if fcntl.fcntl(int(entry.name), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR:
+                found = os.fstat(int(entry.name))
+                yield found.st_dev, found.st_ino
