@@ -273,6 +273,7 @@ class Recorder:
                 break
             pairs = zip(rows.ids, rows.marks, strict=True)
             archived = rows.only({row_id for row_id, mark in pairs if mark in messages.get(row_id, ())})
+            self._archive.confirm()
             self._inbox.delete(archived)
             found += len(archived.ids)
             after_id = rows.ids[-1]

@@ -311,3 +311,20 @@ def test_whatever_happens_each_row_is_archived_once(
         assert site.controller.count() == 0
     finally:
         site.close()
+
+
+def test_rows_of_an_earlier_life_go_only_from_an_archive_that_is_confirmed(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive says that it has them; its file may have been taken away since it was opened."""
+    site.controller.insert_many(texts(1, 5))
+    after_store(site, monkeypatch)
+
+    def taken_away(_: object) -> None:
+        raise Unavailable("the archive's file was taken away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(site.table), "confirm", taken_away)
+        with pytest.raises(Unavailable):
+            site.recorder().run(never)
+    assert site.controller.count() == 5
