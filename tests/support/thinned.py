@@ -58,6 +58,9 @@ class ThinnedSite:
         self.thinner = Thinner(parse_report(self.rules), self.store, self.clock)
         self._rows = DecidedRows(self.archive.table, self.thinner)
 
+    def close(self) -> None:
+        self.archive.database.close()
+
     def record(self, *records: tuple[int, Values], log: bool = False) -> None:
         self.archive.table.store([measured(ts_ms, values, log) for ts_ms, values in records], [], None)
 

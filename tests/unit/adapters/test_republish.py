@@ -1,5 +1,7 @@
 """Sending archived records again where they are thinned: raw, all of them or some keys, beside what still waits."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ RAW = [{"a": n, "gone": n, "m": n} for n in range(1200)]
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> ThinnedSite:
-    here = ThinnedSite(tmp_path, "gone: never; m: mean every 60s")
-    here.archive.unproven.keeps_watermarks(True)
-    here.record(*((TS + n, values) for n, values in enumerate(RAW)))
-    return here
+def here(tmp_path: Path) -> Iterator[ThinnedSite]:
+    with closing(ThinnedSite(tmp_path, "gone: never; m: mean every 60s")) as here:
+        here.archive.unproven.keeps_watermarks(True)
+        here.record(*((TS + n, values) for n, values in enumerate(RAW)))
+        yield here
 
 
 def republish(here: ThinnedSite, *keys: str, first: int = 0, last: int = 1199) -> int:

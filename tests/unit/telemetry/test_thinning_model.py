@@ -2,6 +2,7 @@
 
 import tempfile
 from collections import defaultdict
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,7 @@ def happen(here: ThinnedSite, event: str) -> None:
 
 
 def lived(records: list[tuple[int, Values]], events: list[str], proofs: bool) -> ThinnedSite:
-    with tempfile.TemporaryDirectory() as folder:
-        here = ThinnedSite(Path(folder), RULES)
+    with tempfile.TemporaryDirectory() as folder, closing(ThinnedSite(Path(folder), RULES)) as here:
         if proofs:
             here.archive.unproven.keeps_watermarks(True)
         here.clock.ms = TS
