@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from teg.domain.supervision.runtime import CONTAINER_NAME, image_name
@@ -93,11 +94,17 @@ def test_what_ended_while_the_gateway_was_away_is_started_and_told(device: Super
     wait_until(lambda: device.events("controller_exit_code") == [4], 10, "the exit told")
 
 
+def failures_noted(device: SupervisedDevice) -> int:
+    [(noted,)] = device.gateway.rows("SELECT value FROM state WHERE key = 'controller.history'")
+    return int(orjson.loads(str(noted))["failures"])
+
+
 def test_a_crash_loop_backs_off_over_a_restart_of_the_gateway(tmp_path: Path, clean_engine: Engine) -> None:
     device = SupervisedDevice(tmp_path, clean_engine)
     device.provide(script="print('no database')\nraise SystemExit(5)\n")
     with device.gateway:
         wait_until(lambda: len(device.events("controller_exit_code")) >= 2, 60, "two exits")
+        wait_until(lambda: failures_noted(device) == 2, 10, "the second is noted, which is after it was told")
         device.gateway.kill()
         device.gateway.start()
         wait_until(lambda: len(device.events("controller_exit_code")) >= 3, 60, "three exits")
