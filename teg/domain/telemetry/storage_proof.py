@@ -120,10 +120,14 @@ class Acknowledgements(Protocol):
 
 @dataclass(slots=True)
 class _Round:
-    """One proof under way in connection `epoch`; `first` is None until watermark A is on the server."""
+    """One proof under way in connection `epoch`; `first` is None until watermark A is on the server.
+
+    `covers`: acknowledged bytes and publishes when A was made; what is acknowledged after that is the next one's.
+    """
 
     epoch: int
     began_s: float
+    covers: tuple[int, int] = (0, 0)
     on_the_way: Watermark | None = None
     first: Watermark | None = None
 
@@ -210,8 +214,11 @@ class StorageProof:
 
     def _settle(self) -> None:
         self._round = None
-        self._bytes, self._publishes = self._publisher.acknowledged_bytes, self._publisher.acknowledged_publishes
+        self._bytes, self._publishes = self._acknowledged()
         self._since_s = self._clock.monotonic_s()
+
+    def _acknowledged(self) -> tuple[int, int]:
+        return self._publisher.acknowledged_bytes, self._publisher.acknowledged_publishes
 
     def _greet(self, epoch: int) -> None:
         """Once a connection: what does the server show? It may have been restored, or be a new device."""
@@ -257,12 +264,13 @@ class StorageProof:
 
     def _go_on(self, this: _Round, state: ProofState) -> None:
         if this.on_the_way is None:
+            this.covers = self._acknowledged()
             this.on_the_way = self._publish()
         while self._is_back(this.on_the_way):
             if self._lost(this):
                 return
             if this.first is not None:
-                self._proven(this.first)
+                self._proven(this.first, this.covers)
                 return
             if not state.keeps:
                 self._learn(True)
@@ -294,8 +302,9 @@ class StorageProof:
             return None
         return client.get(WATERMARK)
 
-    def _proven(self, first: Watermark) -> None:
+    def _proven(self, first: Watermark, covers: tuple[int, int]) -> None:
         self._settle()
+        self._bytes, self._publishes = covers
         self._proofs += 1
         self._gap_s = min(self._gap_s * GROWTH, self._longest_s)
         self._store.prove(first.number)

@@ -147,6 +147,17 @@ def test_what_is_acknowledged_after_the_first_watermark_is_not_proven_by_the_sec
     assert (world.stored, world.unproven) == (10, 8)
 
 
+def test_what_came_while_a_proof_was_made_is_proven_by_the_next_without_anything_new(world: World) -> None:
+    world.server.late = True
+    world.acknowledge(10)
+    world.tick(2)  # the first watermark is on its way
+    world.acknowledge(5)
+    world.server.late = False
+    world.server.store()
+    world.tick(4)
+    assert (world.stored, world.unproven) == (15, 0)
+
+
 def test_one_watermark_proves_nothing(world: World) -> None:
     """Inside a pack the order is free: the watermark may be stored before what was acknowledged before it."""
     world.server.late = True
