@@ -44,6 +44,7 @@ class PageListener:
         self._application = application
         self._stopping = threading.Event()
         self._server: _Server | None = None
+        self._ending = threading.Lock()  #: a server that is closed must not be woken: its descriptor may be another's
         self._thread = threading.Thread(target=self._run, name="status-page", daemon=True)
 
     def start(self) -> None:
@@ -52,8 +53,9 @@ class PageListener:
 
     def stop(self) -> None:
         self._stopping.set()
-        if (server := self._server) is not None:
-            server.pull_trigger()
+        with self._ending:
+            if self._server is not None:
+                self._server.pull_trigger()
         self._thread.join(STOP_S + TICK_S)
 
     def _run(self) -> None:
@@ -77,7 +79,8 @@ class PageListener:
             while not self._stopping.is_set():
                 server.turn()
         finally:
-            self._server = None
+            with self._ending:
+                self._server = None
             server.task_dispatcher.shutdown(timeout=STOP_S)
             wasyncore.close_all(server.connections, ignore_all=True)
 
