@@ -7,42 +7,27 @@ from typing import Any
 import orjson
 
 from teg.domain.errors import NotConnected, Unavailable
+from tests.support.acknowledgements import Acknowledgements
 
 
-class FakeSession:
+class FakeSession(Acknowledgements):
     """Keeps what is delivered; `fail_after` deliveries it has no connection any more."""
 
     def __init__(self) -> None:
-        self.connected = True
-        self.epoch = 1
+        super().__init__()
         self.sent: list[tuple[str, bytes, float]] = []
         self.fail_after: int | None = None
         self.on_deliver: Callable[[bytes], None] = lambda payload: None
-        self.hold = False  #: nothing is acknowledged
-        self._waiting: list[Callable[[bool], None]] = []
 
     def publish(self, topic: str, payload: bytes, on_done: Callable[[bool], None]) -> None:
         self.deliver(topic, payload)
-        if self.hold:
-            self._waiting.append(on_done)
-        else:
-            on_done(True)
+        self.settle(on_done)
 
     def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
         if not self.connected or (self.fail_after is not None and len(self.sent) >= self.fail_after):
             raise NotConnected("the connection ended")
         self.on_deliver(payload)
         self.sent.append((topic, payload, timeout_s))
-
-    def lose(self) -> None:
-        self.connected = False
-        waiting, self._waiting = self._waiting, []
-        for on_done in waiting:
-            on_done(False)
-
-    def reconnect(self) -> None:
-        self.connected, self.hold = True, False
-        self.epoch += 1
 
     def request(self, topic: str, payload: bytes, answer_topic: str, timeout_s: float = 10.0) -> bytes:
         raise AssertionError("reports never ask")

@@ -26,6 +26,7 @@ from teg.domain.rpc.methods import MethodPorts, methods
 from teg.domain.rpc.status import StatusSources
 from teg.domain.server.reconnect import LinkHistory
 from teg.domain.server.wire import RpcRequest
+from tests.support.acknowledgements import Acknowledgements
 
 #: A day of the archive, both ends included.
 RANGE = {"start_timestamp_ms": 1_767_225_600_000, "end_timestamp_ms": 1_767_312_000_000}
@@ -56,17 +57,14 @@ class FakeClock:
         self.wall_ms += round(uptime_s * 1000)
 
 
-class FakeSession:
+class FakeSession(Acknowledgements):
     """Keeps what was sent; `refusals` makes the next deliveries fail, `on_deliver` looks at the moment of each."""
 
     def __init__(self) -> None:
-        self.connected = True
-        self.epoch = 1
+        super().__init__()
         self.sent: list[tuple[str, Any]] = []
         self.sizes: list[int] = []
         self.refusals: list[Exception] = []
-        self.hold = False  #: nothing is acknowledged
-        self._waiting: list[Callable[[bool], None]] = []
         self.on_deliver: Callable[[], object] = lambda: None
 
     def publish(self, topic: str, payload: bytes, on_done: Callable[[bool], None]) -> None:
@@ -76,20 +74,7 @@ class FakeSession:
         assert body.keys() == {"message"}
         self.sent.append((topic, body["message"]))
         self.sizes.append(len(payload))
-        if self.hold:
-            self._waiting.append(on_done)
-        else:
-            on_done(True)
-
-    def lose(self) -> None:
-        self.connected = False
-        waiting, self._waiting = self._waiting, []
-        for on_done in waiting:
-            on_done(False)
-
-    def reconnect(self) -> None:
-        self.connected, self.hold = True, False
-        self.epoch += 1
+        self.settle(on_done)
 
     def deliver(self, topic: str, payload: bytes, timeout_s: float = 30.0) -> None:
         if self.refusals:
